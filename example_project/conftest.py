@@ -1,0 +1,20 @@
+"""Tell pytest-defuse which model to test. This fixture is all that a repository must write."""
+
+import digits
+import pytest
+
+import pytest_defuse
+
+
+@pytest.fixture(scope="session")
+def defuse_subject():
+    train, test = digits.datasets()
+    return pytest_defuse.Subject(
+        name="digits",
+        model=digits.trained_net(),
+        classes=digits.CLASSES,
+        train=train,
+        test=test,
+        normalize=digits.normalize,
+        checkpoint=digits.CHECKPOINT,
+    )

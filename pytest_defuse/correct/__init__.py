@@ -1,0 +1,1 @@
+"""Finetuning on scenarios, and the checkpoints that it writes."""

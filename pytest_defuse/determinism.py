@@ -1,0 +1,38 @@
+"""Randomness that comes from a seed and leaves no trace."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, numpy and torch inside; put their states back on leaving.
+
+    The states come back also after an error, so nobody's random numbers change because a verb of
+    ours ran between them.
+    """
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed % 2**64)
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def random_numbers(seed: int, *stream: int) -> np.random.Generator:
+    """The random numbers that belong to (seed, stream) alone, such as (seed, stage, image index, draw).
+
+    A counter-based generator (Philox) is started at the stream's own counter: no call order, batch
+    size or process count can change what it yields. ``stream`` is at most three numbers of 0 or more.
+    """
+    counter = np.zeros(4, dtype=np.uint64)
+    counter[1 : 1 + len(stream)] = stream
+    return np.random.Generator(np.random.Philox(key=seed, counter=counter))

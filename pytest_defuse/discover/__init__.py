@@ -1,0 +1,1 @@
+"""From the model under test to candidate scenarios (Defuse)."""

@@ -1,0 +1,142 @@
+"""The end of a session: decide on a corrected model, write what was asked for."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
+from pytest_defuse.correct.finetune import Trial
+from pytest_defuse.files import replace_text
+from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
+from pytest_defuse.options import Options
+from pytest_defuse.report.html import render_html
+from pytest_defuse.report.markdown import render_markdown
+from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult, TrialResult
+from pytest_defuse.run import SubjectRun
+
+
+def finish_correction(
+    run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
+) -> CorrectionResult | None:
+    """Write the corrected checkpoint if every bound holds, else keep the attempt under another name.
+
+    Args:
+        collected: the results of all tests.
+        failed: ids of the tests of a subject that failed.
+
+    Returns:
+        None where nothing was corrected.
+    """
+    # Only a run whose model was judged has corrected anything; asking for the correction would start it.
+    correction = vars(run).get("correction")
+    if correction is None:
+        return None
+    results = Results.of(collected)
+    problems = _problems(run, results, failed)
+    corrected = corrected_path(run.subject.checkpoint)
+    output = attempt_path(corrected) if problems else corrected
+    judged: dict[str, ScenarioResult | TestSetResult] = {
+        **{s.id: s for s in results.scenarios},
+        **{f"test set of {t.subject}": t for t in results.test_sets},
+    }
+    before_after = {name: [_share(r.before, r.total), _share(r.correct, r.total)] for name, r in judged.items()}
+    metadata = {
+        "parent": run.original.hash,
+        "scenarios": {s.id: s.record.sheets.correction.sha256 for s in run.store.scenarios("accepted")},
+        "lambda": correction.chosen.weight,
+        "seed": run.options.seed,
+        "accuracy before and after": before_after,
+        "problems": problems,
+    }
+    save_checkpoint(output, correction.chosen.model, metadata)
+    return CorrectionResult(
+        subject=run.subject.name,
+        validation_source=correction.validation_source,
+        before=_row(correction.before),
+        trials=[_row(trial) for trial in correction.trials],
+        chosen=correction.chosen.weight,
+        shifts=run.shifts,
+        output=str(output.resolve()),
+        problems=problems,
+        seconds=run.correction_seconds,
+    )
+
+
+def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> list[str]:
+    """Write the baseline and the reports that the options ask for.
+
+    Args:
+        failed: ids of the tests of a subject that failed.
+
+    Returns:
+        A sentence for each file that could not be written.
+    """
+    results = Results.of(collected, failed)
+    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    files: list[tuple[Path | None, Callable[[Path], None]]] = [
+        # A run that judged nothing leaves an earlier run's baseline as it is.
+        (
+            options.save_baseline if results.scenarios or results.test_sets else None,
+            lambda path: save_baseline(path, _baseline(results)),
+        ),
+        (options.report, lambda path: replace_text(path, render_html(results))),
+        (options.summary, lambda path: replace_text(path, render_markdown(results))),
+        # Other steps of the job may have written there already.
+        (
+            Path(step_summary) if step_summary and results else None,
+            lambda path: _append(path, render_markdown(results)),
+        ),
+    ]
+    problems = []
+    for path, write in files:
+        if path is not None:
+            try:
+                write(path)
+            except OSError as error:
+                problems.append(f"{path} cannot be written ({error.strerror}): name another file.")
+    return problems
+
+
+def _baseline(results: Results) -> Baseline:
+    models = {s.model for s in results.scenarios} | {t.model for t in results.test_sets}
+    return Baseline(
+        model=" ".join(sorted(models)),
+        scenarios={s.id: Predictions(s.images, s.predicted) for s in results.scenarios},
+        test={t.subject: Predictions(t.images, t.predicted) for t in results.test_sets},
+    )
+
+
+def _append(path: Path, text: str) -> None:
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:
+    """Every reason not to take the corrected model."""
+    problems = []
+    if failed:
+        problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
+    misses = [s for s in results.scenarios if s.outcome == "fails"]
+    if misses:
+        nearest = max(misses, key=lambda s: s.correct / s.total - s.bound)
+        problems.append(f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}")
+    judged = {s.id for s in results.scenarios}
+    if unjudged := [s.id for s in run.store.scenarios("accepted") if s.id not in judged]:
+        problems.append(f"no test judged {', '.join(unjudged)}: run the whole gate")
+    allowed = [b.max_shift_drop for b in run.bounds.values() if b.max_shift_drop is not None]
+    for name, (before, after) in run.shifts.items():
+        if allowed and before - after > min(allowed):
+            problems.append(
+                f"shift set {name} fell from {before:.1%} to {after:.1%}, more than max_shift_drop {min(allowed):.1%}"
+            )
+    return problems
+
+
+def _row(trial: Trial) -> TrialResult:
+    shares = [accuracy.value for accuracy in trial.scenarios.values()]
+    return TrialResult(trial.weight, trial.validation.value, min(shares), sum(shares) / len(shares))
+
+
+def _share(correct: int | None, total: int) -> float | None:
+    return None if correct is None else correct / total

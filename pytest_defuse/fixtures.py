@@ -1,0 +1,71 @@
+"""The fixtures. What they give is computed in run.py, which loads the engine when a test first asks for it."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.accuracy import Accuracy
+from pytest_defuse.session import SESSION, bounds_of, marker_values
+
+if TYPE_CHECKING:
+    from pytest_defuse.discover.discovery import Discovery
+    from pytest_defuse.explain.failure_modes import FailureMode
+    from pytest_defuse.gate.gate import GatedScenario
+    from pytest_defuse.run import SubjectRun
+    from pytest_defuse.subject import Subject
+
+
+@pytest.fixture(scope="session")
+def defuse_subject() -> "Subject":
+    """The model under test and its data. Override this in conftest.py."""
+    raise DefuseError(
+        "There is no model to test: write a session fixture defuse_subject in conftest.py that returns "
+        "pytest_defuse.Subject(name=..., model=..., classes=..., train=..., test=...)."
+    )
+
+
+@pytest.fixture(scope="session")
+def defuse_run(pytestconfig: pytest.Config, defuse_subject: "Subject") -> "SubjectRun":
+    """The subject in this session: what the other fixtures share."""
+    return pytestconfig.stash[SESSION].start(defuse_subject)
+
+
+@pytest.fixture
+def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedScenario":
+    """An accepted scenario with the model's predictions on its held-out tiles: one test item each."""
+    scenario, subject = request.param, defuse_run.subject
+    if scenario.subject != subject.name:
+        pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
+    gated, result = defuse_run.gate(scenario, bounds_of(request.node))
+    request.config.stash[SESSION].record(request.node, result)
+    return gated
+
+
+@pytest.fixture
+def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> Accuracy:
+    """Accuracy on the test set, computed once a session: compares like a number, prints its interval."""
+    result = defuse_run.test_set
+    request.config.stash[SESSION].record(request.node, result)
+    return result.accuracy
+
+
+@pytest.fixture
+def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
+    """What discovery finds on the model under test; skipped without --defuse-discover."""
+    session = request.config.stash[SESSION]
+    if not session.options.discover:
+        pytest.skip("discovery runs with --defuse-discover")
+    run: SubjectRun = request.getfixturevalue("defuse_run")
+    discovery, result = run.discover(marker_values(request.node, "defuse_discover"))
+    session.record(request.node, result)
+    return discovery
+
+
+@pytest.fixture
+def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "list[FailureMode]":
+    """Barlow's rules: visual features that go with the model's failures on its test set."""
+    modes, results = defuse_run.failure_modes
+    for result in results:
+        request.config.stash[SESSION].record(request.node, result)
+    return modes

@@ -1,0 +1,1 @@
+"""A model held against scenarios, bounds and a baseline."""

@@ -1,0 +1,1 @@
+"""A run's results, and their renderings."""

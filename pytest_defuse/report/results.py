@@ -1,0 +1,209 @@
+"""A run's results as plain values. They travel as JSON on test reports; every report renders them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pytest_defuse.gate.accuracy import Accuracy
+from pytest_defuse.gate.bounds import Outcome
+
+
+@dataclass(frozen=True)
+class ScenarioResult:
+    """An accepted scenario held against its bound.
+
+    Attributes:
+        folder: the scenario's folder, absolute.
+        correct, total: counts over the held-out tiles; ``before`` is the correct count of the uncorrected
+            model, in a run that corrects.
+        predicted: class names, one a tile.
+        images, model: sha256 of the tiles and of the model's weights.
+    """
+
+    subject: str
+    id: str
+    label: str
+    folder: str
+    correct: int
+    total: int
+    confidence: float
+    outcome: Outcome
+    bound: float
+    reason: str
+    predicted: list[str]
+    images: str
+    model: str
+    before: int | None = None
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The counts as an accuracy."""
+        return Accuracy(self.correct, self.total, self.confidence)
+
+
+@dataclass(frozen=True)
+class TestSetResult:
+    """Accuracy on the test set; fields as in :class:`ScenarioResult`."""
+
+    __test__ = False
+
+    subject: str
+    correct: int
+    total: int
+    predicted: list[str]
+    images: str
+    model: str
+    before: int | None = None
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The counts as an accuracy."""
+        return Accuracy(self.correct, self.total)
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """A candidate scenario as it was stored; ``predicted`` counts what the model says of the held-out tiles."""
+
+    id: str
+    folder: str
+    proposed_label: str
+    predicted: dict[str, int]
+    failed: int
+    drawn: int
+
+
+@dataclass(frozen=True)
+class DiscoveryResult:
+    """What a discovery found: candidates that are new to the store, and ids that it knew already."""
+
+    subject: str
+    accuracy: float
+    reconstruction_accuracy: float
+    judge_accuracies: list[float]
+    failures: int
+    regions: int
+    new: list[CandidateResult]
+    known: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """One finetuned model: accuracies in [0, 1]; scenario accuracies are on correction tiles."""
+
+    weight: float
+    validation: float
+    worst_scenario: float
+    mean_scenario: float
+
+
+@dataclass(frozen=True)
+class CorrectionResult:
+    """How a correction went.
+
+    Attributes:
+        chosen: the lambda of the model that the gate judged.
+        shifts: name of a shift set -> (accuracy before, accuracy after).
+        output: the file that was written, absolute.
+        problems: bounds that do not hold, in sentences; empty when ``output`` is the corrected checkpoint.
+    """
+
+    subject: str
+    validation_source: str
+    before: TrialResult
+    trials: list[TrialResult]
+    chosen: float
+    shifts: dict[str, tuple[float, float]]
+    output: str
+    problems: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FailureModeResult:
+    """A failure mode of real images (Barlow), with rates in [0, 1]."""
+
+    subject: str
+    group: str
+    rule: str
+    error_rate: float
+    base_error_rate: float
+    error_coverage: float
+    images: int
+
+
+Result = ScenarioResult | TestSetResult | DiscoveryResult | CorrectionResult | FailureModeResult
+KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind
+    for kind in (ScenarioResult, TestSetResult, DiscoveryResult, CorrectionResult, FailureModeResult)
+}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a run, each once, in the order in which they came.
+
+    Attributes:
+        failed: ids of the tests of a subject that failed, whatever they tested.
+    """
+
+    scenarios: list[ScenarioResult] = field(default_factory=list)
+    test_sets: list[TestSetResult] = field(default_factory=list)
+    discoveries: list[DiscoveryResult] = field(default_factory=list)
+    corrections: list[CorrectionResult] = field(default_factory=list)
+    failure_modes: list[FailureModeResult] = field(default_factory=list)
+    failed: Sequence[str] = ()
+
+    @staticmethod
+    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = ()) -> "Results":
+        """Results from their JSON values."""
+        results = Results(failed=failed)
+        rows: dict[str, list[Any]] = {
+            "ScenarioResult": results.scenarios,
+            "TestSetResult": results.test_sets,
+            "DiscoveryResult": results.discoveries,
+            "CorrectionResult": results.corrections,
+            "FailureModeResult": results.failure_modes,
+        }
+        for item in items:
+            result = decode(item)
+            if result not in rows[type(result).__name__]:
+                rows[type(result).__name__].append(result)
+        return results
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+def properties(result: Result) -> list[tuple[str, str]]:
+    """What JUnit shows of a result, as names and values."""
+    if not isinstance(result, ScenarioResult | TestSetResult):
+        return []
+    low, high = result.accuracy.interval
+    rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
+    if isinstance(result, ScenarioResult):
+        rows += [
+            ("defuse_scenario", result.id),
+            ("defuse_bound", f"{result.bound:.4f}"),
+            ("defuse_outcome", result.outcome),
+        ]
+    return rows
+
+
+def encode(result: Result) -> dict[str, Any]:
+    """A result as a JSON value."""
+    return {"kind": type(result).__name__, **asdict(result)}
+
+
+def decode(item: dict[str, Any]) -> Any:
+    """The result that :func:`encode` made a JSON value of."""
+    values = dict(item)
+    kind = KINDS[values.pop("kind")]
+    if kind is DiscoveryResult:
+        values["new"] = [CandidateResult(**entry) for entry in values["new"]]
+    if kind is CorrectionResult:
+        values["before"] = TrialResult(**values["before"])
+        values["trials"] = [TrialResult(**entry) for entry in values["trials"]]
+        values["shifts"] = {name: (pair[0], pair[1]) for name, pair in values["shifts"].items()}
+    return kind(**values)

@@ -1,0 +1,90 @@
+"""Results as the terminal shows them."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from pytest_defuse.report.results import Results
+from pytest_defuse.report.tables import (
+    Table,
+    candidate_table,
+    failure_mode_table,
+    scenario_table,
+    trial_table,
+)
+from pytest_defuse.report.words import (
+    accuracy_sentences,
+    correction_sentence,
+    discovery_sentences,
+    known_sentences,
+    label_command,
+    look_sentence,
+    outcome_sentences,
+    reject_command,
+    shift_sentences,
+)
+
+STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"}
+SHORT_NAME = 16
+
+
+def render(results: Results, *, width: int, color: bool, start: Path) -> str:
+    """All results as text of at most ``width`` columns; paths are shown relative to ``start``."""
+    buffer = io.StringIO()
+    # Whether to colour is pytest's to say, not the environment's. Class names are the user's: [brackets]
+    # and :colons: in them are no markup.
+    console = Console(
+        file=buffer,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    for discovery in results.discoveries:
+        _sentences(console, discovery_sentences(discovery))
+        if discovery.new:
+            _table(console, candidate_table(discovery))
+            console.print(look_sentence(discovery, start))
+            console.print(f"  {label_command('ID', 'NAME')}    or    {reject_command('ID')}")
+        _sentences(console, known_sentences(discovery))
+    for correction in results.corrections:
+        console.print(correction_sentence(correction))
+        _table(console, trial_table(correction))
+        _sentences(console, shift_sentences(correction))
+    if results.scenarios:
+        _table(console, scenario_table(results.scenarios))
+    _sentences(console, accuracy_sentences(results))
+    if results.failure_modes:
+        _table(console, failure_mode_table(results.failure_modes))
+    for correction in results.corrections:
+        style = STYLES["fails" if correction.problems else "holds"]
+        _sentences(console, outcome_sentences(correction, start), style)
+    return buffer.getvalue()
+
+
+def _sentences(console: Console, sentences: Iterable[str], style: str | None = None) -> None:
+    for sentence in sentences:
+        console.print(sentence, style=style)
+
+
+def _table(console: Console, table: Table) -> None:
+    grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for index, column in enumerate(table.columns):
+        # A broken name cannot be copied, but a long one would leave the other columns no room.
+        short_name = index == 0 and all(len(row.cells[0]) <= SHORT_NAME for row in table.rows)
+        grid.add_column(
+            column.title,
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric or short_name,
+            overflow="fold",
+        )
+    for row in table.rows:
+        grid.add_row(*row.cells, style=STYLES[row.mark] if row.mark else None)
+    console.print(grid)

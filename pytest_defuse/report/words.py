@@ -1,0 +1,153 @@
+"""Results in words, the same in every rendering."""
+
+import os
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from pytest_defuse.gate.accuracy import Accuracy
+from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results
+
+WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
+VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}
+TALLY = {"holds": "holding", "fails": "FAILING", "unsure": "with too few images to tell"}
+
+
+def percent(number: float) -> str:
+    """``0.914`` as ``91.4%``."""
+    return f"{number:.1%}"
+
+
+def share(correct: int | None, total: int) -> str:
+    """Counts as ``91.4%``; nothing where nothing was counted."""
+    return percent(correct / total) if correct is not None and total else ""
+
+
+def fraction(correct: int, total: int) -> str:
+    """Counts with their share, ``234/256 = 91.4%``."""
+    return f"{correct}/{total} = {share(correct, total)}" if total else "0/0"
+
+
+def span(interval: tuple[float, float]) -> str:
+    """An interval, ``87.3% - 94.2%``."""
+    low, high = interval
+    return f"{percent(low)} - {percent(high)}"
+
+
+def interval_name(confidence: float) -> str:
+    """``95% interval``."""
+    return f"{confidence * 100:g}% interval"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 failure mode``, ``2 failure modes``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def relative(path: str | Path, start: Path) -> str:
+    """A path as one would type it from ``start``."""
+    try:
+        return os.path.relpath(path, start)
+    except ValueError:  # another drive
+        return str(path)
+
+
+def overall(results: Results) -> Outcome | None:
+    """The worst outcome of tests, scenarios and corrections; None where nothing was judged."""
+    outcomes: list[Outcome] = [scenario.outcome for scenario in results.scenarios]
+    outcomes += ["fails" for _ in results.failed]
+    outcomes += ["fails" if correction.problems else "holds" for correction in results.corrections]
+    return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
+
+
+def headline(results: Results) -> str:
+    """The run in one line: ``digits: 6 scenarios (1 FAILING, 5 holding), 2 new candidates``."""
+    if not results:
+        return "pytest-defuse: no results"
+    said = []
+    if results.scenarios:
+        counts = Counter(scenario.outcome for scenario in results.scenarios)
+        tally = [f"{counts[outcome]} {TALLY[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
+        said.append(f"{counted(len(results.scenarios), 'scenario')} ({', '.join(tally)})")
+    said += [f"{share(test.correct, test.total)} on the test set" for test in results.test_sets]
+    said += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
+    said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
+    if results.failure_modes:
+        said.append(counted(len(results.failure_modes), "failure mode"))
+    if results.failed:
+        said.append(f"{counted(len(results.failed), 'test')} FAILED")
+    subjects = {getattr(result, "subject", "") for group in vars(results).values() for result in group} - {""}
+    return f"{', '.join(sorted(subjects))}: {', '.join(said)}"
+
+
+def measured(accuracy: Accuracy) -> str:
+    """``234/256 = 91.4% (95% interval 87.3% - 94.2%)``."""
+    return (
+        f"{fraction(accuracy.correct, accuracy.total)} ({interval_name(accuracy.confidence)} {span(accuracy.interval)})"
+    )
+
+
+def accuracy_sentences(results: Results) -> list[str]:
+    """Accuracy on each test set, also before the correction where one ran."""
+    return [
+        f"test set of {test_set.subject}: {measured(test_set.accuracy)}"
+        + ("" if test_set.before is None else f", {share(test_set.before, test_set.total)} before")
+        for test_set in results.test_sets
+    ]
+
+
+def discovery_sentences(result: DiscoveryResult) -> list[str]:
+    """What a discovery did, and how far its judges can be trusted."""
+    judges = ", ".join(percent(accuracy) for accuracy in result.judge_accuracies)
+    return [
+        f"discovery of {result.subject}: {counted(result.failures, 'failure')}, "
+        f"{counted(result.regions, 'region')}, {len(result.new) + len(result.known)} confirmed, "
+        f"in {result.seconds:.0f} s",
+        f"model on training images {percent(result.accuracy)}, on their reconstructions "
+        f"{percent(result.reconstruction_accuracy)}; judges on the test set {judges}",
+    ]
+
+
+def known_sentences(result: DiscoveryResult) -> list[str]:
+    """What a discovery found beside new candidates."""
+    if result.known:
+        return [f"known already: {', '.join(result.known)}"]
+    return [] if result.new else ["no region was confirmed: nothing to label"]
+
+
+def look_sentence(result: DiscoveryResult, start: Path) -> str:
+    """Where the pictures of new candidates are; the commands that label them follow."""
+    sheets = Path(result.new[0].folder).parent / "*" / "held_out.png"
+    return f"look at {relative(sheets, start)}, then accept what you can label:"
+
+
+def label_command(candidate: str, label: str) -> str:
+    """The command that accepts a candidate."""
+    return f"pytest-defuse label {candidate} --label {shlex.quote(label)}"
+
+
+def reject_command(candidate: str) -> str:
+    """The command that rejects a candidate."""
+    return f"pytest-defuse label {candidate} --reject"
+
+
+def correction_sentence(result: CorrectionResult) -> str:
+    """What was corrected, and what chose among the trials."""
+    return f"correction of {result.subject} in {result.seconds:.0f} s; validation: {result.validation_source}"
+
+
+def shift_sentences(result: CorrectionResult) -> list[str]:
+    """What a correction did to each shift set."""
+    return [
+        f"shift set {name}: {percent(before)} before, {percent(after)} after"
+        for name, (before, after) in result.shifts.items()
+    ]
+
+
+def outcome_sentences(result: CorrectionResult, start: Path) -> list[str]:
+    """Which bounds do not hold, and what was written where."""
+    output = relative(result.output, start)
+    if not result.problems:
+        return [f"every bound holds: wrote {output}"]
+    return [*result.problems, f"not every bound holds: nothing was overwritten; the attempt is {output}"]

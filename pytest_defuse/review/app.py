@@ -1,0 +1,191 @@
+"""The review page: a person looks at a scenario's pictures and says what they show.
+
+It is served on this machine only and changes nothing but scenario.yaml files. The store is read afresh for
+every request, so that what git or an editor does meanwhile is seen.
+"""
+
+import contextlib
+import socket
+import webbrowser
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+import uvicorn
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.review.decisions import all_scenarios, classes_of, decide, full_name
+from pytest_defuse.scenarios.sheets import columns
+from pytest_defuse.scenarios.store import Scenario
+
+SHEET_WIDTH = 1024
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
+    "style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def serve(root: Path, *, port: int, browser: bool) -> None:
+    """Show the page on 127.0.0.1 until Ctrl-C.
+
+    Args:
+        root: the folder of the store.
+        port: 0 for a free one.
+        browser: whether to open the page.
+
+    Raises:
+        DefuseError: there is nothing to review, or the port cannot be had.
+    """
+    app = create_app(root)
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        raise DefuseError(f"Port {port} cannot be used ({error}): choose another with --port.") from error
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+    print(f"Review at {address} (Ctrl-C ends)", flush=True)
+    if browser:
+        webbrowser.open(address)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def create_app(root: Path) -> Starlette:
+    """The page as an ASGI application.
+
+    Raises:
+        DefuseError: there is no store, or some of its files are wrong.
+    """
+    all_scenarios(root)
+    review = _Review(root)
+    return Starlette(
+        routes=[
+            Route("/", review.index),
+            Route("/scenarios/{subject}/{id}", review.scenario),
+            Route("/scenarios/{subject}/{id}", review.decision, methods=["POST"]),
+            Route("/scenarios/{subject}/{id}/correction.png", review.picture),
+            Mount("/static", StaticFiles(packages=[("pytest_defuse.review", "static")])),
+        ],
+        # Another site can have its name resolve to 127.0.0.1, but the Host of such a request is that name.
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
+        exception_handlers={DefuseError: review.error},
+    )
+
+
+def address_of(scenario: Scenario) -> str:
+    """The path of a scenario's page."""
+    return f"/scenarios/{quote(scenario.subject, safe='')}/{scenario.id}"
+
+
+def shortcuts(classes: Sequence[str]) -> list[str]:
+    """A key for each class, none where there are more than ten classes.
+
+    Classes that are digits have themselves, others 1 to 9 and then 0, as the keys lie.
+    """
+    if len(classes) > 10:
+        return []
+    digits = "1234567890"
+    return list(classes) if set(classes) <= set(digits) else list(digits[: len(classes)])
+
+
+class _Review:
+    """The handlers, which share the store's folder and the templates."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._templates = Environment(
+            loader=PackageLoader("pytest_defuse.review"), autoescape=True, undefined=StrictUndefined
+        )
+        self._templates.globals |= {"address_of": address_of, "full_name": full_name}
+
+    def index(self, request: Request) -> Response:
+        scenarios = all_scenarios(self._root)
+        candidates = _candidates(scenarios)
+        return self._page(
+            "index.html", scenarios=scenarios, candidates=candidates, decided=_decided(request, scenarios)
+        )
+
+    def scenario(self, request: Request) -> Response:
+        scenarios, at = self._find(request)
+        scenario = scenarios[at]
+        record = scenario.record
+        scenario.pixels("correction")  # nobody shall label a picture that is not the one recorded
+        sheet = record.sheets.correction
+        classes = classes_of(scenario)
+        width = columns(sheet.images) * record.tile.width
+        return self._page(
+            "scenario.html",
+            scenario=scenario,
+            record=record,
+            sheet=sheet,
+            sheet_width=width * max(1, SHEET_WIDTH // width),
+            predicted=sorted(sheet.predicted.items(), key=lambda item: -item[1]),
+            choices=list(zip_longest(classes, shortcuts(classes))),
+            position=at + 1,
+            count=len(scenarios),
+            left=len(_candidates(scenarios)),
+            previous=scenarios[at - 1] if at > 0 else None,
+            following=scenarios[at + 1] if at + 1 < len(scenarios) else None,
+            decided=_decided(request, scenarios),
+        )
+
+    def picture(self, request: Request) -> Response:
+        scenarios, at = self._find(request)
+        return FileResponse(scenarios[at].picture("correction"), headers=HEADERS)
+
+    async def decision(self, request: Request) -> Response:
+        """Write what the person decided, then show the next candidate."""
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"http://{request.headers['host']}":
+            raise HTTPException(403, "This decision comes from another page.")
+        scenarios, at = self._find(request)
+        scenario = scenarios[at]
+        form = parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
+        label = None if "reject" in form else form.get("label", [""])[0]
+        if label is not None and label not in classes_of(scenario):
+            raise HTTPException(400, f"{label!r} is not a class of this scenario.")
+        notes = form.get("notes", [scenario.record.notes])[0].replace("\r\n", "\n").strip()
+        decide(scenario, label, notes=notes)
+        candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
+        target = address_of(candidates[0]) if candidates else "/"
+        return RedirectResponse(f"{target}?{urlencode({'decided': full_name(scenario)})}", status_code=303)
+
+    def error(self, request: Request, error: Exception) -> Response:
+        return self._page("error.html", status=500, problems=str(error).splitlines())
+
+    def _find(self, request: Request) -> tuple[list[Scenario], int]:
+        """All scenarios, and the place of the one that the path names."""
+        scenarios = all_scenarios(self._root)
+        wanted = f"{request.path_params['subject']}/{request.path_params['id']}"
+        names = [full_name(scenario) for scenario in scenarios]
+        if wanted not in names:
+            raise HTTPException(404, f"There is no scenario {wanted}.")
+        return scenarios, names.index(wanted)
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        text = self._templates.get_template(template).render(values)
+        return HTMLResponse(text, status, HEADERS)
+
+
+def _candidates(scenarios: Sequence[Scenario]) -> list[Scenario]:
+    return [scenario for scenario in scenarios if scenario.record.status == "candidate"]
+
+
+def _decided(request: Request, scenarios: Sequence[Scenario]) -> Scenario | None:
+    """The scenario that was just decided on, if any: the page says so, with a way back."""
+    wanted = request.query_params.get("decided")
+    return next((scenario for scenario in scenarios if full_name(scenario) == wanted), None)

@@ -1,0 +1,1 @@
+"""Scenarios on disk: schema, contact sheets, store."""

@@ -1,0 +1,313 @@
+"""Discovery from end to end: a model that misreads dim horizontal bars, and judges that read bars of any brightness."""
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_defuse import Subject
+from pytest_defuse.discover import discovery as module
+from pytest_defuse.discover.discovery import Candidate, Discovery, discover
+from pytest_defuse.discover.judges import Judges, JudgeSettings
+from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.accuracy import wilson_interval
+from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.scenarios.candidates import store_candidates
+from pytest_defuse.scenarios.sheets import pixel_hash
+from pytest_defuse.scenarios.store import Store
+
+CLASSES = ["horizontal", "vertical"]
+SETTINGS = DiscoverySettings(
+    budget=6000,
+    min_failures=20,
+    components=2,
+    confirmations=64,
+    images=9,
+    latent=4,
+    beta=0.1,
+    generator_steps=400,
+)
+
+
+class Bars(nn.Module):
+    """Which way a bar lies; horizontal bars dimmer than ``dim`` are read as vertical."""
+
+    def __init__(self, dim: float = 0.0, sureness: float = 10.0) -> None:
+        super().__init__()
+        self.sureness = nn.Parameter(torch.tensor(sureness))
+        self.dim = nn.Parameter(torch.tensor(dim), requires_grad=False)
+        self.norm = nn.BatchNorm2d(1, affine=False)  # in training mode it would change itself, and what it says
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        row, column = x.mean(dim=3).amax(dim=(1, 2)), x.mean(dim=2).amax(dim=(1, 2))
+        lying = (row - column) / (row + column + 0.01)
+        wrong = lying.relu() * 2 * torch.sigmoid(40 * (self.dim - row))
+        logit = self.sureness * (lying - wrong)
+        return torch.stack([logit, -logit], dim=1)
+
+
+class Raising(Bars):
+    """It fails at its twentieth batch, long after discovery began."""
+
+    def __init__(self, dim: float) -> None:
+        super().__init__(dim)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls == 20:
+            raise RuntimeError("out of memory")
+        return super().forward(x)
+
+
+class Titles(Progress):
+    """Remembers what was worked on."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        self.titles.append(title)
+        with super().task(title, total) as advance:
+            yield advance
+
+
+def bars(count: int, seed: int) -> list[tuple[Tensor, int]]:
+    """12 x 12 images with a noisy bar of any height or position, none of them quite dim."""
+    numbers = torch.Generator().manual_seed(seed)
+    dataset = []
+    for number in range(count):
+        at = int(torch.randint(2, 8, (1,), generator=numbers))
+        image = 0.05 * torch.rand(1, 12, 12, generator=numbers)
+        image[:, at : at + 3] += 0.4 + 0.5 * torch.rand(1, generator=numbers)
+        dataset.append((image if number % 2 == 0 else image.mT, number % 2))
+    return dataset
+
+
+TRAIN, TEST = bars(300, 0), bars(50, 1)
+
+
+def subject(model: nn.Module | None = None, **changes: Any) -> Subject:
+    parts: dict[str, Any] = {"train": TRAIN, "test": TEST, "judges": [Bars(), Bars(sureness=12.0)]}
+    return Subject("bars", model or Bars(dim=0.5), CLASSES, **(parts | changes))
+
+
+def states() -> tuple[object, ...]:
+    """Where the three global generators of random numbers stand."""
+    return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()
+
+
+def contents(candidate: Candidate) -> tuple[object, ...]:
+    return (
+        candidate.region.mean.tolist(),
+        candidate.failed,
+        pixel_hash(candidate.correction.numpy()),
+        pixel_hash(candidate.held_out.numpy()),
+    )
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def found(cache: Path) -> Discovery:
+    return discover(subject(), SETTINGS, cache=cache)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "bars")
+
+
+def test_the_planted_failure_is_found(found: Discovery) -> None:
+    assert found.candidates
+    for candidate in found.candidates:
+        assert (candidate.region.label, candidate.region.prediction) == (0, 1)
+        held_out = candidate.held_out.float() / 255
+        assert held_out.mean(dim=3).amax(dim=(1, 2)).mean() < 0.5  # dim bars
+    weights = [candidate.region.weight for candidate in found.candidates]
+    assert weights == sorted(weights, reverse=True)
+    assert 0 < sum(weights) <= 1 + 1e-9
+
+
+def test_every_stored_tile_surely_shows_the_label(found: Discovery) -> None:
+    judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], SETTINGS.confidence)
+    for candidate in found.candidates:
+        for tiles in (candidate.correction, candidate.held_out):
+            assert tiles.dtype == torch.uint8
+            assert tiles.shape == (SETTINGS.images, 1, 12, 12)
+            seen, sure = judges.verdicts(tiles)
+            assert sure.all()
+            assert (seen == candidate.region.label).all()
+
+
+def test_predictions_are_the_models_on_the_stored_pixels(found: Discovery) -> None:
+    model = subject().classifier()
+    for candidate in found.candidates:
+        assert torch.equal(candidate.correction_predictions, model.predict(candidate.correction))
+        assert torch.equal(candidate.held_out_predictions, model.predict(candidate.held_out))
+        assert (candidate.held_out_predictions != candidate.region.label).double().mean() > SETTINGS.rho
+
+
+def test_no_tile_is_on_both_sheets(found: Discovery) -> None:
+    for candidate in found.candidates:
+        tiles = torch.cat([candidate.correction, candidate.held_out]).flatten(1)
+        assert len(tiles.unique(dim=0)) == 2 * SETTINGS.images
+
+
+def test_the_failure_rate_is_surely_above_rho(found: Discovery) -> None:
+    for candidate in found.candidates:
+        assert candidate.drawn == SETTINGS.confirmations
+        assert candidate.failure_rate == candidate.failed / candidate.drawn
+        assert candidate.interval == wilson_interval(candidate.failed, candidate.drawn)
+        assert candidate.interval[0] > SETTINGS.rho
+
+
+def test_what_it_cost_and_where_it_came_from_is_told(found: Discovery) -> None:
+    images, model = subject().train_images, subject().classifier()
+    assert found.accuracy == (model.predict(images.pixels) == images.labels).double().mean()
+    assert SETTINGS.worst_reconstruction * found.accuracy <= found.reconstruction_accuracy <= 1
+    assert found.judge_accuracies == (1, 1)
+    assert found.failures >= SETTINGS.min_failures
+    assert found.regions >= len(found.candidates)
+    assert (found.model_hash, found.data_hash) == (model.hash, images.hash)
+    assert (found.settings, found.seed) == (SETTINGS, 0)
+
+
+def test_nothing_is_found_on_a_perfect_model(cache: Path) -> None:
+    perfect = discover(subject(Bars()), SETTINGS, cache=cache)
+    assert (perfect.candidates, perfect.failures, perfect.regions) == ((), 0, 0)
+    assert perfect.accuracy == 1
+
+
+def test_no_more_candidates_than_asked_for(found: Discovery, cache: Path) -> None:
+    most = DiscoverySettings.of(vars(SETTINGS) | {"candidates": 1})
+    (only,) = discover(subject(), most, cache=cache).candidates
+    assert contents(only) == contents(found.candidates[0])
+
+
+def test_the_same_seed_finds_the_same(found: Discovery, cache: Path) -> None:
+    progress = Titles()
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        again = discover(subject(), SETTINGS, cache=cache, progress=progress)
+    assert progress.titles == ["searching for failures", "searching around the failures", "confirming regions"]
+    assert list(map(contents, again.candidates)) == list(map(contents, found.candidates))
+
+
+@pytest.mark.usefixtures("found")
+@pytest.mark.parametrize(
+    ("kind", "outcome"), [(Bars, nullcontext()), (Raising, pytest.raises(RuntimeError, match="out of memory"))]
+)
+def test_model_and_random_numbers_are_left_as_they_were(
+    cache: Path, kind: type[Bars], outcome: AbstractContextManager[object]
+) -> None:
+    bars = subject(kind(dim=0.5))
+    models = [bars.model, *(bars.judges or ())]
+    weights = copy.deepcopy([model.state_dict() for model in models])
+    before = states()
+    with outcome:
+        discover(bars, SETTINGS, cache=cache)
+    assert states() == before
+    for model, expected in zip(models, weights, strict=True):
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+        assert all(part.training for part in model.modules())
+        assert [p.requires_grad for p in model.parameters()] == [True, False]
+        assert all(p.grad is None for p in model.parameters())
+
+
+class Dropping(Bars):
+    """It draws random numbers even in eval mode, as functional dropout does by default."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.rand(1)
+        return super().forward(x)
+
+
+def test_judges_that_draw_random_numbers_leave_the_global_ones_alone(cache: Path) -> None:
+    before = states()
+    discover(subject(judges=[Dropping()]), SETTINGS, cache=cache)
+    assert states() == before
+
+
+def test_judges_are_trained_where_none_are_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JudgeSettings", lambda: JudgeSettings(widths=(4, 6), steps=80, rate=1e-2))
+    result = discover(subject(judges=None), SETTINGS, cache=cache)
+    assert len(result.judge_accuracies) == 2
+    assert min(result.judge_accuracies) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": [(TRAIN[0][0], 0)] * 4}, "train holds images of one class only"),
+        ({"train": [(torch.zeros(3, 12, 12), 0), (torch.ones(3, 12, 12), 1)]}, "train holds images of 12 x 12 RGB"),
+        ({"train": []}, r"Subject\(train=...\) is empty"),
+        ({"model": nn.Flatten()}, r"the model of subject 'bars' returned shape \(2, 144\) for 2 classes"),
+        ({"judges": [nn.Flatten()]}, r"judge 1 of subject 'bars' returned shape \(2, 144\) for 2 classes"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_trained(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    progress = Titles()
+    with pytest.raises(DefuseError, match=message):
+        discover(subject(**changes), SETTINGS, cache=tmp_path, progress=progress)
+    assert progress.titles == []
+
+
+def test_candidates_are_stored_pixel_for_pixel(found: Discovery, store: Store) -> None:
+    stored = store_candidates(store, subject(), found)
+    assert stored.known == ()
+    assert {s.id for s in stored.new} == {s.id for s in store.scenarios("candidate")}
+    for scenario, candidate in zip(stored.new, found.candidates, strict=True):
+        record = scenario.record
+        assert np.array_equal(scenario.pixels("correction"), candidate.correction)
+        assert np.array_equal(scenario.pixels("held_out"), candidate.held_out)
+        assert (record.proposed_label, record.label) == ("horizontal", None)
+        assert record.sheets.held_out.predicted == {
+            CLASSES[index]: int(count)
+            for index, count in zip(*candidate.held_out_predictions.unique(return_counts=True), strict=True)
+        }
+        assert (record.failure_rate.failed, record.failure_rate.drawn) == (candidate.failed, candidate.drawn)
+        assert record.provenance.model == found.model_hash
+
+
+def test_what_is_stored_already_is_known_and_left_alone(found: Discovery, store: Store) -> None:
+    first = store_candidates(store, subject(), found)
+    before = files(store.folder)
+    again = store_candidates(store, subject(), found)
+    assert again.new == ()
+    assert [s.id for s in again.known] == [s.id for s in first.new]
+    assert files(store.folder) == before
+
+
+def test_what_was_rejected_is_not_proposed_again(found: Discovery, store: Store) -> None:
+    for scenario in store_candidates(store, subject(), found).new:
+        store.update(scenario.id, status="rejected")
+    before = files(store.folder)
+    assert store_candidates(store, subject(), found).new == ()
+    assert store.scenarios("candidate") == []
+    assert files(store.folder) == before
+
+
+def test_a_discovery_without_candidates_writes_nothing(found: Discovery, store: Store) -> None:
+    nothing = Discovery(**(vars(found) | {"candidates": ()}))
+    assert store_candidates(store, subject(), nothing).new == ()
+    assert not store.folder.exists()

@@ -1,0 +1,141 @@
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pytest_defuse.classifier import Classifier
+from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
+from pytest_defuse.images import LabelledImages
+from pytest_defuse.progress import Advance, Progress
+
+
+class Table(nn.Module):
+    """The logits of an image are written in a table, at the number that its first pixel holds."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows: Tensor = self.table[(images.view(images.size(0), -1)[:, 0] * 255).round().long()]
+        return rows
+
+
+class Counted(Progress):
+    """Remembers the titles of tasks."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        self.titles.append(title)
+        with super().task(title, total) as advance:
+            yield advance
+
+
+def numbered(count: int) -> Tensor:
+    return torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
+
+
+def panel(*probabilities: list[list[float]], confidence: float = 0.9) -> Judges:
+    """Judges of the given probabilities, N x classes each."""
+    tables = [torch.tensor(rows).log() for rows in probabilities]
+    return Judges([Classifier(Table(table), table.shape[1]) for table in tables], confidence)
+
+
+def test_a_verdict_is_sure_when_all_agree_and_all_are_confident() -> None:
+    sure, other, doubtful = [0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.8, 0.1, 0.1]
+    judges = panel([sure, sure, sure, doubtful, other], [sure, other, doubtful, sure, other])
+    classes, certain = judges.verdicts(numbered(5))
+    assert certain.tolist() == [True, False, False, False, True]
+    assert classes[certain].tolist() == [0, 1]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 4), st.floats(0.4, 0.99))
+def test_contradiction_is_a_sure_verdict_that_differs(seed: int, count: int, confidence: float) -> None:
+    numbers = torch.Generator().manual_seed(seed)
+    truth = 4 * torch.randn(100, 3, generator=numbers)
+    tables = [truth + 2 * torch.randn(100, 3, generator=numbers) for _ in range(count)]
+    judges = Judges([Classifier(Table(table), 3) for table in tables], confidence)
+    predictions = torch.randint(3, (100,), generator=numbers)
+
+    classes, sure = judges.verdicts(numbered(100))
+    seen, contradicted = judges.contradict(numbered(100), predictions)
+    assert torch.equal(contradicted, sure & (classes != predictions))
+    assert torch.equal(seen[contradicted], classes[contradicted])
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_no_contradiction_is_found_where_there_is_none(count: int) -> None:
+    judges = panel([[0.96, 0.04]] * 3, [[0.96, 0.04]] * 3)
+    seen, contradicted = judges.contradict(numbered(count), torch.zeros(count, dtype=torch.int64))
+    assert contradicted.tolist() == [False] * count
+    assert seen.shape == (count,)
+
+
+def test_predictions_are_not_written_to() -> None:
+    predictions = torch.ones(3, dtype=torch.int64)
+    panel([[0.96, 0.04]] * 3).contradict(numbered(3), predictions)
+    assert predictions.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("shape", [(20, 1, 8, 8), (20, 3, 9, 12)])
+def test_augmented_images_keep_shape_and_range(shape: tuple[int, ...]) -> None:
+    with torch.random.fork_rng():
+        images = torch.rand(shape)
+        augmented = augment(images)
+    assert augmented.shape == shape
+    assert augmented.min() >= 0
+    assert augmented.max() <= 1 + 1e-6
+    assert not torch.allclose(augmented, images, atol=0.1)
+
+
+def test_augmentation_moves_what_an_image_shows_a_little() -> None:
+    images = torch.zeros(200, 1, 24, 24)
+    images[:, :, 10:14, 10:14] = 1
+    with torch.random.fork_rng():
+        augmented = augment(images)
+    centre = (augmented * torch.arange(24.0)).sum(dim=(1, 2, 3)) / augmented.sum(dim=(1, 2, 3)) - 11.5
+    assert 0.5 < centre.abs().max() < 3
+    mass = augmented.sum(dim=(1, 2, 3)) / 16
+    assert 0.6 < mass.min() < 0.9 < 1.1 < mass.max() < 1.5
+
+
+@pytest.fixture(scope="module")
+def halves() -> LabelledImages:
+    """Images that are brighter above or below."""
+    numbers = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (100,), generator=numbers)
+    pixels = torch.randint(60, (100, 1, 8, 8), generator=numbers)
+    pixels[labels == 0, :, :4] += 150
+    pixels[labels == 1, :, 4:] += 150
+    return LabelledImages(pixels.to(torch.uint8), labels)
+
+
+def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
+    def judges(seed: int, progress: Progress) -> list[Classifier]:
+        settings = JudgeSettings(widths=(4, 6), steps=40, batch=32, rate=1e-2)
+        return trained_judges(halves, 2, settings, seed=seed, device="cpu", cache=tmp_path, progress=progress)
+
+    progress = Counted()
+    first = judges(0, progress)
+    assert progress.titles == ["training judge 1", "training judge 2"]
+    assert all((judge.predict(halves.pixels) == halves.labels).float().mean() > 0.95 for judge in first)
+
+    before = torch.get_rng_state()
+    again = judges(0, progress)
+    assert len(progress.titles) == 2
+    assert [judge.hash for judge in again] == [judge.hash for judge in first]
+    assert torch.equal(torch.get_rng_state(), before)
+
+    other = judges(1, progress)
+    assert len(progress.titles) == 4
+    # Judges of one panel and of other seeds are independent of each other.
+    assert len({judge.hash for judge in [*first, *other]}) == 4

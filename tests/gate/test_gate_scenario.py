@@ -1,0 +1,202 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenarios.planting import exclude, plant
+from torch import Tensor, nn
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.baseline import Baseline, Predictions
+from pytest_defuse.gate.bounds import Bounds
+from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
+from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
+from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject import Subject
+
+CLASSES = ("dark", "medium", "bright")
+SHADES = {"dark": 20, "medium": 128, "bright": 235}
+
+
+class Brightness(nn.Module):
+    """Takes an image for the class whose shade is nearest to its mean."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        shades = torch.tensor(list(SHADES.values())) / 255
+        return -(images.mean((1, 2, 3))[:, None] - shades).abs()
+
+
+class Coin(nn.Module):
+    """Takes an image for any class."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.randn(len(images), 3) + np.random.standard_normal()
+
+
+def shaded(*names: str) -> Pixels:
+    """Tiles, 4 x 4 grey, that the model takes for these classes."""
+    return np.stack([np.full((1, 4, 4), SHADES[name], dtype=np.uint8) for name in names])
+
+
+HELD_OUT = shaded(*["bright"] * 6, *["dark"] * 3, "medium")
+
+
+@pytest.fixture
+def subject() -> Subject:
+    pairs = [(tile[0], index) for index, tile in enumerate(shaded(*CLASSES))]
+    return Subject(name="shades", model=Brightness(), classes=CLASSES, train=pairs, test=pairs)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "shades")
+
+
+@pytest.fixture
+def scenario(store: Store) -> Scenario:
+    """Ten held-out tiles that show "bright", of which the model takes six for that."""
+    return plant(store, shaded("dark"), HELD_OUT, "bright", "dark", CLASSES, status="accepted", label="bright")
+
+
+def gate(scenario: Scenario, subject: Subject, baseline: Baseline | None = None, **bounds: float) -> GatedScenario:
+    return gate_scenario(scenario, subject, subject.classifier(), Bounds.of(bounds), baseline)
+
+
+def baseline_of(scenario: Scenario, *predicted: str) -> Baseline:
+    return Baseline("m", {scenario.id: Predictions(pixel_hash(HELD_OUT), predicted)}, {})
+
+
+def test_the_held_out_tiles_are_counted(scenario: Scenario, subject: Subject) -> None:
+    scenario.picture("correction").unlink()
+    gated = gate(scenario, subject)
+    assert (gated.id, gated.label, gated.file) == (scenario.id, "bright", scenario.yaml)
+    assert (gated.accuracy.correct, gated.accuracy.total) == (6, 10)
+    assert gated.predictions == ("bright",) * 6 + ("dark",) * 3 + ("medium",)
+    np.testing.assert_array_equal(gated.images.numpy(), HELD_OUT)
+
+
+def test_a_miss_says_what_how_sure_against_what_and_taken_for_what(scenario: Scenario, subject: Subject) -> None:
+    gated = gate(scenario, subject, min_accuracy=0.9)
+    assert gated.sentence == (
+        f"scenario {scenario.id} (label 'bright'): accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%) is below the "
+        "bound 90.0% (min_accuracy); taken for 'dark' (3), 'medium' (1)."
+    )
+    with pytest.raises(AssertionError) as caught:
+        gated.check()
+    assert str(caught.value) == gated.sentence
+
+
+def test_a_bound_that_holds_passes_and_says_so(scenario: Scenario, subject: Subject) -> None:
+    gated = gate(scenario, subject, min_accuracy=0.6)
+    gated.check()
+    assert "holds the bound 60.0% (min_accuracy)" in gated.sentence
+
+
+def test_too_few_images_to_tell_pass_and_say_so(scenario: Scenario, subject: Subject) -> None:
+    gated = gate(scenario, subject, min_accuracy=0.8, confidence=0.99)
+    gated.check()
+    assert gated.verdict.outcome == "unsure"
+    assert "(99% interval 24.8% to 87.2%) cannot be told from, with so few images, the bound 80.0%" in gated.sentence
+
+
+def test_a_perfect_scenario_is_taken_for_nothing_else(store: Store, subject: Subject) -> None:
+    tiles = shaded("dark", "dark")
+    gated = gate(plant(store, tiles, tiles, "dark", "bright", CLASSES, status="accepted", label="dark"), subject)
+    assert gated.sentence.endswith("holds the bound 50.0% (no regression from discovery).")
+
+
+def test_no_bound_means_no_regression_from_discovery(scenario: Scenario, subject: Subject) -> None:
+    gated = gate(scenario, subject)
+    assert gated.verdict.bound == 0.1  # of the ten tiles, one was right when they were found
+    gated.check()
+
+
+def test_the_label_that_a_person_gave_counts(scenario: Scenario, subject: Subject) -> None:
+    relabelled = scenario.store.update(scenario.id, label="dark")
+    assert gate(relabelled, subject).accuracy.correct == 3
+
+
+def test_excluded_tiles_are_not_counted(scenario: Scenario, subject: Subject) -> None:
+    gated = gate(exclude(scenario, "held_out", 0, 6, 7, 8), subject)
+    assert (gated.accuracy.correct, gated.accuracy.total) == (5, 6)
+    assert "dark" not in gated.predictions
+
+
+def test_a_drop_is_measured_against_the_baseline(scenario: Scenario, subject: Subject) -> None:
+    before = baseline_of(scenario, *["bright"] * 8, *["dark"] * 2)
+    assert gate(scenario, subject, before, max_drop=0.1).verdict.outcome == "fails"
+    assert gate(scenario, subject, before, max_drop=0.3).verdict.outcome == "holds"
+    assert "(baseline 80.0% less max_drop)" in gate(scenario, subject, before, max_drop=0.1).sentence
+
+
+def test_a_drop_without_a_baseline_holds_and_says_so(scenario: Scenario, subject: Subject) -> None:
+    for baseline in (None, Baseline("m", {}, {})):
+        gated = gate(scenario, subject, baseline, max_drop=0.0)
+        gated.check()
+        assert "max_drop, without a baseline yet" in gated.sentence
+
+
+def test_a_baseline_of_other_tiles_is_refused(scenario: Scenario, subject: Subject) -> None:
+    before = baseline_of(scenario, *["bright"] * 10)
+    with pytest.raises(DefuseError, match="save the baseline anew"):
+        gate(exclude(scenario, "held_out", 0), subject, before, max_drop=0.1)
+
+
+def test_images_of_another_size_are_refused(scenario: Scenario, subject: Subject) -> None:
+    larger = replace(subject, test=[(np.zeros((3, 5, 6), dtype=np.uint8), 0)])
+    with pytest.raises(DefuseError) as caught:
+        gate(scenario, larger)
+    assert str(caught.value) == (
+        f"{scenario.picture('held_out')} holds images of 4 x 4 grey, but the test set of subject 'shades' is "
+        "6 x 5 RGB: discover again, or give the subject images of that size."
+    )
+
+
+def test_a_label_that_the_subject_does_not_have_is_refused(scenario: Scenario, subject: Subject) -> None:
+    with pytest.raises(DefuseError) as caught:
+        gate(scenario, replace(subject, classes=("night", "dusk", "day")))
+    assert str(caught.value) == (
+        f"{scenario.yaml}: label 'bright' is not a class of subject 'shades', which has: night, dusk, day."
+    )
+
+
+def test_a_candidate_without_a_label_is_refused(scenario: Scenario, subject: Subject) -> None:
+    candidate = scenario.store.update(scenario.id, status="candidate", label=None)
+    with pytest.raises(DefuseError, match="label None is not a class"):
+        gate(candidate, subject)
+
+
+def test_a_model_with_chance_in_it_is_judged_the_same_every_time(scenario: Scenario, subject: Subject) -> None:
+    chancy = replace(subject, model=Coin())
+    first = gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier()).tolist()
+    torch.manual_seed(1)
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    assert (gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier()).tolist()) == first
+    assert torch.equal(torch.get_rng_state(), state[0])
+    np.testing.assert_array_equal(np.random.get_state()[1], state[1])
+
+
+def test_the_test_set_is_predicted_in_its_order(subject: Subject) -> None:
+    pairs = [(tile[0], 0) for tile in shaded("bright", "dark", "medium", "dark")]
+    predictions = predict_test(replace(subject, test=pairs), subject.classifier())
+    assert predictions.tolist() == [2, 0, 1, 0]
+    accuracy = measured(predictions, torch.tensor([2, 0, 0, 0]))
+    assert (accuracy.correct, accuracy.total) == (3, 4)
+
+
+def test_both_models_are_held_against_every_shift_set(subject: Subject) -> None:
+    class Pessimist(nn.Module):
+        """Takes everything for "dark"."""
+
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.eye(3)[:1].expand(len(images), -1)
+
+    def pairs(*names: str) -> list[tuple[Pixels, int]]:
+        return [(tile[0], CLASSES.index(name)) for tile, name in zip(shaded(*names), names, strict=True)]
+
+    shifts = {"night": pairs("dark", "dark", "medium"), "noon": pairs("bright", "bright")}
+    shifted = replace(subject, shifts=shifts)
+    scores = shift_accuracies(shifted, shifted.classifier(), shifted.classifier(model=Pessimist()))
+    assert scores == {"night": (1.0, pytest.approx(2 / 3)), "noon": (1.0, 0.0)}
+    assert shift_accuracies(subject, subject.classifier(), subject.classifier()) == {}

@@ -1,0 +1,100 @@
+"""--defuse-discover: candidates in the store, progress on the way, nothing without the option."""
+
+import pytest
+
+from .conftest import tree
+
+SETTINGS = """
+import pytest
+
+@pytest.mark.defuse_discover(generator_steps=300, latent=4, budget=2000, images=16, confirmations=64, min_failures=10)
+def test_discovery(defuse_discovery):
+    assert defuse_discovery.reconstruction_accuracy > 0.9 * defuse_discovery.accuracy
+"""
+
+
+def judged(project: pytest.Pytester) -> None:
+    """Give the toy judges that see bright images from a mean of 0.4 on, so that it fails between 0.4 and 0.5."""
+    conftest = project.path / "conftest.py"
+    text = conftest.read_text().replace(
+        "return subject()",
+        """judges = []
+    for threshold in (0.39, 0.4):
+        judge = Threshold()
+        judge.scale.data.fill_(100.0)
+        judge.threshold.data.fill_(threshold)
+        judges.append(judge)
+    train = images(400, 0)
+    between = (torch.linspace(0.42, 0.6, 400)[:, None, None, None] * 255).expand(400, 1, 8, 8).to(torch.uint8)
+    train.tensors = (torch.cat([train.tensors[0], between]), torch.cat([train.tensors[1], torch.ones(400).long()]))
+    return subject(train=train, judges=judges)""",
+    )
+    conftest.write_text(text)
+
+
+def test_without_the_option_it_is_skipped(project: pytest.Pytester) -> None:
+    project.makepyfile(test_model=SETTINGS)
+    before = tree(project.path)
+    result = project.runpytest_subprocess("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*discovery runs with --defuse-discover*"])
+    assert tree(project.path) == before
+
+
+def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest.Pytester) -> None:
+    judged(project)
+    project.makepyfile(test_model=SETTINGS)
+    result = project.runpytest_subprocess("--defuse-discover")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["*defuse: training the generator*", "discovery of toy: *", "bright-as-dark-*bright*dark*"]
+    )
+    first = tree(project.path)
+    candidates = [name for name in first if name.endswith("scenario.yaml")]
+    assert candidates
+    result = project.runpytest_subprocess("--defuse-discover")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["known already: bright-as-dark-*"])
+    assert "training the generator" not in result.stdout.str()
+    assert tree(project.path) == first
+    quiet = project.runpytest_subprocess("--defuse-discover", "-q")
+    assert "searching" not in quiet.stdout.str() + quiet.stderr.str()
+
+
+def test_it_needs_no_test_of_the_users(project: pytest.Pytester) -> None:
+    result = project.runpytest_subprocess("--defuse-discover", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*::defuse-discover"])
+    (project.path / "test_model.py").unlink()
+    result = project.runpytest_subprocess("--defuse-discover", "--collect-only", "-q")
+    result.stdout.fnmatch_lines(["*defuse-discover"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("drawz=3", "defuse_discover has no setting 'drawz': it has budget, draws*"),
+        ("draws=0", "defuse_discover(draws=0): give a number above 0."),
+        ("draws='many'", "defuse_discover(draws='many'): give a number above 0."),
+    ],
+)
+def test_a_wrong_setting(project: pytest.Pytester, settings: str, sentence: str) -> None:
+    project.makepyfile(
+        f"""
+        import pytest
+        @pytest.mark.defuse_discover({settings})
+        def test_discovery(defuse_discovery): pass
+        """
+    )
+    result = project.runpytest_subprocess("--defuse-discover")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([sentence])
+
+
+def test_a_generator_that_cannot_rebuild_the_images(project: pytest.Pytester) -> None:
+    judged(project)
+    project.makepyfile(test_model=SETTINGS.replace("generator_steps=300", "generator_steps=1"))
+    result = project.runpytest_subprocess("--defuse-discover")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(
+        ["The generator cannot rebuild the images: the model is right on *% of the training images but on *"]
+    )

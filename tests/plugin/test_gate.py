@@ -1,0 +1,128 @@
+"""The gate in pytest: one item a scenario, under no xdist, -n0 and -n2."""
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+
+import pytest
+
+from pytest_defuse.scenarios.store import Scenario
+
+from .conftest import CONFTEST, tree
+
+Accept = Callable[..., Scenario]
+
+
+@pytest.mark.parametrize("workers", [(), ("-n0",), ("-n2",)], ids=["plain", "n0", "n2"])
+def test_one_item_a_scenario(project: pytest.Pytester, accept: Accept, workers: tuple[str, ...]) -> None:
+    good, bad = accept(mean=0.55), accept(mean=0.45)
+    before = tree(project.path)
+    result = project.runpytest_subprocess("-v", *workers)
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            f"*test_scenario?{good.id}?*",
+            f"*scenario {bad.id} (label 'bright'): accuracy 0/16 = 0.0% (95% interval 0.0% to 19.4%) is below *",
+            f"{bad.id}*bright*0/16 = 0.0%*FAILS*",
+            "test set of toy: 200/200 = 100.0% (95% interval 98.1% - 100.0%)",
+        ]
+    )
+    assert tree(project.path) == before, "a gate writes nothing"
+
+
+def test_a_passing_run_says_what_held(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55)
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*defuse*", "*16/16 = 100.0%*90.0%*holds*"])
+
+
+def test_quiet_prints_no_table(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55)
+    result = project.runpytest_subprocess("-q")
+    assert "test set of toy" not in result.stdout.str()
+
+
+def test_only_accepted_scenarios_are_gated(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.45, label=None)
+    accept(mean=0.44, label=None, status="rejected")
+    result = project.runpytest_subprocess("-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*no accepted scenario in *: run pytest --defuse-discover*"])
+
+
+def test_an_edit_of_the_yaml_accepts(project: pytest.Pytester, accept: Accept) -> None:
+    candidate = accept(mean=0.55, label=None)
+    text = candidate.yaml.read_text()
+    candidate.yaml.write_text(
+        text.replace('status: "candidate"', "status: accepted").replace("label: null", "label: bright", 1)
+    )
+    project.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_without_a_bound_the_model_must_not_get_worse(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55)
+    project.makepyfile(test_model="def test_scenario(defuse_scenario): defuse_scenario.check()")
+    project.runpytest_subprocess().assert_outcomes(passed=1)
+    project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is below the bound 100.0% (no regression from discovery); taken for 'dark' (16)*"])
+
+
+def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -> None:
+    wanted = accept(mean=0.55)
+    accept(mean=0.45)
+    marker = "@pytest.mark.defuse(min_accuracy=0.9, only='{}')\ndef test_it(defuse_scenario): defuse_scenario.check()"
+    project.makepyfile(test_model="import pytest\n" + marker.format(wanted.id))
+    project.runpytest_subprocess().assert_outcomes(passed=1)
+    project.makepyfile(test_model="import pytest\n" + marker.format("bright"))
+    project.runpytest_subprocess().assert_outcomes(passed=1, failed=1)
+    project.makepyfile(test_model="import pytest\n" + marker.format("cat"))
+    result = project.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*defuse(only=...) names 'cat', which is neither the id nor the label*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_results_reach_junit_report_and_summary(project: pytest.Pytester, accept: Accept) -> None:
+    scenario = accept(mean=0.45)
+    arguments = ("--junitxml=junit.xml", "--defuse-report=out/report.html", "--defuse-summary=summary.md")
+    project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, failed=1)
+    properties = {(p.get("name"), p.get("value")) for p in ET.parse(project.path / "junit.xml").iter("property")}
+    assert {("defuse_accuracy", "0/16"), ("defuse_scenario", scenario.id), ("defuse_outcome", "fails")} <= properties
+    assert scenario.id in (project.path / "out" / "report.html").read_text()
+    assert scenario.id in (project.path / "summary.md").read_text()
+
+
+def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) -> None:
+    scenario = accept(mean=0.55)
+    project.makepyfile(
+        test_model="""
+        import pytest
+        @pytest.mark.defuse(max_drop=0.05)
+        def test_scenario(defuse_scenario): defuse_scenario.check()
+        """
+    )
+    project.runpytest_subprocess("--defuse-save-baseline=baseline.json").assert_outcomes(passed=1)
+    saved = json.loads((project.path / "baseline.json").read_text())
+    assert saved["scenarios"][scenario.id]["predicted"] == ["bright"] * 16
+    project.runpytest_subprocess("--defuse-baseline=baseline.json").assert_outcomes(passed=1)
+    project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
+    result = project.runpytest_subprocess("--defuse-baseline=baseline.json")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*is below the bound 95.0% (baseline 100.0% less max_drop)*"])
+    missing = project.runpytest_subprocess("--defuse-baseline=none.json")
+    missing.stdout.fnmatch_lines(["The baseline *none.json cannot be read*"])
+
+
+def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.45)
+    (project.path / "fixtures" / "toy").rename(project.path / "fixtures" / "other")
+    result = project.runpytest_subprocess("-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*scenario of subject 'other'; this test's defuse_subject is 'toy'*"])
+
+
+def test_failure_modes_are_given_to_a_test(project: pytest.Pytester) -> None:
+    project.makepyfile(test_model="def test_it(defuse_failure_modes): assert defuse_failure_modes == []")
+    project.runpytest_subprocess().assert_outcomes(passed=1)

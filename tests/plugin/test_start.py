@@ -1,0 +1,83 @@
+"""What the plugin costs when nobody uses it, and how options resolve."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "numpy", "scipy", "sklearn", "pydantic", "PIL", "jinja2", "rich", "yaml", "filelock")
+
+
+def loaded_after(code: str) -> list[str]:
+    """Which heavy modules a fresh interpreter holds after some code."""
+    check = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", f"{code}\n{check}"], capture_output=True, text=True, check=True)
+    return eval(result.stdout.splitlines()[-1])
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    assert loaded_after("import pytest_defuse.plugin") == []
+
+
+def test_a_run_that_does_not_use_it_loads_nothing_heavy(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing(): pass")
+    code = "import pytest; assert pytest.main(['-q', '-p', 'no:xdist', '-p', 'no:hypothesispytest']) == 0"
+    assert loaded_after(code) == []
+
+
+@pytest.mark.parametrize(
+    ("ini", "environment", "arguments", "expected"),
+    [
+        ("", {}, [], "fixtures"),
+        ("defuse_store = from_ini", {}, [], "from_ini"),
+        ("defuse_store = from_ini", {"DEFUSE_STORE": "from_env"}, [], "from_env"),
+        ("defuse_store = from_ini", {"DEFUSE_STORE": "from_env"}, ["--defuse-store=from_cli"], "from_cli"),
+    ],
+)
+def test_command_line_before_environment_before_ini_before_default(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    ini: str,
+    environment: dict[str, str],
+    arguments: list[str],
+    expected: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    pytester.makepyfile(
+        f"""
+        from pytest_defuse.session import SESSION
+        def test_store(pytestconfig):
+            assert pytestconfig.stash[SESSION].options.store == pytestconfig.rootpath / "{expected}"
+        """
+    )
+    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)
+
+
+def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = pytester.runpytest_subprocess("--defuse-seed=many")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --defuse-seed is 'many': give a whole number of 0 or more."])
+    monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
+    result = pytester.runpytest_subprocess()
+    result.stderr.fnmatch_lines(["ERROR: environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
+
+
+@pytest.mark.parametrize("verb", ["discover", "correct"])
+def test_long_verbs_refuse_xdist_workers(pytester: pytest.Pytester, verb: str) -> None:
+    result = pytester.runpytest_subprocess(f"--defuse-{verb}", "-n2")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: --defuse-{verb} uses the whole machine by itself*"])
+
+
+def test_markers_are_registered(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        @pytest.mark.defuse(min_accuracy=0.9)
+        @pytest.mark.defuse_discover(draws=1)
+        def test_nothing(): pass
+        """
+    )
+    pytester.runpytest_subprocess("--strict-markers").assert_outcomes(passed=1)

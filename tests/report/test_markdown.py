@@ -1,0 +1,98 @@
+"""What a pull request or a CI service shows."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_defuse.report.markdown import render_markdown
+from pytest_defuse.report.results import (
+    CandidateResult,
+    CorrectionResult,
+    DiscoveryResult,
+    Results,
+    ScenarioResult,
+    TestSetResult,
+)
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The cells of each table, heading first; GitHub splits a row at every | that is not escaped."""
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    return [[[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in block] for block in blocks]
+
+
+def test_heading_tells_the_outcome(everything: Results) -> None:
+    heading = render_markdown(everything).splitlines()[0]
+    assert heading == (
+        "## digits: 3 scenarios (1 FAILING, 1 with too few images to tell, 1 holding), "
+        "97.4% on the test set, corrected, 1 new candidate, 1 failure mode"
+    )
+
+
+def test_scenarios(scenario: Callable[..., ScenarioResult]) -> None:
+    (table,) = tables(render_markdown(Results(scenarios=[scenario()])))
+    assert table[0] == ["scenario", "label", "accuracy", "95% interval", "bound", "verdict"]
+    assert table[2] == ["3-as-5-a1b2c3", "3", "240/256 = 93.8%", "90.1% - 96.1%", "90.0%", "holds"]
+
+
+def test_scenarios_of_a_correction_show_before_and_after(scenario: Callable[..., ScenarioResult]) -> None:
+    (table,) = tables(render_markdown(Results(scenarios=[scenario(before=64)])))
+    assert table[0][2:4] == ["before", "after"]
+    assert table[2][2:4] == ["25.0%", "240/256 = 93.8%"]
+
+
+def test_test_set(tested: TestSetResult) -> None:
+    text = render_markdown(Results(test_sets=[tested]))
+    assert "- Test set of digits: 974/1000 = 97.4% (95% interval 96.2% - 98.2%)" in text
+
+
+def test_candidates_come_with_the_commands_that_label_them(
+    discovery: Callable[..., DiscoveryResult], candidate: Callable[..., CandidateResult], tmp_path: Path
+) -> None:
+    result = discovery(new=[candidate(), candidate("8-as-3-abcdef", proposed_label="emergency car")])
+    text = render_markdown(Results(discoveries=[result]), tmp_path)
+    assert "\n    pytest-defuse label 9-as-4-d4e5f6 --label 9\n" in text
+    assert "\n    pytest-defuse label 8-as-3-abcdef --label 'emergency car'\n" in text
+    assert tables(text)[0][2] == ["9-as-4-d4e5f6", "9", "4", "410/512 = 80.1%"]
+
+
+def test_correction(correction: Callable[..., CorrectionResult], tmp_path: Path) -> None:
+    text = render_markdown(Results(corrections=[correction()]), tmp_path)
+    (table,) = tables(text)
+    assert [row[0] for row in table[2:]] == ["before", "0 (control)", "1 (chosen)"]
+    assert "- Every bound holds: wrote digits.defused.safetensors" in text
+
+
+def test_correction_that_misses_lists_the_bounds(correction: Callable[..., CorrectionResult], tmp_path: Path) -> None:
+    text = render_markdown(Results(corrections=[correction(problems=["too bad", "worse"])]), tmp_path)
+    assert "## digits: not corrected" in text
+    assert "- Too bad\n- Worse\n- Not every bound holds" in text
+
+
+def test_failure_modes(everything: Results) -> None:
+    modes = tables(render_markdown(everything))[-1]
+    assert modes[2] == ["labelled 9", "feature 12 &gt; 0.31", "40.0%", "3.0%", "62.0%", "55"]
+
+
+@pytest.mark.parametrize("label", ["<b>|x", "a\\|b", "x\ny", "[x](http://y)", "`|`"])
+def test_class_names_break_neither_table_nor_page(scenario: Callable[..., ScenarioResult], label: str) -> None:
+    text = render_markdown(Results(scenarios=[scenario(label=label)]))
+    (table,) = tables(text)
+    assert {len(row) for row in table} == {6}
+    assert "<b>" not in text
+    assert "](" not in text.replace("\\](", "")
+
+
+def test_a_class_name_is_shown_as_it_is(scenario: Callable[..., ScenarioResult]) -> None:
+    text = render_markdown(Results(scenarios=[scenario(label="<b>|x")]))
+    assert "| &lt;b&gt;\\|x |" in text
+
+
+def test_no_class_name_ends_the_block_of_commands(
+    discovery: Callable[..., DiscoveryResult], candidate: Callable[..., CandidateResult], tmp_path: Path
+) -> None:
+    result = discovery(new=[candidate(proposed_label="\n```\n<script>")])
+    text = render_markdown(Results(discoveries=[result]), tmp_path)
+    assert all(line.startswith("    ") for line in text.splitlines() if "<script>" in line or "```" in line)

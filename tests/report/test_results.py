@@ -1,0 +1,70 @@
+"""Results survive the way that they travel: as JSON."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_defuse.report.results import (
+    CandidateResult,
+    CorrectionResult,
+    DiscoveryResult,
+    FailureModeResult,
+    Results,
+    ScenarioResult,
+    TestSetResult,
+    TrialResult,
+    decode,
+    encode,
+)
+
+SHARES = st.floats(0, 1)
+COUNTS = st.integers(0, 10_000)
+SECONDS = st.floats(0, 1e6)
+TRIALS = st.builds(TrialResult, weight=st.floats(0, 10), validation=SHARES, worst_scenario=SHARES, mean_scenario=SHARES)
+CANDIDATES = st.builds(CandidateResult, predicted=st.dictionaries(st.text(), COUNTS), failed=COUNTS, drawn=COUNTS)
+KINDS: dict[str, st.SearchStrategy[Any]] = {
+    "scenario": st.builds(ScenarioResult, correct=COUNTS, total=COUNTS, confidence=SHARES, bound=SHARES),
+    "test set": st.builds(TestSetResult, correct=COUNTS, total=COUNTS),
+    "discovery": st.builds(
+        DiscoveryResult,
+        accuracy=SHARES,
+        reconstruction_accuracy=SHARES,
+        judge_accuracies=st.lists(SHARES, max_size=3),
+        new=st.lists(CANDIDATES, max_size=3),
+        seconds=SECONDS,
+    ),
+    "correction": st.builds(
+        CorrectionResult,
+        before=TRIALS,
+        trials=st.lists(TRIALS, max_size=3),
+        chosen=st.floats(0, 10),
+        shifts=st.dictionaries(st.text(), st.tuples(SHARES, SHARES), max_size=3),
+        seconds=SECONDS,
+    ),
+    "failure mode": st.builds(FailureModeResult, error_rate=SHARES, base_error_rate=SHARES, error_coverage=SHARES),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_every_kind_survives_json(kind: str, data: st.DataObject) -> None:
+    result = data.draw(KINDS[kind])
+    assert decode(json.loads(json.dumps(encode(result)))) == result
+
+
+def test_results_are_grouped_in_the_order_in_which_they_came(everything: Results) -> None:
+    items = [encode(result) for group in vars(everything).values() for result in group]
+    assert Results.of(reversed(items)).scenarios == everything.scenarios[::-1]
+    assert Results.of(items) == everything
+
+
+def test_a_result_that_two_tests_asked_for_is_there_once(tested: TestSetResult) -> None:
+    assert Results.of([encode(tested), encode(tested)]).test_sets == [tested]
+
+
+def test_no_results_are_false(tested: TestSetResult) -> None:
+    assert not Results()
+    assert Results(test_sets=[tested])

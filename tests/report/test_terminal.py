@@ -1,0 +1,104 @@
+"""What the terminal shows."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results, ScenarioResult
+from pytest_defuse.report.terminal import render
+
+
+def plain(results: Results, start: Path, width: int = 80) -> str:
+    return render(results, width=width, color=False, start=start)
+
+
+def words(text: str) -> str:
+    """Text without the line breaks that its width asked for."""
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_keep_to_the_width(everything: Results, tmp_path: Path, width: int) -> None:
+    assert max(map(len, plain(everything, tmp_path, width).splitlines())) <= width
+
+
+def test_escape_codes_only_with_color(everything: Results, tmp_path: Path) -> None:
+    assert "\x1b" not in plain(everything, tmp_path)
+    colored = render(everything, width=80, color=True, start=tmp_path)
+    assert "\x1b[31m" in colored
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == plain(everything, tmp_path)
+
+
+def test_a_verdict_says_how_sure_it_is(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    text = plain(Results(scenarios=[scenario()]), tmp_path)
+    assert re.search(r"3-as-5-a1b2c3 +3 +240/256 = 93\.8% +90\.1% - 96\.1% +90\.0% +holds", text)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"), [("holds", "holds"), ("fails", "FAILS"), ("unsure", "too few images to tell")]
+)
+def test_verdict_words(scenario: Callable[..., ScenarioResult], tmp_path: Path, outcome: str, verdict: str) -> None:
+    text = plain(Results(scenarios=[scenario(outcome=outcome)]), tmp_path, width=120)
+    assert text.rstrip().endswith(verdict)
+
+
+def test_a_short_id_is_not_broken_beside_a_correction(everything: Results, tmp_path: Path) -> None:
+    text = plain(everything, tmp_path)
+    assert all(result.id in text for result in everything.scenarios)
+    assert "before" in text
+    assert "after" in text
+
+
+def test_a_long_id_loses_nothing(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    text = plain(Results(scenarios=[scenario("automobile-as-emergency-truck-a1b2c3", before=9)]), tmp_path)
+    assert "".join(line.split(" ")[0] for line in text.splitlines()[2:]) == "automobile-as-emergency-truck-a1b2c3"
+    assert "240/256 = 93.8%  90.1% - 96.1%  90.0%" in text
+
+
+def test_intervals_of_different_confidence_say_theirs(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    results = Results(scenarios=[scenario(), scenario("7-as-1-000000", confidence=0.999)])
+    text = plain(results, tmp_path, width=120)
+    assert "(at 95%)" in text
+    assert "(at 99.9%)" in text
+    assert "95% interval" not in text
+
+
+def test_a_scenario_without_tiles(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    empty = scenario(correct=0, total=0, predicted=[], before=0, outcome="unsure")
+    assert "0/0" in plain(Results(scenarios=[empty]), tmp_path)
+
+
+def test_class_names_are_not_markup(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    for label in ("[b]x", "[/b]", ":dog:"):
+        assert label in plain(Results(scenarios=[scenario(label=label)]), tmp_path, width=120)
+
+
+def test_discovery_says_how_to_label(discovery: Callable[..., DiscoveryResult], store: Path, tmp_path: Path) -> None:
+    text = words(plain(Results(discoveries=[discovery()]), tmp_path))
+    assert "1,234 failures, 9 regions, 2 confirmed" in text
+    assert f"look at {Path('fixtures', 'digits', '*', 'held_out.png')}" in text
+    assert "pytest-defuse label ID --label NAME" in text
+    assert "known already: 7-as-1-0a0b0c" in text
+
+
+def test_discovery_that_finds_nothing(discovery: Callable[..., DiscoveryResult], tmp_path: Path) -> None:
+    text = plain(Results(discoveries=[discovery(new=[], known=[])]), tmp_path)
+    assert "nothing to label" in text
+    assert "pytest-defuse label" not in text
+
+
+def test_correction_that_holds(correction: Callable[..., CorrectionResult], tmp_path: Path) -> None:
+    text = plain(Results(corrections=[correction()]), tmp_path)
+    assert "0 (control)" in text
+    assert "1 (chosen)" in text
+    assert "shift set scanned: 91.0% before, 90.5% after" in text
+    assert text.endswith("every bound holds: wrote digits.defused.safetensors\n")
+
+
+def test_correction_that_misses(correction: Callable[..., CorrectionResult], tmp_path: Path) -> None:
+    missed = correction(problems=["nearest miss: x"], output=str(tmp_path / "digits.failed-attempt.safetensors"))
+    text = words(plain(Results(corrections=[missed]), tmp_path))
+    assert "nearest miss: x not every bound holds: nothing was overwritten" in text
+    assert text.endswith("digits.failed-attempt.safetensors")

@@ -1,0 +1,235 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from review.stores import add_candidate, build_store
+
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+from starlette.testclient import TestClient
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.review.app import create_app, shortcuts
+from pytest_defuse.scenarios.store import Store
+
+HOME = "http://127.0.0.1:8000"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return build_store(tmp_path / "digits")
+
+
+@pytest.fixture
+def page(store: Store) -> TestClient:
+    return TestClient(create_app(store.folder.parent), base_url=HOME, follow_redirects=False)
+
+
+def addresses(store: Store) -> list[str]:
+    return [f"/scenarios/{store.folder.name}/{scenario.id}" for scenario in store.scenarios()]
+
+
+class Buttons(HTMLParser):
+    """The attributes of every button of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "button":
+            self.found.append(dict(attrs))
+
+
+def test_the_list_shows_every_scenario_and_leads_to_the_first_candidate(page: TestClient, store: Store) -> None:
+    store.update(store.scenarios()[0].id, status="accepted", label="4")
+    text = page.get("/").text
+    assert all(f'<td><a href="{address}">' in text for address in addresses(store))
+    assert "2 of 3 wait for a decision" in text
+    assert "accepted as <strong>4</strong>" in text
+    assert f'class="button" href="{addresses(store)[1]}"' in text
+
+
+def test_a_scenario_offers_each_class_and_rejection_but_prefers_none(page: TestClient, store: Store) -> None:
+    text = page.get(addresses(store)[0]).text
+    buttons = Buttons(text).found
+    assert [button["value"] for button in buttons if button["name"] == "label"] == list("0123456789")
+    assert [button["aria-keyshortcuts"] for button in buttons] == [*"0123456789", "r"]
+    assert not any("aria-current" in button for button in buttons)
+    assert "Proposed: <strong>1</strong>" in text
+    assert "Wrong on 58 of 64" in text
+
+
+def test_the_picture_is_the_file(page: TestClient, store: Store) -> None:
+    reply = page.get(addresses(store)[0] + "/correction.png")
+    assert reply.headers["content-type"] == "image/png"
+    assert reply.content == store.scenarios()[0].picture("correction").read_bytes()
+
+
+def test_a_label_is_written_and_the_next_candidate_shown(page: TestClient, store: Store) -> None:
+    first, _, third = addresses(store)
+    store.update(store.scenarios()[1].id, status="rejected")
+    reply = page.post(first, data={"label": "7", "notes": " two lines\r\nof notes \n"})
+    assert reply.status_code == 303
+    assert reply.headers["location"].startswith(f"{third}?decided=")
+    record = store.scenarios()[0].record
+    assert (record.status, record.label, record.notes) == ("accepted", "7", "two lines\nof notes")
+    text = page.get(reply.headers["location"]).text
+    assert f"{record.id} is <span" in text
+    assert f'<a href="{first}">change</a>' in text
+
+
+def test_rejection_after_the_last_goes_round_to_the_first(page: TestClient, store: Store) -> None:
+    first, _, third = addresses(store)
+    reply = page.post(third, data={"reject": "yes"})
+    assert reply.headers["location"].startswith(f"{first}?decided=")
+    record = store.scenarios()[2].record
+    assert (record.status, record.label) == ("rejected", None)
+
+
+def test_after_the_last_decision_comes_the_list(page: TestClient, store: Store) -> None:
+    for address in addresses(store):
+        reply = page.post(address, data={"label": "1"})
+    assert reply.headers["location"].startswith("/?decided=")
+    assert "Every scenario is decided on" in page.get(reply.headers["location"]).text
+
+
+def test_a_decision_can_be_changed_and_keeps_the_notes(page: TestClient, store: Store) -> None:
+    first = addresses(store)[0]
+    page.post(first, data={"label": "1", "notes": "clear"})
+    text = page.get(first).text
+    assert [b["value"] for b in Buttons(text).found if b.get("aria-current")] == ["1"]
+    page.post(first, data={"label": "7"})
+    assert (store.scenarios()[0].record.label, store.scenarios()[0].record.notes) == ("7", "clear")
+
+
+@pytest.mark.parametrize("data", [{"label": "ten"}, {"label": ""}, {}, {"notes": "only this"}])
+def test_what_is_no_decision_is_refused(page: TestClient, store: Store, data: dict[str, str]) -> None:
+    before = store.scenarios()
+    assert page.post(addresses(store)[0], data=data).status_code == 400
+    assert store.scenarios() == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/scenarios/digits/9-as-9-000000",
+        "/scenarios/other/{id}",
+        "/scenarios/digits/..",
+        "/scenarios/digits/..%2Fdigits%2F{id}",
+        "/scenarios/..%2f..%2f/{id}",
+        "/scenarios/digits/{id}/held_out.png",
+        "/scenarios/digits/{id}/..%2fscenario.yaml",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/nowhere",
+    ],
+)
+def test_other_paths_are_not_found(page: TestClient, store: Store, path: str) -> None:
+    assert page.get(path.format(id=store.scenarios()[0].id)).status_code == 404
+
+
+def test_unknown_scenarios_cannot_be_decided_on(page: TestClient) -> None:
+    assert page.post("/scenarios/digits/9-as-9-000000", data={"label": "1"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.nip.io", ""]
+)
+def test_other_hosts_are_refused(page: TestClient, host: str) -> None:
+    assert page.get("/", headers={"host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["localhost:8000", "127.0.0.1:8000", "LOCALHOST"])
+def test_this_machine_is_served(page: TestClient, host: str) -> None:
+    assert page.get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1:3000",
+        "https://127.0.0.1:8000",
+        "http://localhost:8000",
+    ],
+)
+def test_decisions_from_another_origin_are_refused(page: TestClient, store: Store, origin: str) -> None:
+    before = store.scenarios()
+    reply = page.post(addresses(store)[0], data={"label": "1"}, headers={"origin": origin})
+    assert reply.status_code == 403
+    assert store.scenarios() == before
+
+
+def test_decisions_from_the_page_itself_are_taken(page: TestClient, store: Store) -> None:
+    assert page.post(addresses(store)[0], data={"label": "1"}, headers={"origin": HOME}).status_code == 303
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    classes = ["<b>bold</b>", '"quoted" & more', "plain", "last"]
+    store = build_store(tmp_path / "R&D <x>", classes)
+    scenario = store.scenarios()[0]
+    store.update(scenario.id, notes="</textarea><script>alert(1)</script>")
+    page = TestClient(create_app(tmp_path), base_url=HOME)
+    address = f"/scenarios/R%26D%20%3Cx%3E/{scenario.id}"
+    assert f'<a href="{address}">' in page.get("/").text
+    text = page.get(address).text
+    assert [button["value"] for button in Buttons(text).found] == [*classes, "yes"]
+    assert "<b>" not in text
+    assert "<script>" not in text
+    page.post(address, data={"label": classes[1]})
+    assert store.get(scenario.id).record.label == classes[1]
+
+
+def test_nothing_comes_from_elsewhere(page: TestClient, store: Store) -> None:
+    reply = page.get(addresses(store)[0])
+    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    for text in (reply.text, page.get("/static/review.css").text, page.get("/static/review.js").text):
+        assert "://" not in text
+
+
+def test_a_picture_that_is_not_the_recorded_one_is_not_shown_for_labelling(page: TestClient, store: Store) -> None:
+    scenario = store.scenarios()[0]
+    scenario.picture("correction").write_bytes(scenario.picture("held_out").read_bytes())
+    reply = page.get(addresses(store)[0])
+    assert reply.status_code == 500
+    assert "holds other pixels" in reply.text
+
+
+def test_a_file_that_an_editor_broke_is_named_until_it_is_mended(page: TestClient, store: Store) -> None:
+    path = store.scenarios()[0].yaml
+    good = path.read_text()
+    path.write_text(good + "colour: red\nsize: 3\n")
+    reply = page.get("/")
+    assert reply.status_code == 500
+    assert reply.text.count("<li>") == 2
+    path.write_text(good)
+    assert page.get("/").status_code == 200
+
+
+def test_a_store_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(DefuseError, match="no scenario store"):
+        create_app(tmp_path)
+
+
+def test_an_unusual_sheet_is_shown(page: TestClient, store: Store) -> None:
+    scenario = add_candidate(store, "5", "6", images=1, seed=7)
+    assert 'width="1024"' in page.get(f"/scenarios/digits/{scenario.id}").text
+
+
+@pytest.mark.parametrize(
+    ("classes", "keys"),
+    [
+        ("0123456789", "0123456789"),
+        ("731", "731"),
+        (["cat", "dog"], "12"),
+        ([f"class {n}" for n in range(10)], "1234567890"),
+        ([f"class {n}" for n in range(11)], ""),
+        (["1", "10"], "12"),
+    ],
+)
+def test_shortcuts(classes: list[str], keys: str) -> None:
+    assert shortcuts(list(classes)) == list(keys)

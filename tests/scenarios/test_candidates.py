@@ -1,0 +1,107 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenarios.planting import DIGITS, random_tiles
+from torch import nn
+
+from pytest_defuse.discover.discovery import Candidate, Discovery
+from pytest_defuse.discover.regions import Region
+from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.candidates import store_candidates
+from pytest_defuse.scenarios.store import Store
+from pytest_defuse.subject import Subject
+
+SUBJECT = Subject(name="digits", model=nn.Identity(), classes=DIGITS, train=[], test=[])
+
+
+def candidate(place: float = 0.0, label: int = 3, taken_for: int = 5, seed: int = 0) -> Candidate:
+    """A region around a place in latent space, and eight pictures of it, of which the model has one right."""
+    region = Region(np.array([place, 1 / 3]), np.eye(2), 0.5, label, taken_for, 0.25)
+    predictions = torch.tensor([taken_for] * 7 + [label])
+    correction, held_out = (torch.from_numpy(random_tiles(8, seed=2 * seed + part)) for part in range(2))
+    return Candidate(region, 60, 64, correction, held_out, predictions, predictions)
+
+
+def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
+    return Discovery(
+        candidates=candidates,
+        settings=DiscoverySettings(),
+        seed=7,
+        accuracy=0.97,
+        reconstruction_accuracy=0.9,
+        judge_accuracies=(0.96,),
+        failures=500,
+        regions=9,
+        generator_hash=generator * 64,
+        model_hash="2" * 64,
+        data_hash="3" * 64,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "digits")
+
+
+def test_a_candidate_is_stored_with_its_pictures_and_where_it_comes_from(store: Store) -> None:
+    found = candidate()
+    stored = store_candidates(store, SUBJECT, discovery(found))
+    assert stored.known == ()
+    assert list(stored.new) == store.scenarios("candidate")
+    (scenario,) = stored.new
+    np.testing.assert_array_equal(scenario.pixels("correction"), found.correction)
+    np.testing.assert_array_equal(scenario.pixels("held_out"), found.held_out)
+    record = scenario.record
+    assert scenario.id.startswith("3-as-5-")
+    assert (record.label, record.proposed_label) == (None, "3")
+    assert record.sheets.held_out.predicted == {"5": 7, "3": 1}
+    assert (record.failure_rate.failed, record.failure_rate.drawn) == (60, 64)
+    assert record.failure_rate.low < 60 / 64 < record.failure_rate.high
+    assert (record.provenance.model, record.provenance.data, record.provenance.seed) == ("2" * 64, "3" * 64, 7)
+    assert record.region is not None
+    assert record.region.mean == pytest.approx((0, 1 / 3))
+    assert store.record().classes == DIGITS
+
+
+def test_a_discovery_without_candidates_writes_nothing(store: Store) -> None:
+    stored = store_candidates(store, SUBJECT, discovery())
+    assert (stored.new, stored.known) == ((), ())
+    assert not store.folder.exists()
+
+
+@pytest.mark.parametrize("status", ["candidate", "accepted", "rejected"])
+def test_an_error_that_is_in_the_store_is_not_proposed_again(store: Store, status: str) -> None:
+    (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
+    decided = store.update(scenario.id, status=status, label="3" if status == "accepted" else None)
+    stored = store_candidates(store, SUBJECT, discovery(candidate(place=0.1, seed=1)))
+    assert (stored.new, stored.known) == ((), (decided,))
+    assert store.scenarios() == [decided]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        discovery(candidate(place=9, seed=1)),
+        discovery(candidate(label=8, seed=1)),
+        discovery(candidate(taken_for=8, seed=1)),
+        discovery(candidate(seed=1), generator="4"),
+    ],
+    ids=["another place", "another class", "another prediction", "another generator"],
+)
+def test_another_error_is_new(store: Store, other: Discovery) -> None:
+    (first,) = store_candidates(store, SUBJECT, discovery(candidate())).new
+    stored = store_candidates(store, SUBJECT, other)
+    assert stored.known == ()
+    assert {s.id for s in store.scenarios()} == {first.id, stored.new[0].id}
+
+
+def test_a_subject_with_other_classes_does_not_take_the_store_over(store: Store) -> None:
+    store_candidates(store, SUBJECT, discovery(candidate()))
+    other = replace(SUBJECT, classes=DIGITS[::-1])
+    with pytest.raises(DefuseError, match="give the subject another name"):
+        store_candidates(store, other, discovery(candidate(place=9)))
+    assert len(store.scenarios()) == 1

@@ -1,0 +1,359 @@
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of
+
+import pytest_defuse.scenarios.store as store_module
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.schema import StoreRecord, Tile
+from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
+
+FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
+"""The pictures of the scenarios below: correction and held-out."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with one candidate: 3s that are taken for 5s."""
+    store = Store(tmp_path / "fixtures" / "digits")
+    plant(store, FIRST, SECOND)
+    return store
+
+
+@pytest.fixture
+def scenario(store: Store) -> Scenario:
+    return store.scenarios()[0]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path, as bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def in_processes(*jobs: tuple[Callable[..., None], tuple[object, ...]]) -> list[multiprocessing.process.BaseProcess]:
+    """Start each function in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=function, args=arguments) for function, arguments in jobs]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, scenario: Scenario) -> None:
+    assert scenario.record == record_of(FIRST, SECOND)
+    assert scenario.folder == store.folder / scenario.id
+    assert set(files(store.folder)) == {
+        "store.yaml",
+        *(f"{scenario.id}/{name}" for name in ("scenario.yaml", "correction.png", "held_out.png")),
+    }
+    np.testing.assert_array_equal(scenario.pixels("correction"), FIRST)
+    np.testing.assert_array_equal(scenario.pixels("held_out"), SECOND)
+    assert scenario.subject == "digits"
+    assert scenario.store == store
+
+
+def test_reading_changes_no_byte(store: Store) -> None:
+    before = files(store.folder)
+    for scenario in accepted_scenarios(store.folder.parent) + store.scenarios():
+        scenario.pixels("held_out")
+    assert files(store.folder) == before
+
+
+def test_adding_again_changes_no_byte_and_keeps_decisions(store: Store, scenario: Scenario) -> None:
+    store.update(scenario.id, status="rejected", notes="blurred")
+    before = files(store.folder)
+    again = plant(store, FIRST, SECOND)
+    assert again.record.notes == "blurred"
+    assert files(store.folder) == before
+
+
+def test_a_failed_add_leaves_nothing(store: Store) -> None:
+    before = files(store.folder)
+    with pytest.raises(Exception, match=r"\S"):
+        store.add(record_of(FIRST, FIRST), FIRST, FIRST.repeat(5, axis=1))  # no picture has five channels
+    assert files(store.folder) == before
+    assert [path.name for path in store.folder.glob(".*")] == []
+
+
+def add_and_die(folder: Path) -> None:
+    store_module.write_record = lambda *_: os._exit(9)
+    Store(folder).add(record_of(FIRST, FIRST), FIRST, FIRST)
+
+
+def test_a_process_killed_while_adding_disturbs_nobody(store: Store, scenario: Scenario) -> None:
+    (process,) = in_processes((add_and_die, (store.folder,)))
+    process.join()
+    assert process.exitcode == 9
+    assert len(list(store.folder.glob(".new-*/*/*.png"))) == 2
+    assert store.scenarios() == [scenario]
+    assert stores(store.folder.parent) == [store]
+    added = plant(store, FIRST, FIRST)
+    assert {s.id for s in store.scenarios()} == {scenario.id, added.id}
+
+
+def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> None:
+    before = files(store.folder)
+    updated = store.update(scenario.id, status="accepted", label="5")
+    assert updated == store.get(scenario.id)
+    assert (updated.record.status, updated.record.label) == ("accepted", "5")
+    name = f"{scenario.id}/scenario.yaml"
+    old, new = before.pop(name).decode(), files(store.folder)[name].decode()
+    assert new == old.replace('"candidate"', '"accepted"').replace("label: null", 'label: "5"', 1)
+    assert before.items() < files(store.folder).items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"label": "cat"}, "label 'cat' is not one of the classes 0, 1"),
+        ({"label": 3}, "valid string"),
+        ({"status": "accepted"}, "label is empty"),
+        ({"status": "acepted"}, "candidate"),
+        ({"lable": "3"}, "Extra inputs"),
+        ({"id": "other"}, "give both the same name"),
+        ({"id": "../other"}, "should match pattern"),
+        ({"tile": {"mode": "L", "width": 9, "height": 8}}, "tile differs"),
+    ],
+)
+def test_a_change_that_is_wrong_is_refused_before_it_is_written(
+    store: Store, scenario: Scenario, changes: dict[str, object], problem: str
+) -> None:
+    before = files(store.folder)
+    with pytest.raises(DefuseError, match=re.escape(problem)):
+        store.update(scenario.id, **changes)
+    assert files(store.folder) == before
+
+
+def test_an_update_that_cannot_be_written_leaves_the_old_file(
+    store: Store, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = files(store.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", disk_full)
+        with pytest.raises(OSError, match="No space"):
+            store.update(scenario.id, notes="x")
+    assert files(store.folder) == before
+
+
+def write_notes(folder: Path, scenario_id: str, rounds: int) -> None:
+    for number in range(rounds):
+        Store(folder).update(scenario_id, notes=str(number))
+        assert Store(folder).get(scenario_id).record.notes == str(number)
+
+
+def write_labels(folder: Path, scenario_id: str, rounds: int) -> None:
+    for number in range(rounds):
+        Store(folder).update(scenario_id, label=str(number % 10))
+        assert Store(folder).get(scenario_id).record.label == str(number % 10)
+
+
+def add_scenarios(folder: Path, count: int) -> None:
+    for seed in range(count):
+        plant(Store(folder), FIRST, random_tiles(seed=100 + seed))
+
+
+def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
+    other = plant(store, FIRST, FIRST)
+    processes = in_processes(
+        (write_notes, (store.folder, scenario.id, 30)),
+        (write_labels, (store.folder, scenario.id, 30)),
+        (write_labels, (store.folder, other.id, 30)),
+        (add_scenarios, (store.folder, 8)),
+        (add_scenarios, (store.folder, 8)),
+    )
+    while any(process.is_alive() for process in processes):
+        for found in store.scenarios():  # a reader sees whole files only
+            found.pixels("held_out")
+    assert [process.exitcode for process in processes] == [0] * 5
+    assert (store.get(scenario.id).record.notes, store.get(scenario.id).record.label) == ("29", "9")
+    assert store.get(other.id).record.label == "9"
+    assert len(store.scenarios()) == 10
+    assert list(store.folder.glob(".*")) == []
+
+
+def test_scenarios_come_sorted_and_by_status(store: Store, scenario: Scenario) -> None:
+    accepted = plant(store, FIRST, FIRST, "1", "2", status="accepted", label="1")
+    rejected = plant(store, SECOND, FIRST, "9", "2", status="rejected")
+    assert store.scenarios() == [accepted, scenario, rejected]
+    assert store.scenarios("accepted") == [accepted]
+    assert store.scenarios("candidate", "rejected") == [scenario, rejected]
+
+
+def test_a_store_that_was_never_written_is_empty(tmp_path: Path) -> None:
+    assert not Store(tmp_path / "digits").exists()
+    assert Store(tmp_path / "digits").scenarios() == []
+    assert accepted_scenarios(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_errors_of_all_scenarios_are_reported_at_once(store: Store, scenario: Scenario) -> None:
+    other = plant(store, FIRST, FIRST)
+    edit(scenario.yaml, "failed: 58", "failed: many")
+    edit(other.yaml, 'status: "candidate"', "status: wrong")
+    with pytest.raises(DefuseError) as caught:
+        store.scenarios("accepted")
+    lines = str(caught.value).splitlines()
+    assert sorted(line.partition(".yaml:")[0] for line in lines) == sorted(
+        str(found.folder / "scenario") for found in (scenario, other)
+    )
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("format: 1\n}")])
+def test_a_damaged_store_yaml_is_reported_once(store: Store, damage: Callable[[Path], None]) -> None:
+    plant(store, FIRST, FIRST)
+    damage(store.folder / "store.yaml")
+    with pytest.raises(DefuseError) as caught:
+        store.scenarios()
+    assert str(caught.value).startswith(f"{store.folder / 'store.yaml'}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_of_another_name_than_the_id_is_refused(store: Store, scenario: Scenario) -> None:
+    shutil.copytree(scenario.folder, store.folder / "copy")
+    with pytest.raises(DefuseError) as caught:
+        store.scenarios()
+    assert str(caught.value) == (
+        f"{store.folder / 'copy' / 'scenario.yaml'}: id is '{scenario.id}', but its folder is 'copy': "
+        "give both the same name."
+    )
+
+
+@pytest.mark.parametrize("key", ["label", "proposed_label"])
+def test_a_class_that_the_store_does_not_have_is_refused(store: Store, scenario: Scenario, key: str) -> None:
+    scenario.yaml.write_text(re.sub(rf"(?m)^{key}: .*$", f"{key}: cat", scenario.yaml.read_text()))
+    with pytest.raises(DefuseError, match=f"{key} 'cat' is not one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"):
+        store.get(scenario.id)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../digits", "/etc", "a/b", "a\\b", "A", "no-such", "x\n", "%2e%2e", "\0", "é"]
+)
+def test_a_name_that_is_no_id_is_answered_with_the_ids(store: Store, scenario: Scenario, name: str) -> None:
+    with pytest.raises(DefuseError) as caught:
+        store.get(name)
+    assert str(caught.value) == f"There is no scenario {name!r} in {store.folder}: it has {scenario.id}."
+
+
+@pytest.mark.parametrize("name", ["../digits", "..", "3/../../x"])
+def test_nothing_outside_the_store_is_updated(store: Store, name: str) -> None:
+    before = files(store.folder.parent)
+    with pytest.raises(DefuseError, match="There is no scenario"):
+        store.update(name, notes="x")
+    assert files(store.folder.parent) == before
+
+
+def test_a_git_lfs_pointer_in_place_of_a_picture_is_said_when_it_is_needed(store: Store, scenario: Scenario) -> None:
+    scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert store.scenarios() == [scenario]
+    with pytest.raises(DefuseError, match=r"held_out\.png is a Git LFS pointer"):
+        scenario.pixels("held_out")
+
+
+def test_excluded_tiles_are_left_out_of_their_split(scenario: Scenario) -> None:
+    changed = exclude(scenario, "held_out", 4, 1)
+    np.testing.assert_array_equal(changed.pixels("held_out"), SECOND[[0, 2, 3, 5]])
+    np.testing.assert_array_equal(changed.pixels("correction"), FIRST)
+
+
+@pytest.mark.parametrize(
+    ("classes", "tile"),
+    [
+        (DIGITS[::-1], Tile(mode="L", width=8, height=8)),
+        (DIGITS[:9], Tile(mode="L", width=8, height=8)),
+        (DIGITS, Tile(mode="RGB", width=8, height=8)),
+        (DIGITS, Tile(mode="L", width=8, height=9)),
+    ],
+)
+def test_a_store_of_other_classes_or_images_is_not_taken_over(
+    store: Store, classes: tuple[str, ...], tile: Tile
+) -> None:
+    before = files(store.folder)
+    with pytest.raises(DefuseError, match="give the subject another name, or move the old store away"):
+        store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile, generator=None))
+    assert files(store.folder) == before
+
+
+def test_opening_a_store_again_changes_no_byte_but_for_another_generator(store: Store) -> None:
+    before = files(store.folder)
+    store.open_for(DIGITS, store.record())
+    assert files(store.folder) == before
+    store.open_for(DIGITS, store.record().model_copy(update={"generator": "d" * 64}))
+    assert store.record().generator == "d" * 64
+
+
+@pytest.fixture
+def accepted(tmp_path: Path) -> dict[str, Scenario]:
+    """Four accepted scenarios of two subjects beside one that is not, by a nickname."""
+    digits, pets = Store(tmp_path / "digits"), Store(tmp_path / "pets")
+    names = ("cat", "dog")
+    plant(digits, FIRST, SECOND)
+    return {
+        "1 as 7": plant(digits, FIRST, FIRST, "1", "7", status="accepted", label="1"),
+        "1 as 2": plant(digits, SECOND, FIRST, "1", "2", status="accepted", label="1"),
+        "8 as 2": plant(digits, SECOND, FIRST, "8", "2", status="accepted", label="8"),
+        "cat": plant(pets, FIRST, FIRST, "cat", "dog", names, status="accepted", label="cat"),
+    }
+
+
+def test_all_accepted_scenarios_come_by_subject_and_id(accepted: dict[str, Scenario], tmp_path: Path) -> None:
+    found = accepted_scenarios(tmp_path)
+    assert found == sorted(accepted.values(), key=lambda s: (s.subject, s.id))
+
+
+def test_accepted_scenarios_are_chosen_by_id_and_label(accepted: dict[str, Scenario], tmp_path: Path) -> None:
+    def chosen(*only: str) -> set[str]:
+        found = accepted_scenarios(tmp_path, only)
+        return {name for name, scenario in accepted.items() if scenario in found}
+
+    assert chosen("1") == {"1 as 7", "1 as 2"}
+    assert chosen(accepted["1 as 2"].id) == {"1 as 2"}
+    assert chosen("cat", accepted["8 as 2"].id) == {"cat", "8 as 2"}
+    assert chosen("1", accepted["1 as 2"].id) == {"1 as 7", "1 as 2"}
+
+
+@pytest.mark.parametrize("name", ["3", "dog", "no-such-id", "", "1 as 7"])
+def test_a_name_that_chooses_nothing_is_refused(accepted: dict[str, Scenario], tmp_path: Path, name: str) -> None:
+    with pytest.raises(DefuseError, match=re.escape(f"defuse(only=...) names {name!r}, which is neither")):
+        accepted_scenarios(tmp_path, ["1", name])
+
+
+@given(label=st.text(), prediction=st.text(), sha256=st.text("0123456789abcdef", min_size=64, max_size=64))
+@example("../../etc/passwd", "C:\\x", "0" * 64)
+@example("猫", "犬", "0" * 64)
+@example("Trains/Trams & Buses " * 20, "ß", "0" * 64)
+@example("", "", "0" * 64)
+def test_an_id_is_a_plain_folder_name_whatever_the_classes_are_called(label: str, prediction: str, sha256: str) -> None:
+    name = scenario_id(label, prediction, sha256)
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,47}", name)
+    assert name.endswith(f"-{sha256[:6]}")
+    assert scenario_id(label, prediction, sha256) == name
+
+
+def test_an_id_can_be_read() -> None:
+    assert scenario_id("3", "5", "a1b2c3" * 10) == "3-as-5-a1b2c3"
+    assert scenario_id("Tabby Cat", "dog/wolf", "a1b2c3" * 10) == "tabby-cat-as-dog-wolf-a1b2c3"
+
+
+@pytest.mark.parametrize("name", ["猫", "a/b", "..", "x" * 300, "null", " 3 ", "no: #", "\n"])
+def test_a_class_of_any_name_can_be_stored_and_labelled(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path / "things")
+    planted = plant(store, FIRST, SECOND, name, "other", (name, "other"))
+    store.update(planted.id, status="accepted", label=name)
+    assert [scenario.record.label for scenario in accepted_scenarios(tmp_path, [name])] == [name]

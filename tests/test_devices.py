@@ -1,0 +1,31 @@
+import os
+
+import pytest
+import torch
+
+from pytest_defuse.devices import device_named, share_threads
+from pytest_defuse.errors import DefuseError
+
+
+def test_cpu_is_always_there() -> None:
+    assert device_named("cpu") == torch.device("cpu")
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    assert (device_named("auto").type != "cpu") == has_gpu
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:999", "cpu:x", "CPU"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(DefuseError, match=f"--defuse-device is '{name}', which cannot be used on this machine: give"):
+        device_named(name)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(0, []), (1, []), (2, [4]), (3, [2]), (100, [1])])
+def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int, threads: list[int]) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    share_threads(workers)
+    assert told == threads

