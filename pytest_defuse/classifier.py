@@ -64,7 +64,11 @@ class Classifier:
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The model's own output for one batch of uint8 pixels, on its device."""
-        output: Tensor = self.module(model_input(pixels.to(self.device), self.normalize).to(self._dtype))
+        return self.read(pixels.to(self.device).float() / 255)
+
+    def read(self, images: Tensor) -> Tensor:
+        """The model's own output for float images in [0, 1] on its device; differentiable in them."""
+        output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
         return output
 
     @cached_property
