@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pytest_defuse.determinism import random_numbers
-from pytest_defuse.discover.identify import Failures
+from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.mixture import Array, fit_mixture
 from pytest_defuse.discover.settings import DiscoverySettings
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pytest_defuse.errors import DefuseError
 
+GENERATORS = ("default", "paper")
 SHARE = {"below": 1}
 
 
@@ -33,7 +34,8 @@ class DiscoverySettings:
         images: tiles in each of a scenario's two sheets.
         candidates: at most so many candidates, those that cover most images first.
         confidence: softmax probability from which a judge is sure.
-        latent, beta, generator_steps: the built-in generator.
+        generator: the built-in generator's kind: ``default``, which keeps what a judge sees, or ``paper``.
+        latent, beta, generator_steps: of the default generator; latent: 16 a colour channel unless given.
         worst_reconstruction: the least accuracy on reconstructions, as a share of the accuracy on images.
     """
 
@@ -56,7 +58,8 @@ class DiscoverySettings:
     images: int = 256
     candidates: int = 12
     confidence: float = field(default=0.9, metadata=SHARE)
-    latent: int = 16
+    generator: str = "default"
+    latent: int = 0
     beta: float = 0.5
     generator_steps: int = 3000
     worst_reconstruction: float = field(default=0.85, metadata=SHARE)
@@ -68,21 +71,21 @@ class DiscoverySettings:
         Raises:
             DefuseError: a name that is no setting, an unknown mode, or a value of another type or out of range.
         """
-        mode = given.get("mode", "default")
-        if mode not in MODES:
-            raise DefuseError(f"defuse_discover(mode={mode!r}): the modes are {', '.join(MODES)}.")
+        for name, choices in (("mode", tuple(MODES)), ("generator", GENERATORS)):
+            if given.get(name, "default") not in choices:
+                raise DefuseError(f"defuse_discover({name}={given[name]!r}): give one of {', '.join(choices)}.")
         known = {field.name: field for field in fields(DiscoverySettings)}
         for name, value in given.items():
             if name not in known:
                 raise DefuseError(f"defuse_discover has no setting {name!r}: it has {', '.join(known)}.")
-            if name == "mode":
+            if known[name].type is str:
                 continue
             kinds = int if known[name].type is int else (int, float)
             most = known[name].metadata.get("below", math.inf)
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < most:
                 range_words = "above 0" if most == math.inf else f"between 0 and {most}"
                 raise DefuseError(f"defuse_discover({name}={value!r}): give a number {range_words}.")
-        return replace(MODES[mode], **given)
+        return replace(MODES[given.get("mode", "default")], **given)
 
 
 MODES = {
