@@ -7,6 +7,8 @@ from typing import Any
 
 from pytest_defuse.errors import DefuseError
 
+CHOICES = {"clustering": ("joint", "plain"), "backend": ("torch", "scikit-learn")}
+
 
 @dataclass(frozen=True)
 class DiscoverySettings:
@@ -18,7 +20,11 @@ class DiscoverySettings:
         noise: their standard deviation, as a share of each latent dimension's spread over the images.
         cap: at most so many failures of one image in each round.
         neighbours, neighbour_noise: draws around each failure of the first round.
-        components: truncation of the mixture, for each pair of label and prediction.
+        clustering: ``joint`` (a region is one kind of error) or ``plain`` (the paper's: codes alone).
+        components: truncation of the mixture.
+        backend: ``torch``, or ``scikit-learn`` for a plain mixture by it.
+        restarts: the mixture is fitted so often; the fit of the largest lower bound counts.
+        stability: the Bhattacharyya coefficient from which a region is found again in another restart.
         min_weight: components of less weight are dropped (the papers' epsilon).
         min_failures: components that stand for fewer failures are dropped.
         tau: scale of a region's covariance for fresh draws.
@@ -38,7 +44,11 @@ class DiscoverySettings:
     cap: int = 10
     neighbours: int = 20
     neighbour_noise: float = 0.4
-    components: int = 5
+    clustering: str = "joint"
+    components: int = 100
+    backend: str = "torch"
+    restarts: int = 5
+    stability: float = 0.5
     min_weight: float = 0.01
     min_failures: int = 30
     tau: float = 0.5
@@ -64,6 +74,10 @@ class DiscoverySettings:
         for name, value in given.items():
             if name not in known:
                 raise DefuseError(f"defuse_discover has no setting {name!r}: it has {', '.join(known)}.")
+            if name in CHOICES:
+                if value not in CHOICES[name]:
+                    raise DefuseError(f"defuse_discover({name}={value!r}): give {' or '.join(CHOICES[name])}.")
+                continue
             kinds = int if known[name] is int else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 raise DefuseError(f"defuse_discover({name}={value!r}): give a number above 0.")

@@ -41,3 +41,11 @@ def test_a_value_that_is_no_number_above_zero_is_refused_by_name(name: str, valu
     with pytest.raises(DefuseError) as error:
         DiscoverySettings.of({"rho": 0.5, name: value})
     assert str(error.value) == f"defuse_discover({name}={value!r}): give a number above 0."
+
+
+def test_a_choice_is_one_of_its_names() -> None:
+    assert DiscoverySettings.of({"clustering": "plain", "backend": "scikit-learn"}).clustering == "plain"
+    with pytest.raises(DefuseError, match=r"defuse_discover\(clustering='fancy'\): give joint or plain."):
+        DiscoverySettings.of({"clustering": "fancy"})
+    with pytest.raises(DefuseError, match=r"defuse_discover\(backend=3\): give torch or scikit-learn."):
+        DiscoverySettings.of({"backend": 3})
