@@ -17,7 +17,7 @@ from pytest_defuse.discover.identify import identify
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.locate import check_reconstructions, locate, sample
-from pytest_defuse.discover.regions import distill, merge_overlapping
+from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import LabelledImages
@@ -127,7 +127,7 @@ def discover(
         located = locate(evaluator, images, chosen, journal, progress)
         check_reconstructions(located, settings.worst_reconstruction)
         found = identify(evaluator, located, settings, seed=seed, journal=journal, progress=progress)
-        regions = merge_overlapping(distill(found.failures, settings, seed), settings.max_overlap)
+        regions = distill(found.failures, settings, seed, device)
 
         judged = Evaluator(model, judges, generator, evaluator.compute)
         results = tested(regions, judged, located, settings, seed=seed, progress=progress)

@@ -54,17 +54,19 @@ def test_a_share_lies_between_0_and_1(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
     [
-        ("mode", "fast", "default, gradient, paper"),
-        ("mode", 3, "default, gradient, paper"),
-        ("generator", "gan", "default, paper"),
+        ("mode", "fast", "default or gradient or paper"),
+        ("clustering", ["plain"], "joint or plain"),
+        ("backend", 3, "torch or scikit-learn"),
+        ("generator", "gan", "default or paper"),
     ],
 )
 def test_what_is_chosen_by_name_is_one_of_a_few(name: str, value: Any, choices: str) -> None:
     with pytest.raises(DefuseError) as error:
         DiscoverySettings.of({name: value})
-    assert str(error.value) == f"defuse_discover({name}={value!r}): give one of {choices}."
+    assert str(error.value) == f"defuse_discover({name}={value!r}): give {choices}."
 
 
 def test_the_mode_of_the_papers_has_the_papers_values() -> None:
     paper = DiscoverySettings.of({"mode": "paper", "draws": 100})
     assert (paper.draws, paper.cap, paper.a, paper.b, paper.components) == (100, 100, 50, 50, 100)
+    assert paper.clustering == "plain"
