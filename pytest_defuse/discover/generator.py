@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pytest_defuse.batches import Batches
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
 from pytest_defuse.devices import trains_in_bfloat16
@@ -24,7 +25,6 @@ from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.images import LabelledImages, content_hash, quantise
 from pytest_defuse.progress import Progress
 
-BATCH = 256
 HIDDEN = 256
 
 
@@ -108,7 +108,7 @@ class BetaVAE(nn.Module):
     def __init__(self, shape: Sequence[int], settings: GeneratorSettings) -> None:
         super().__init__()
         channels, height, width = shape
-        self.size = (height, width)
+        self.channels, self.size = channels, (height, width)
         self.latent = settings.latent or 16 * channels
         widths = [channels, settings.channels]
         while -(-min(height, width) // 2 ** (len(widths) - 1)) > settings.grid:
@@ -155,24 +155,29 @@ class TrainedVAE:
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device = torch.device(device)
+        self.batches = Batches()
         state = network.state_dict()
         self.hash = content_hash(*(part for name in sorted(state) for part in (name, state[name])))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), float32 N x d each, of uint8 pixels."""
-        moments = [self.network.encode(chunk.to(self.device).float() / 255) for chunk in pixels.split(BATCH)]
-        mean, log_variance = (torch.cat(part).cpu() for part in zip(*moments, strict=True))
-        return mean, (log_variance / 2).exp()
-
-    def render(self, codes: Tensor) -> Tensor:
-        """Float images in [0, 1] on the device, N x C x H x W, of latent codes; gradients flow back to the codes."""
-        return self.network.decode(codes.to(self.device)).sigmoid()
+        if not len(pixels):
+            return torch.empty(0, self.network.latent), torch.empty(0, self.network.latent)
+        moments = self.batches(lambda some: torch.stack(self.network.encode(some.to(self.device) / 255), dim=1), pixels)
+        mean, log_variance = moments.cpu().unbind(dim=1)
+        return mean.contiguous(), (log_variance / 2).exp()
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """uint8 pixels of latent codes, float32 N x d."""
-        return torch.cat([quantise(self.render(chunk)) for chunk in codes.split(BATCH)]).cpu().contiguous()
+        """uint8 pixels of latent codes, float32 N x d; they stay on the generator's device."""
+        if not len(codes):
+            return torch.empty(0, self.network.channels, *self.network.size, dtype=torch.uint8, device=self.device)
+        return self.batches(lambda some: quantise(self.render(some)), codes).contiguous()
+
+    def render(self, codes: Tensor) -> Tensor:
+        """Float images in [0, 1] of latent codes, float32 N x d; differentiable."""
+        return self.network.decode(codes.to(self.device)).sigmoid()
 
 
 def trained_generator(
