@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from review.stores import add_candidate, build_store
 
-from pytest_defuse.cli import main, options_here
+from pytest_defuse.cli import main
+from pytest_defuse.cli.settings import options_here
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 
@@ -186,7 +187,7 @@ class TestList:
         path = store.scenarios()[0].yaml
         path.write_text(path.read_text().replace('status: "candidate"', "status: maybe"))
         assert main(["list"]) == 2
-        assert f"{path.relative_to(Path.cwd())}:3: status" in capsys.readouterr().err
+        assert f"{path.relative_to(Path.cwd())}:4: status" in capsys.readouterr().err
 
 
 class TestVerify:
@@ -212,7 +213,7 @@ class TestVerify:
                 (first / "scenario.yaml", "size: is not a key"),
                 (second / "held_out.png", "other pixels"),
                 (third / "correction.png", "git lfs pull"),
-                (third / "held_out.png", "cannot be read"),
+                (third / "held_out.png", "is missing"),
                 (store.folder / "forgotten" / "scenario.yaml", "is missing"),
             ],
             strict=True,

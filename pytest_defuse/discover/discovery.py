@@ -1,6 +1,6 @@
 """Discovery: from the model under test to candidate scenarios."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
+from pytest_defuse.discover.evidence import Evidence, evidence_for
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
 from pytest_defuse.discover.identify import identify, locate
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
@@ -29,6 +30,7 @@ class Candidate:
             model says another class.
         correction, held_out: uint8 N x C x H x W, further draws on which the judges surely see the label.
         correction_predictions, held_out_predictions: int64 N, what the model says of them.
+        evidence: the training images that the region lies among, for the reviewer.
     """
 
     region: Region
@@ -38,6 +40,7 @@ class Candidate:
     held_out: Tensor
     correction_predictions: Tensor
     held_out_predictions: Tensor
+    evidence: Evidence | None = None
 
     @property
     def failure_rate(self) -> float:
@@ -118,7 +121,10 @@ def discover(
         located = locate(model, generator, images, settings.worst_reconstruction)
         failures = identify(model, judges, generator, located, settings, seed=seed, progress=progress)
         regions = merge_overlapping(distill(failures, settings, seed), settings.max_overlap)
-        candidates = _confirmed(regions, model, judges, generator, settings, seed, progress)
+        candidates = [
+            replace(candidate, evidence=evidence_for(candidate.region, regions, failures, located, images))
+            for candidate in _confirmed(regions, model, judges, generator, settings, seed, progress)
+        ]
         test = subject.test_images
         judge_accuracies = tuple(
             (judge.predict(test.pixels) == test.labels).double().mean().item() for judge in judges.panel
