@@ -98,6 +98,18 @@ def jpeg() -> bytes:
     return buffer.getvalue()
 
 
+def hundred_huge_tiles(folder: Path) -> None:
+    edits = {"width: 8": "width: 1024", "height: 8": "height: 1024", "images: 4": "images: 100", '"5": 3': '"5": 99'}
+    edits |= {'"5": [0, 1, 2]': f'"5": {list(range(99))}', '"3": [3]': '"3": [99]'}
+    for old, new in edits.items():
+        edit(folder / "scenario.yaml", old, new)
+
+
+def taken_for_an_owl(folder: Path) -> None:
+    for _ in ("predicted", "predicted_tiles"):
+        edit(folder / "scenario.yaml", '"5": ', '"owl": ')
+
+
 def to_folder(folder: Path) -> None:
     (folder / "held_out.png").unlink()
     (folder / "held_out.png").mkdir()
@@ -208,15 +220,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "evidence": (scenario("[0.5, 0.75]", "[0.5, -1]"), "scenario.yaml", "nearest_distances.1: Input should be greater"),
     "accepted without label": (scenario('"candidate"', "accepted"), "scenario.yaml:5", "accepted but label is empty"),
     "pixels without end": (
-        lambda folder: (
-            [
-                edit(folder / "scenario.yaml", old, new)
-                for old, new in [("width: 8", "width: 1024"), ("height: 8", "height: 1024")]
-                + [("images: 4", "images: 100"), ('"5": 3', '"5": 99')]
-                + [('"5": [0, 1, 2]', f'"5": {list(range(99))}'), ('"3": [3]', '"3": [99]')]
-            ]
-            and None
-        ),
+        hundred_huge_tiles,
         "scenario.yaml:17",
         "correction would have 104,857,600 pixels; at most 67,108,864 are read",
     ),
@@ -228,7 +232,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "unknown proposal": (scenario('label: "3"', "label: dog"), "scenario.yaml:6", "proposed_label: 'dog' is not one"),
     "unknown prediction": (
-        lambda folder: [edit(folder / "scenario.yaml", '"5": ', '"owl": ') for _ in range(2)] and None,
+        taken_for_an_owl,
         "scenario.yaml:22",
         "predicted.owl: 'owl' is not one of the classes",
     ),
