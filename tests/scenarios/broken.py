@@ -79,6 +79,11 @@ def link(name: str) -> Damage:
     return damage
 
 
+def link_to_scenario(folder: Path) -> None:
+    moved = folder.rename(folder.parents[1] / "elsewhere")
+    folder.symlink_to(moved)
+
+
 def picture(width: int, height: int) -> bytes:
     """A PNG whose header claims a size, with checksums that are right and next to no data."""
     chunks = [
@@ -273,7 +278,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "picture is a folder": (to_folder, "held_out.png", "is not a file: restore it from git"),
     "picture is a pipe": (to_pipe, "held_out.png", "is not a file: restore it from git"),
     # folders
-    "linked scenario": (link("../{id}"), "", "is a symbolic link: put the folder itself in its place"),
+    "linked scenario": (link_to_scenario, "", "is a symbolic link: put the folder itself in its place"),
     "linked YAML": (link("scenario.yaml"), "scenario.yaml", "is a symbolic link: put the file itself"),
     "linked votes": (link("votes"), "votes", "is a symbolic link: put the folder itself in its place"),
     "no scenario.yaml": (lambda f: (f / "scenario.yaml").unlink(), "scenario.yaml", "is missing: restore it from git"),

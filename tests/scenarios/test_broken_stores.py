@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from scenarios.broken import BROKEN, good_store, link
+from scenarios.broken import BROKEN, good_store
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store, accepted_scenarios
@@ -31,8 +31,6 @@ def test_the_good_store_has_no_problem(folder: Path) -> None:
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_store_is_named_with_file_and_line(folder: Path, name: str) -> None:
     damage, file, words = BROKEN[name]
-    if name == "linked scenario":
-        damage = link(f"../{folder.name}")
     damage(folder)
     said = [str(problem) for problem in Verification([Store(folder.parent)]).problems]
     place = os.path.normpath(folder / file.replace("{hash}", folder.name[-6:])) if file else str(folder)
@@ -46,8 +44,6 @@ def test_a_broken_store_is_named_with_file_and_line(folder: Path, name: str) -> 
 @pytest.mark.parametrize("name", BROKEN)
 def test_nothing_but_a_sentence_comes_of_using_a_broken_store(folder: Path, name: str) -> None:
     damage, _, _ = BROKEN[name]
-    if name == "linked scenario":
-        damage = link(f"../{folder.name}")
     damage(folder)
     with suppress(DefuseError):
         accepted_scenarios(folder.parents[1])

@@ -169,7 +169,7 @@ def test_ground_truth_round_trip(scenario: Scenario, capsys: pytest.CaptureFixtu
                 "confidence": 0.94,
                 "type": "groundtruth/image-classification",
                 "job-name": "labeling-job/Which-Digit",
-                "human-annotated": "yes" if number < 5 else "yes",
+                "human-annotated": "yes",
                 "creation-date": "2018-10-18T22:18:13.527256",
             },
         }

@@ -53,7 +53,7 @@ def opened(store: Store) -> None:
 
 
 def added(store: Store) -> None:
-    plant(store, FIRST, FIRST, "8", "2")
+    plant(store, random_tiles(seed=2), random_tiles(seed=3), "8", "2")
 
 
 def labelled(store: Store) -> None:
