@@ -8,10 +8,12 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.report.captions import CaptionedSheet, captioned, inline
-from pytest_defuse.report.html import PICTURE_BUDGET
 from pytest_defuse.report.markdown import escape
 from pytest_defuse.scenarios.differences import KINDS, Change, Difference, Side
 from pytest_defuse.scenarios.schema import SPLITS, Split
+
+PICTURE_BUDGET = 8_000_000
+"""Characters of inline pictures, at most: some 35 sheets of 256 small grey tiles, before and after."""
 
 
 def headline(difference: Difference) -> str:

@@ -8,6 +8,7 @@ from scenarios.planting import DIGITS, random_tiles
 from torch import nn
 
 from pytest_defuse.discover.discovery import Candidate, Discovery
+from pytest_defuse.discover.evidence import Evidence
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
@@ -65,6 +66,33 @@ def test_a_candidate_is_stored_with_its_pictures_and_where_it_comes_from(store: 
     assert record.region is not None
     assert record.region.mean == pytest.approx((0, 1 / 3))
     assert store.record().classes == DIGITS
+
+
+def test_which_tile_was_taken_for_which_class_is_recorded(store: Store) -> None:
+    (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
+    assert scenario.record.sheets.held_out.predicted_tiles == {"5": tuple(range(7)), "3": (7,)}
+
+
+def test_a_proposal_comes_with_its_evidence_by_class_name(store: Store) -> None:
+    found = Evidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
+    (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=found))).new
+    evidence = scenario.record.evidence
+    assert evidence is not None
+    assert (evidence.nearest_images, evidence.nearest_labels) == ((4, 2), ("3", "8"))
+    assert (evidence.nearest_distances, evidence.source_labels) == ((0.25, 1.5), {"3": 9, "8": 1})
+    assert evidence.in_words("3") == [
+        "1 of the 2 nearest training images are labelled 3",
+        "9 of 10 failures were drawn around training images labelled 3",
+    ]
+    assert (scenario.record.status, scenario.record.label) == ("candidate", None)
+
+
+def test_what_exceeds_a_budget_is_warned_of(store: Store) -> None:
+    store_candidates(store, SUBJECT, discovery(candidate()))
+    path = store.folder / "store.yaml"
+    path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
+    with pytest.warns(UserWarning, match=r"store\.yaml:11: warning: budgets\.scenarios: the store has 2"):
+        store_candidates(store, SUBJECT, discovery(candidate(place=9, seed=1)))
 
 
 def test_a_discovery_without_candidates_writes_nothing(store: Store) -> None:

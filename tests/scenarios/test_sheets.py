@@ -71,6 +71,13 @@ def test_tiles_come_back_exactly(path: Path, count: int, channels: int, width: i
     np.testing.assert_array_equal(again, pixels)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_as_large_as_photographs_come_back_exactly(path: Path, channels: int) -> None:
+    pixels = random_tiles(6, channels, 224, 224)
+    path.write_bytes(encode_sheet(pixels))
+    np.testing.assert_array_equal(read(path, pixels), pixels)
+
+
 def test_a_sheet_shows_the_tiles_in_reading_order_and_black_where_none_is() -> None:
     shades = np.array([10, 20, 30, 40, 50], dtype=np.uint8).reshape(5, 1, 1, 1)
     picture = Image.open(io.BytesIO(encode_sheet(shades.repeat(2, axis=2))))

@@ -180,6 +180,56 @@ def add_scenarios(folder: Path, count: int) -> None:
         plant(Store(folder), FIRST, random_tiles(seed=100 + seed))
 
 
+def vote_on_tiles(folder: Path, scenario_id: str, annotator: str, tiles: range) -> None:
+    for tile in tiles:
+        Store(folder).vote(scenario_id, annotator, {"held_out": {tile: "3"}})
+
+
+def test_processes_that_vote_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
+    processes = in_processes(
+        (vote_on_tiles, (store.folder, scenario.id, "anna", range(3))),
+        (vote_on_tiles, (store.folder, scenario.id, "anna", range(3, 6))),
+        (vote_on_tiles, (store.folder, scenario.id, "bob", range(6))),
+        (write_labels, (store.folder, scenario.id, 10)),
+    )
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    votes = store.get(scenario.id).votes()
+    assert [vote.held_out.by_tile for vote in votes if vote.held_out] == [dict.fromkeys(range(6), "3")] * 2
+
+
+@pytest.mark.parametrize(
+    ("annotator", "votes", "problem"),
+    [
+        ("Anna", {0: "3"}, "Votes of 'Anna' on"),
+        ("../anna", {0: "3"}, "String should match pattern"),
+        ("anna", {0: "cat"}, "'cat' is not one of the classes"),
+        ("anna", {4: "3"}, "votes on tile 4, but the sheet has tiles 0 to 3"),
+        ("anna", {-1: "3"}, "greater than or equal to 0"),
+    ],
+)
+def test_a_vote_that_cannot_be_is_refused_before_it_is_written(
+    store: Store, scenario: Scenario, annotator: str, votes: dict[int, str], problem: str
+) -> None:
+    before = files(store.folder)
+    with pytest.raises(DefuseError, match=re.escape(problem)):
+        store.vote(scenario.id, annotator, {"correction": votes})
+    assert files(store.folder) == before
+
+
+def test_a_folder_that_lost_its_scenario_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
+    scenario.yaml.unlink()
+    with pytest.raises(DefuseError, match=r"scenario\.yaml is missing"):
+        accepted_scenarios(store.folder.parent)
+
+
+def test_a_store_that_lost_its_store_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
+    (store.folder / "store.yaml").unlink()
+    with pytest.raises(DefuseError, match=r"store\.yaml is missing"):
+        accepted_scenarios(store.folder.parent)
+
+
 def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
     other = plant(store, FIRST, FIRST)
     processes = in_processes(
