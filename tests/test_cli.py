@@ -367,7 +367,7 @@ class TestJson:
             assert main([*command, "--json"]) == 0
             out, err = capsys.readouterr()
             assert err == ""
-            assert json.loads(out)
+            assert json.loads(out) is not None
 
     def test_of_a_decision_is_its_state(self, store: Store, capsys) -> None:
         first = ids(store)[0]

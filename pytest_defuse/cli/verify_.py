@@ -6,7 +6,7 @@ from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.review.decisions import stores_below
-from pytest_defuse.scenarios.verify import Verification
+from pytest_defuse.scenarios.verify import verify
 
 HELP = "check every file of the store"
 
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     """A line a problem; warnings alone leave the exit code 0."""
     root = store_root(arguments)
     stores = stores_below(root)
-    problems = Verification(stores).problems
+    problems = verify(stores)
     wrong = [problem for problem in problems if not problem.warning]
     count = sum(len(store.folders()) for store in stores)
     lines = [str(problem) for problem in problems]

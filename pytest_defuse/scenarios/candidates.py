@@ -70,6 +70,8 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
 def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> ScenarioRecord:
     """The scenario.yaml of a candidate."""
     region = candidate.region
+    # A covariance is symmetric; a computed one only up to rounding.
+    covariance = (region.covariance + region.covariance.T) / 2
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
     held_out = _sheet(candidate.held_out, candidate.held_out_predictions, subject.classes)
@@ -98,7 +100,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
             weight=region.weight,
             tau=region.tau,
             mean=tuple(region.mean.tolist()),
-            covariance=tuple(tuple(row) for row in region.covariance.tolist()),
+            covariance=tuple(tuple(row) for row in covariance.tolist()),
         ),
     )
 

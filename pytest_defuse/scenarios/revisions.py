@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.documents import LFS_POINTER
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,12 @@ class Revision:
             size = int(reply[at:end].split()[-1])
             found[path] = reply[end + 1 : end + 1 + size]
             at = end + 1 + size + 1
-        return found
+        return {path: self._smudged(path) if data.startswith(LFS_POINTER) else data for path, data in found.items()}
+
+    def _smudged(self, path: PurePosixPath) -> bytes:
+        """What a Git LFS pointer stands for, where Git LFS is set up here; else the pointer."""
+        place = self.repository.folder / path
+        return _git(self.repository.top, "cat-file", "--filters", f"--path={place}", self.blobs[path])
 
 
 def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:

@@ -188,7 +188,7 @@ class Store:
         """Write a new scenario, its folder appearing whole; one that is there already is left as it is.
 
         Raises:
-            DefuseError: the pictures are not those that the record describes; nothing was written then.
+            DefuseError: the record contradicts store.yaml, or describes other pictures; nothing was written then.
         """
         pictures: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
         for split, pixels in pictures.items():
@@ -196,14 +196,16 @@ class Store:
             if (tile_of(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
                 raise DefuseError(f"The {split} pictures of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
+        document = parse_document(canonical_text(record).encode(), str(folder / "scenario.yaml"), ScenarioRecord)
         with self._writing():
             if not folder.exists():
+                _raise(scenario_problems(document, record.id, self.record()))
                 with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as temporary:
                     new = Path(temporary) / record.id
                     new.mkdir()
                     for split, pixels in pictures.items():
                         (new / f"{split}.png").write_bytes(encode_sheet(pixels))
-                    write_record(new / "scenario.yaml", record)
+                    replace_text(new / "scenario.yaml", document.text)
                     new.rename(folder)
             return self._read(folder)
 
@@ -244,16 +246,14 @@ class Store:
             path = scenario.folder / "votes" / f"{annotator}.yaml"
             earlier = next((record for record in scenario.votes() if record.annotator == annotator), None)
             classes = self.record().classes
-            given: dict[str, Any] = {"format": FORMAT, "annotator": annotator, "kind": kind}
-            for split in SPLITS:
-                before = earlier.split(split) if earlier else None
-                merged = {**(before.by_tile if before else {}), **votes.get(split, {})}
-                # A class that is not known must not be dropped here: the check below is to name it.
-                names = dict.fromkeys([*classes, *(name for name in merged.values() if name is not None)])
-                if merged:
-                    given[split] = SplitVotes.of(scenario.record.sheet(split).sha256, merged, list(names))
             try:
-                record = VotesRecord.model_validate(given)
+                record = VotesRecord(
+                    format=FORMAT,
+                    annotator=annotator,
+                    kind=kind,
+                    correction=_merged(earlier, scenario.record, "correction", votes, classes),
+                    held_out=_merged(earlier, scenario.record, "held_out", votes, classes),
+                )
             except ValidationError as error:
                 raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {error.errors()[0]['msg']}.") from error
             document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
@@ -283,6 +283,21 @@ class Store:
             if not (self.folder / ".gitignore").exists():
                 replace_text(self.folder / ".gitignore", IGNORED)
             yield
+
+
+def _merged(
+    earlier: VotesRecord | None,
+    record: ScenarioRecord,
+    split: Split,
+    votes: Mapping[Split, Mapping[int, str | None]],
+    classes: Sequence[str],
+) -> SplitVotes | None:
+    """Earlier votes on a sheet and new ones, which take their place; None where there is none."""
+    before = earlier.split(split) if earlier else None
+    merged = {**(before.by_tile if before else {}), **votes.get(split, {})}
+    # A class that is not known must not be dropped here: checking the file is to name it.
+    names = dict.fromkeys([*classes, *(name for name in merged.values() if name is not None)])
+    return SplitVotes.of(record.sheet(split).sha256, merged, list(names)) if merged else None
 
 
 def stores(root: Path) -> list[Store]:

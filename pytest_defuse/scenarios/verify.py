@@ -17,26 +17,25 @@ T = TypeVar("T")
 KNOWN_FILES = {"scenario.yaml", "votes", *(f"{split}.png" for split in SPLITS)}
 
 
-class Verification:
-    """The problems of stores, gathered file by file; what is only a warning keeps nothing from working.
+def verify(stores: Sequence[Store]) -> list[Problem]:
+    """Check schema, pixels against hashes, classes, votes, Git LFS pointers, budgets, orphans, duplicates by pixels.
 
-    Schema, pixels against hashes, classes, votes, Git LFS pointers, budgets, orphans, duplicates by pixels.
-    Nothing is written.
+    Nothing is written. What is only a warning keeps nothing from working.
     """
+    search = _Search()
+    for store in stores:
+        search.store(store)
+    return list(dict.fromkeys([*search.found, *_duplicates(search.tiles)]))
 
-    def __init__(self, stores: Sequence[Store]) -> None:
-        self._tiles: dict[Path, list[bytes]] = {}
-        self._found: list[Problem] = []
-        for store in stores:
-            self._store(store)
-        self._found += _duplicates(self._tiles)
 
-    @property
-    def problems(self) -> list[Problem]:
-        """Everything found, each once."""
-        return list(dict.fromkeys(self._found))
+class _Search:
+    """Problems, gathered file by file, and the hashes of the tiles of every picture that could be read."""
 
-    def _store(self, store: Store) -> None:
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+        self.tiles: dict[Path, list[bytes]] = {}
+
+    def store(self, store: Store) -> None:
         if store.folder.is_symlink():
             self._say(store.folder, "is a symbolic link: put the folder itself in its place.")
         document = self._read(store.folder / "store.yaml", StoreRecord)
@@ -44,7 +43,7 @@ class Verification:
         for folder in folders:
             self._scenario(folder, document.record if document else None)
         if document:
-            self._found += budget_warnings(store, document)
+            self.found += budget_warnings(store, document)
         orphans = [p for p in sorted(store.folder.iterdir()) if not p.is_dir() and p.name[0] != "."]
         for path in orphans:
             if path.name != "store.yaml":
@@ -65,15 +64,15 @@ class Verification:
             return
         record = document.record
         if shared:
-            self._found += scenario_problems(document, folder.name, shared)
+            self.found += scenario_problems(document, folder.name, shared)
         for split in SPLITS:
             picture = folder / f"{split}.png"
             pixels = self._checked(lambda: read_sheet(picture, record.tile, record.sheet(split)))  # noqa: B023
             if pixels is not None:
-                self._tiles[picture] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
+                self.tiles[picture] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
             if shared and record.sheet(split).images > shared.budgets.tiles:
                 words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
-                self._found.append(document.problem(("sheets", split, "images"), words, warning=True))
+                self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
         votes = folder / "votes"
         if votes.is_symlink():
             self._say(votes, "is a symbolic link: put the folder itself in its place.")
@@ -82,24 +81,24 @@ class Verification:
             if path.suffix != ".yaml":
                 self._say(path, "is no file of votes: move it away.")
             elif (cast := self._read(path, VotesRecord)) and shared:
-                self._found += vote_problems(cast, record, shared.classes)
+                self.found += vote_problems(cast, record, shared.classes)
 
     def _read(self, path: Path, kind: type[R]) -> Document[R] | None:
         document = self._checked(lambda: read_document(path, kind))
         if document is not None and document.format < FORMAT:
             words = f"{document.format} is older than the present {FORMAT}: run pytest-defuse migrate."
-            self._found.append(document.problem(("format",), words, warning=True))
+            self.found.append(document.problem(("format",), words, warning=True))
         return document
 
     def _checked(self, check: Callable[[], T]) -> T | None:
         try:
             return check()
         except StoreError as error:
-            self._found += error.problems
+            self.found += error.problems
             return None
 
     def _say(self, path: Path, words: str, *, warning: bool = False) -> None:
-        self._found.append(Problem(str(path), words, warning=warning))
+        self.found.append(Problem(str(path), words, warning=warning))
 
 
 def budget_warnings(store: Store, document: Document[StoreRecord] | None = None) -> list[Problem]:

@@ -8,7 +8,7 @@ from scenarios.planting import plant, random_tiles
 from scenarios.repository import Repository
 
 from pytest_defuse.scenarios.store import Store
-from pytest_defuse.scenarios.verify import Verification
+from pytest_defuse.scenarios.verify import verify
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 
@@ -28,7 +28,7 @@ def test_branches_that_add_scenarios(repository: Repository) -> None:
         repository.commit()
     repository.merge("one", "two", "three")
     assert len(store.scenarios()) == 6
-    assert Verification([store]).problems == []
+    assert verify([store]) == []
     assert repository.git("status", "--porcelain") == ""
 
 
@@ -64,7 +64,7 @@ def test_branches_on_which_people_vote_label_and_discover(repository: Repository
     assert (merged.record.status, merged.record.label) == ("accepted", "3")
     assert [vote.annotator for vote in merged.votes()] == ["anna", "bob"]
     assert len(store.scenarios()) == 2
-    assert Verification([store]).problems == []
+    assert verify([store]) == []
 
 
 def test_nothing_that_only_this_machine_needs_is_committed(repository: Repository) -> None:

@@ -8,7 +8,7 @@ from scenarios.broken import BROKEN, good_store
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store, accepted_scenarios
-from pytest_defuse.scenarios.verify import Verification
+from pytest_defuse.scenarios.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def test_the_good_store_has_no_problem(folder: Path) -> None:
-    assert Verification([Store(folder.parent)]).problems == []
+    assert verify([Store(folder.parent)]) == []
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_store_is_named_with_file_and_line(folder: Path, name: str) -> None:
     damage, file, words = BROKEN[name]
     damage(folder)
-    said = [str(problem) for problem in Verification([Store(folder.parent)]).problems]
+    said = [str(problem) for problem in verify([Store(folder.parent)])]
     place = os.path.normpath(folder / file.replace("{hash}", folder.name[-6:])) if file else str(folder)
     place = place.replace(folder.name, "copy") if name == "folder of another name" else place
     matching = [line for line in said if words in line]
@@ -69,7 +69,7 @@ def test_the_corpus_is_large_and_its_answers_differ() -> None:
 def test_a_budget_is_a_warning(folder: Path, key: str, new: str, words: str) -> None:
     path = folder.parent / "store.yaml"
     path.write_text(path.read_text().replace(key, new))
-    problems = Verification([Store(folder.parent)]).problems
+    problems = verify([Store(folder.parent)])
     assert len(problems) == 2
     assert all(problem.warning and words in problem.words for problem in problems)
     assert ": warning: " in str(problems[0]) or " warning: " in str(problems[0])
@@ -79,13 +79,13 @@ def test_too_many_scenarios_are_a_warning_at_the_budget(folder: Path) -> None:
     path = folder.parent / "store.yaml"
     path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
     shutil.copytree(folder, folder.with_name("copy"))
-    warnings = [problem for problem in Verification([Store(folder.parent)]).problems if problem.warning]
+    warnings = [problem for problem in verify([Store(folder.parent)]) if problem.warning]
     assert [(problem.file, problem.line) for problem in warnings] == [(str(path), 11)]
 
 
 def test_what_a_killed_writer_left_is_a_warning(folder: Path) -> None:
     (folder.parent / ".new-x").mkdir()
     (folder / ".scenario.yaml.abc").touch()
-    problems = Verification([Store(folder.parent)]).problems
+    problems = verify([Store(folder.parent)])
     assert [problem.warning for problem in problems] == [True, True]
     assert "was left by a write that was interrupted" in problems[0].words

@@ -158,6 +158,23 @@ def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repo
     assert compare(repository).problems == ()
 
 
+def test_a_pointer_is_followed_where_git_lfs_is_set_up(
+    repository: Repository, scenario: Scenario, tmp_path: Path
+) -> None:
+    path = scenario.picture("held_out")
+    (tmp_path / "large").write_bytes(path.read_bytes())
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    (repository.folder / ".gitattributes").write_text("*.png filter=large\n")
+    repository.commit()
+    assert len(compare(repository).problems) == 1
+    repository.git("config", "filter.large.smudge", f"cat '{tmp_path / 'large'}'")
+    repository.store.update(scenario.id, notes="x")
+    repository.commit()
+    found = compare(repository)
+    assert found.problems == ()
+    np.testing.assert_array_equal(only(found).side.pixels["held_out"], SECOND)
+
+
 def test_a_link_in_a_revision_is_not_followed(repository: Repository, scenario: Scenario, tmp_path: Path) -> None:
     path = scenario.picture("held_out")
     path.rename(tmp_path / "elsewhere.png")

@@ -11,7 +11,7 @@ from scenarios.planting import DIGITS, plant, random_tiles
 
 from pytest_defuse.scenarios.schema import StoreRecord, Tile
 from pytest_defuse.scenarios.store import Store
-from pytest_defuse.scenarios.verify import Verification
+from pytest_defuse.scenarios.verify import verify
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.symlink", "os.truncate"}
@@ -78,9 +78,9 @@ def test_a_killed_writer_leaves_a_store_that_loads(tmp_path: Path, work: Callabl
             scenario.pixels("held_out")
             scenario.votes()
         if store.exists():
-            assert all(problem.warning for problem in Verification([store]).problems)
+            assert all(problem.warning for problem in verify([store]))
         work(store)
-        assert Verification([store]).problems == []
+        assert verify([store]) == []
         assert [path.name for path in store.folder.glob(".*") if path.name.startswith(".new-")] == []
         moment += 1
     assert moment > 4

@@ -9,7 +9,7 @@ from pytest_defuse.scenarios.documents import read_document
 from pytest_defuse.scenarios.migrations import STEPS
 from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord
 from pytest_defuse.scenarios.store import Store
-from pytest_defuse.scenarios.verify import Verification
+from pytest_defuse.scenarios.verify import verify
 
 SAMPLE = Path(__file__).parents[2] / "fixtures" / "formats" / "0"
 
@@ -45,7 +45,7 @@ def test_summaries_of_votes_are_kept_in_words(store: Store) -> None:
 
 
 def test_an_old_format_is_a_warning_that_says_what_to_run(store: Store) -> None:
-    problems = Verification([store]).problems
+    problems = verify([store])
     assert [(Path(problem.file).name, problem.line, problem.warning) for problem in problems] == [
         ("store.yaml", 1, True),
         ("scenario.yaml", 1, True),
@@ -62,7 +62,7 @@ def test_migrate_writes_the_present_format_once(store: Store, capsys: pytest.Cap
     document = read_document(scenario.yaml, ScenarioRecord)
     assert (document.format, document.canonical, document.record) == (FORMAT, True, scenario.record)
     assert store.scenarios() == [scenario]
-    assert Verification([store]).problems == []
+    assert verify([store]) == []
     assert main(["migrate", "--check"]) == 0
     assert capsys.readouterr().out == "Every file is of format 1 and canonical.\n"
 

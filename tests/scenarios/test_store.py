@@ -100,7 +100,7 @@ def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store)
 
 
 def add_and_die(folder: Path) -> None:
-    store_module.write_record = lambda *_: os._exit(9)
+    store_module.replace_text = lambda *_: os._exit(9)
     Store(folder).add(record_of(FIRST, FIRST), FIRST, FIRST)
 
 
