@@ -29,10 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = getattr(arguments, "json", False)
     try:
         answer: Answer = arguments.run(arguments)
-    except DefuseError as error:
-        print(error, file=sys.stderr)
+    except (DefuseError, OSError) as error:
+        words = str(error)
+        if isinstance(error, OSError):
+            words = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})."
+        print(words, file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": str(error).splitlines()}, indent=2))
+            print(json.dumps({"error": words.splitlines()}, indent=2))
         return 2
     lines = [json.dumps(answer.values, indent=2, ensure_ascii=False)] if as_json else answer.lines
     try:

@@ -16,15 +16,17 @@ from pytest_defuse.scenarios.sheets import grid
 
 WIDEST_TILE = 64
 """Pixels; a sheet of larger tiles is shrunk on a page, where it is a thumbnail."""
-CELL, GAP, TEXT = 32, 4, 9
-LONGEST = 7
+CELL, GAP, LINE = 32, 4, 10
+LONGEST, BESIDE = 6, 2
+"""Letters of a class that fit beneath a tile, and those that fit there beside its index."""
 
 
 @dataclass(frozen=True)
 class Caption:
     """What stands beneath a tile; ``wrong`` where the model is, ``left_out`` where the tile does not count."""
 
-    text: str
+    index: int
+    says: str
     title: str
     x: float
     y: float
@@ -43,7 +45,8 @@ class CaptionedSheet:
         url: the picture, as an address or inline.
         width, height: of the drawing, in its own units.
         picture_width, picture_height, tile_width, tile_height: pixels.
-        cell_height: of a tile, in the drawing's units; it is ``CELL`` wide.
+        cell_height: of a tile, in the drawing's units; it is ``cell_width`` wide.
+        beside: whether the class stands beside the index, or a line below.
     """
 
     name: str
@@ -56,7 +59,9 @@ class CaptionedSheet:
     tile_height: int
     cell_height: float
     captions: tuple[Caption, ...]
+    beside: bool
     cell_width: int = CELL
+    line: int = LINE
 
 
 def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) -> CaptionedSheet:
@@ -68,9 +73,10 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
         label: the class that the tiles show, as far as it is known.
     """
     across, down = grid(sheet.images)
-    cell_height = CELL * tile.height / tile.width
-    step_x, step_y = CELL + GAP, cell_height + TEXT + GAP
     predictions: Mapping[int, str] = sheet.prediction_of
+    beside = all(len(says) <= BESIDE for says in predictions.values())
+    cell_height = CELL * tile.height / tile.width
+    step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
     left_out = set(sheet.excluded)
     captions = []
     for number in range(sheet.images):
@@ -80,7 +86,8 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
         title = f"tile {number}" + ("" if says is None else f": the model says {says}")
         captions.append(
             Caption(
-                text=f"{number} {short}".rstrip(),
+                index=number,
+                says=short,
                 title=f"{title} (excluded)" if number in left_out else title,
                 x=column * step_x,
                 y=row * step_y,
@@ -101,6 +108,7 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
         tile_height=tile.height,
         cell_height=cell_height,
         captions=tuple(captions),
+        beside=beside,
     )
 
 

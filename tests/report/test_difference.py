@@ -175,7 +175,9 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
         update={"predicted_tiles": {"5": (0, 1, 3), "a long name": (2, 4)}, "excluded": (3,)}
     )
     drawn = captioned("name", "url", Tile(mode="L", width=8, height=16), sheet, "5")
-    assert [caption.text for caption in drawn.captions] == ["0 5", "1 5", "2 a long…", "3 5", "4 a long…"]
+    assert [caption.index for caption in drawn.captions] == [0, 1, 2, 3, 4]
+    assert [caption.says for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
+    assert not drawn.beside
     assert drawn.captions[2].title == "tile 2: the model says a long name"
     assert drawn.captions[3].title == "tile 3: the model says 5 (excluded)"
     assert [caption.wrong for caption in drawn.captions] == [False, False, True, False, True]
@@ -185,7 +187,7 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
     unknown = captioned(
         "name", "url", Tile(mode="L", width=8, height=8), sheet.model_copy(update={"predicted_tiles": None}), "5"
     )
-    assert [caption.text for caption in unknown.captions] == ["0", "1", "2", "3", "4"]
+    assert [caption.says for caption in unknown.captions] == [""] * 5
 
 
 def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
@@ -207,5 +209,6 @@ def test_a_scenario_of_the_example_can_be_drawn() -> None:
     scenario = Store(Path(__file__).parents[2] / "fixtures" / "digits").scenarios()[0]
     sheet = scenario.record.sheets.held_out
     drawn = captioned("x", "url", scenario.record.tile, sheet, scenario.record.label)
+    assert drawn.beside
     wrong = sum(caption.wrong for caption in drawn.captions)
     assert wrong == sheet.images - sheet.predicted.get(scenario.record.label or "", 0)
