@@ -101,24 +101,25 @@ def difference(base: Revision, head: Revision) -> Difference:
         if change := _change(subject, scenario, before, after):
             changes.append(change)
     changes.sort(key=lambda change: (KINDS.index(change.kinds[0]), change.subject, change.id))
-    shared = [sentence for path in touched if path.name == "store.yaml" for sentence in _shared(base, head, path)]
+    stores = [path for path in touched if path.parts[1:] == ("store.yaml",)]
+    shared = [sentence for path in stores for sentence in _shared(base, head, path)]
     return Difference(base.commit, head.commit, tuple(changes), tuple(shared))
 
 
 def _side(revision: Revision, folder: PurePosixPath) -> Side | None:
-    paths = [path for path in revision.blobs if path.is_relative_to(folder)]
     names = {f"{split}.png": split for split in SPLITS}
-    if not any(path.name == "scenario.yaml" or path.name in names for path in paths):
+    own = [path for path in (folder / name for name in ("scenario.yaml", *names)) if path in revision.blobs]
+    if not own:
         return None
+    cast = sorted(p for p in revision.blobs if p.parent == folder / "votes" and p.suffix == ".yaml")
     place = revision.repository.folder / folder
-    contents = revision.contents(paths)
+    contents = revision.contents([*own, *cast])
     problems: list[Problem] = []
     record = _read(contents.get(folder / "scenario.yaml"), place / "scenario.yaml", ScenarioRecord, problems)
     votes, pictures, pixels = [], {}, {}
-    for path in sorted(paths):
-        if path.parent.name == "votes" and path.suffix == ".yaml":
-            vote = _read(contents[path], revision.repository.folder / path, VotesRecord, problems)
-            votes += [vote] if vote else []
+    for path in cast:
+        vote = _read(contents[path], revision.repository.folder / path, VotesRecord, problems)
+        votes += [vote] if vote else []
     for name, split in names.items():
         file = str(place / name)
         if (data := contents.get(folder / name)) is None:

@@ -175,6 +175,17 @@ def test_a_pointer_is_followed_where_git_lfs_is_set_up(
     np.testing.assert_array_equal(only(found).side.pixels["held_out"], SECOND)
 
 
+def test_other_folders_beside_the_stores_mean_nothing(repository: Repository, scenario: Scenario) -> None:
+    deep = repository.folder / "fixtures" / "old" / "0" / "digits" / scenario.id
+    shutil.copytree(scenario.folder, deep)
+    shutil.copy(repository.store.folder / "store.yaml", deep.parent)
+    (repository.folder / "fixtures" / "readme.txt").touch()
+    (repository.store.folder / "notes").mkdir()
+    (repository.store.folder / "notes" / "readme.txt").touch()
+    repository.commit()
+    assert not compare(repository)
+
+
 def test_a_link_in_a_revision_is_not_followed(repository: Repository, scenario: Scenario, tmp_path: Path) -> None:
     path = scenario.picture("held_out")
     path.rename(tmp_path / "elsewhere.png")
