@@ -176,12 +176,24 @@ class Evidence(Record):
         """How far the evidence supports a label, a sentence each."""
         said = []
         if self.nearest_labels:
-            same = self.nearest_labels.count(label)
-            said.append(f"{same} of the {len(self.nearest_labels)} nearest training images are labelled {label}")
-        if total := sum(self.source_labels.values()):
-            same = self.source_labels.get(label, 0)
-            said.append(f"{same} of {total} failures were drawn around training images labelled {label}")
+            nearest = Counter(self.nearest_labels)
+            said.append(
+                f"{nearest[label]} of the {nearest.total()} nearest training images are labelled {label}"
+                f"{_rival(nearest, label)}"
+            )
+        sources = Counter(self.source_labels)
+        if sources.total():
+            said.append(
+                f"{sources[label]} of {sources.total()} failures were drawn around training images labelled {label}"
+                f"{_rival(sources, label)}"
+            )
         return said
+
+
+def _rival(counts: Counter[str], label: str) -> str:
+    """What speaks for another label more than for this one."""
+    name, count = counts.most_common(1)[0]
+    return f", against {count} labelled {name}" if count > counts[label] else ""
 
 
 class LatentRegion(Record):

@@ -85,6 +85,10 @@ def test_a_proposal_comes_with_its_evidence_by_class_name(store: Store) -> None:
         "1 of the 2 nearest training images are labelled 3",
         "9 of 10 failures were drawn around training images labelled 3",
     ]
+    assert evidence.in_words("8") == [
+        "1 of the 2 nearest training images are labelled 8",
+        "1 of 10 failures were drawn around training images labelled 8, against 9 labelled 3",
+    ]
     assert (scenario.record.status, scenario.record.label) == ("candidate", None)
 
 
