@@ -190,7 +190,7 @@ def _candidate(scenario: Scenario) -> CandidateResult:
         id=scenario.id,
         folder=str(scenario.folder),
         proposed_label=record.proposed_label,
-        predicted=record.sheets.held_out.predicted,
+        predicted=record.sheets.held_out.counts,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
     )

@@ -11,6 +11,7 @@ from pytest_defuse.determinism import seeded
 from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_report, split_off
 from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
 from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.evidence import Evidence, evidence_for
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
 from pytest_defuse.discover.identify import identify
@@ -32,12 +33,14 @@ class Candidate(TestedRegion):
     Attributes:
         correction, held_out: uint8 N x C x H x W, further draws on which the judges surely see the label.
         correction_predictions, held_out_predictions: int64 N, what the model says of them.
+        evidence: the training images that the region lies among, for the reviewer.
     """
 
     correction: Tensor
     held_out: Tensor
     correction_predictions: Tensor
     held_out_predictions: Tensor
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +135,17 @@ def discover(
         judged = Evaluator(model, judges, generator, evaluator.compute)
         results = tested(regions, judged, located, settings, seed=seed, progress=progress)
         confirmed = [result for result in results if result.confirmed][: settings.candidates]
-        candidates = tuple(_candidate(c, judged, settings, seed, n) for n, c in enumerate(confirmed))
+        candidates = tuple(
+            _candidate(
+                result,
+                judged,
+                settings,
+                seed,
+                number,
+                evidence_for(result.region, regions, found.failures, located, images),
+            )
+            for number, result in enumerate(confirmed)
+        )
         uninvolved = judges.panel[-1] if len(judges.panel) > 1 else None
     return Discovery(
         candidates=candidates,
@@ -205,7 +218,12 @@ def _affordable(images: LabelledImages, settings: DiscoverySettings) -> int:
 
 
 def _candidate(
-    result: TestedRegion, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int
+    result: TestedRegion,
+    evaluator: Evaluator,
+    settings: DiscoverySettings,
+    seed: int,
+    number: int,
+    evidence: Evidence,
 ) -> Candidate:
     tiles = pictures(result.region, evaluator, settings, seed, number)
     correction, held_out = tiles[: len(tiles) // 2], tiles[len(tiles) // 2 :]
@@ -215,4 +233,5 @@ def _candidate(
         held_out=held_out,
         correction_predictions=evaluator.model.predict(correction),
         held_out_predictions=evaluator.model.predict(held_out),
+        evidence=evidence,
     )
