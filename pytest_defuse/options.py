@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,12 @@ class Options:
     cache: Path
     device: str
     seed: int
-    bounds: Mapping[str, Any]
-    collect: bool
     report: Path | None
     summary: Path | None
     baseline: Path | None
     save_baseline: Path | None
+    bounds: Mapping[str, Any] = field(default_factory=dict)
+    collect: bool = False
 
 
 def register(parser: pytest.Parser) -> None:
