@@ -26,6 +26,9 @@ class Option:
         return "defuse_" + self.name.replace("-", "_")
 
 
+MEASURING = ("defuse_correct", "defuse_store", "defuse_device", "defuse_seed", "defuse_baseline")
+"""Keys of the options that change what a gate measures."""
+
 TABLE = (
     Option("discover", "search for failures and write candidate scenarios to the store"),
     Option("correct", "finetune, gate the corrected model, write its checkpoint if the bounds hold"),
@@ -33,8 +36,10 @@ TABLE = (
     Option("cache", "where trained generators and judges are kept", "DIR", ".defuse_cache"),
     Option("device", "auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
     Option("seed", "what all randomness comes from", "N", "0"),
+    Option("results", "write all results as JSON; pytest-defuse report renders it again", "FILE.json"),
     Option("report", "write a self-contained HTML report", "FILE.html"),
     Option("summary", "write a markdown summary; also to $GITHUB_STEP_SUMMARY when that is set", "FILE.md"),
+    Option("code-quality", "write what does not hold as GitLab's code quality report", "FILE.json"),
     Option("baseline", "compare with the predictions of an earlier run", "FILE"),
     Option("save-baseline", "save this run's predictions", "FILE"),
 )
@@ -51,8 +56,10 @@ class Options:
     cache: Path
     device: str
     seed: int
+    results: Path | None
     report: Path | None
     summary: Path | None
+    code_quality: Path | None
     baseline: Path | None
     save_baseline: Path | None
 
@@ -91,6 +98,13 @@ def resolve(config: pytest.Config) -> Options:
             base = config.invocation_params.dir if source.startswith("--") else config.rootpath
             values[name] = Path(os.path.normpath(base / text)) if text else None
     return Options(**values)
+
+
+def typed(config: pytest.Config) -> list[str]:
+    """The options of the command line that another ``pytest`` needs to measure the same."""
+    rows = [row for row in TABLE if row.key in MEASURING and config.getoption(row.key) is not None]
+    values = ["" if row.metavar is None else f"={config.getoption(row.key)}" for row in rows]
+    return [f"--defuse-{row.name}{value}" for row, value in zip(rows, values, strict=True)]
 
 
 def _raw(row: Option, config: pytest.Config) -> tuple[str, str]:

@@ -19,10 +19,12 @@ from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
+from pytest_defuse.report.evidence import latent_map_result, novelty_result
 from pytest_defuse.report.results import (
     CandidateResult,
     DiscoveryResult,
     FailureModeResult,
+    NoveltyResult,
     ScenarioResult,
     TestSetResult,
 )
@@ -171,6 +173,12 @@ class SubjectRun:
             progress=self.progress,
         )
         stored = store_candidates(self.store, self.subject, discovery)
+        # Only a report shows them.
+        shown = bool(self.options.report or self.options.results)
+        novelties = {
+            pixel_hash(candidate.held_out.numpy()): novelty_result(candidate, discovery, self.subject)
+            for candidate in (discovery.candidates if shown else ())
+        }
         return discovery, DiscoveryResult(
             subject=self.subject.name,
             accuracy=discovery.accuracy,
@@ -178,13 +186,16 @@ class SubjectRun:
             judge_accuracies=list(discovery.judge_accuracies),
             failures=discovery.failures,
             regions=discovery.regions,
-            new=[_candidate(scenario) for scenario in stored.new],
+            new=[
+                _candidate(scenario, novelties.get(scenario.record.sheets.held_out.sha256)) for scenario in stored.new
+            ],
             known=[scenario.id for scenario in stored.known],
             seconds=time.monotonic() - started,
+            latent_map=latent_map_result(discovery, self.subject, self.options.seed) if shown else None,
         )
 
 
-def _candidate(scenario: Scenario) -> CandidateResult:
+def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateResult:
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
@@ -193,4 +204,5 @@ def _candidate(scenario: Scenario) -> CandidateResult:
         predicted=record.sheets.held_out.predicted,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
+        novelty=novelty,
     )

@@ -1,5 +1,6 @@
 """What the plugin remembers during one pytest session: the subjects' runs, and results as they arrive."""
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -34,6 +35,7 @@ class DefuseSession:
         self.results: list[dict[str, Any]] = []
         self.failed: list[str] = []
         self.problems: list[str] = []
+        self.annotations = ""
         workers = config.getoption("numprocesses", None)
         for verb in ("discover", "correct"):
             if getattr(options, verb) and workers:
@@ -80,15 +82,22 @@ class DefuseSession:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Write what the session was asked to write; what cannot be, and a missed bound, fail the run."""
-        wanted = self.results or self.runs or self.options.report or self.options.summary
+        options = self.options
+        written = options.results or options.report or options.summary or options.code_quality
+        wanted = self.results or self.runs or written
         if hasattr(self.config, "workerinput") or not wanted:
             return
         from pytest_defuse.finish import finish_correction, write_reports
-        from pytest_defuse.report.results import encode
+        from pytest_defuse.options import typed
+        from pytest_defuse.report.findings import findings, render_github, repository_root
+        from pytest_defuse.report.results import Results, encode
 
         corrections = [result for run in self.runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
-        self.problems = write_reports(self.options, self.results, self.failed)
+        results = Results.of(self.results, self.failed, arguments=typed(self.config))
+        self.problems = write_reports(options, results)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            self.annotations = render_github(findings(results, repository_root()))
         missed = any(result.problems for result in corrections)
         if (self.problems or missed) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -108,8 +117,15 @@ class DefuseSession:
                     start=self.config.invocation_params.dir,
                 )
             )
+
+    def pytest_unconfigure(self) -> None:
+        """Say what must be said under -q and --no-summary too: what a service reads, and what went wrong."""
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is None:
+            return
+        reporter.write(self.annotations)
         for problem in self.problems:
-            terminalreporter.write_line(problem, red=True)
+            reporter.write_line(problem, red=True)
 
     def _progress(self) -> Progress:
         """Who shows how far long work is: nobody under -q."""

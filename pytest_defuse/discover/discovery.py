@@ -9,7 +9,7 @@ from torch import Tensor
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
-from pytest_defuse.discover.identify import identify, locate
+from pytest_defuse.discover.identify import Failures, LatentImages, identify, locate
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.regions import Region, distill, merge_overlapping
 from pytest_defuse.discover.settings import DiscoverySettings
@@ -62,6 +62,8 @@ class Discovery:
         failures: draws on which the model failed, the judges being sure.
         regions: regions before confirmation.
         generator_hash, model_hash, data_hash: sha256 of the weights and of the training images.
+        located: the training images in latent space.
+        found: the failures that were distilled.
     """
 
     candidates: tuple[Candidate, ...]
@@ -75,6 +77,8 @@ class Discovery:
     generator_hash: str
     model_hash: str
     data_hash: str
+    located: LatentImages
+    found: Failures
 
     def __repr__(self) -> str:
         return f"<discovery: {len(self.candidates)} candidates of {self.regions} regions, {self.failures} failures>"
@@ -135,6 +139,8 @@ def discover(
         generator_hash=generator.hash,
         model_hash=model.hash,
         data_hash=images.hash,
+        located=located,
+        found=failures,
     )
 
 

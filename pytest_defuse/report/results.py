@@ -1,8 +1,11 @@
 """A run's results as plain values. They travel as JSON on test reports; every report renders them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
@@ -62,6 +65,27 @@ class TestSetResult:
 
 
 @dataclass(frozen=True)
+class NoveltyResult:
+    """Pictures of a region, each with the nearest training image that the model gets wrong.
+
+    Attributes:
+        tiles: which held-out tiles; the other lists go with them.
+        labels, predicted: class names of the training images.
+        distances: root mean square over pixels in [0, 1].
+        sheet: the training images as one contact sheet, a PNG in base64.
+        width, height: of a tile, in pixels.
+    """
+
+    tiles: list[int]
+    labels: list[str]
+    predicted: list[str]
+    distances: list[float]
+    sheet: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class CandidateResult:
     """A candidate scenario as it was stored; ``predicted`` counts what the model says of the held-out tiles."""
 
@@ -71,6 +95,25 @@ class CandidateResult:
     predicted: dict[str, int]
     failed: int
     drawn: int
+    novelty: NoveltyResult | None = None
+
+
+@dataclass(frozen=True)
+class LatentMapResult:
+    """Training images, failures and candidates in the plane.
+
+    Attributes:
+        labels: class names of the training images that are shown.
+        failures: how many failures are shown.
+        candidates: the errors whose regions are shown, such as ``2 as 3``.
+        projections: by name of the method, points of the training images, the failures and the regions'
+            means, in this order, in thousandths of the map's larger side.
+    """
+
+    labels: list[str]
+    failures: int
+    candidates: list[str]
+    projections: dict[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -86,6 +129,7 @@ class DiscoveryResult:
     new: list[CandidateResult]
     known: list[str]
     seconds: float
+    latent_map: LatentMapResult | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +190,7 @@ class Results:
 
     Attributes:
         failed: ids of the tests of a subject that failed, whatever they tested.
+        arguments: what must stand behind ``pytest`` to measure the same again.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -154,11 +199,12 @@ class Results:
     corrections: list[CorrectionResult] = field(default_factory=list)
     failure_modes: list[FailureModeResult] = field(default_factory=list)
     failed: Sequence[str] = ()
+    arguments: Sequence[str] = ()
 
     @staticmethod
-    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = ()) -> "Results":
+    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = (), arguments: Sequence[str] = ()) -> "Results":
         """Results from their JSON values."""
-        results = Results(failed=failed)
+        results = Results(failed=failed, arguments=arguments)
         rows: dict[str, list[Any]] = {
             "ScenarioResult": results.scenarios,
             "TestSetResult": results.test_sets,
@@ -172,8 +218,11 @@ class Results:
                 rows[type(result).__name__].append(result)
         return results
 
+    def __iter__(self) -> Iterator[Result]:
+        return chain(self.scenarios, self.test_sets, self.discoveries, self.corrections, self.failure_modes)
+
     def __bool__(self) -> bool:
-        return any(vars(self).values())
+        return bool(self.failed) or any(True for _ in self)
 
 
 def properties(result: Result) -> list[tuple[str, str]]:
@@ -199,11 +248,4 @@ def encode(result: Result) -> dict[str, Any]:
 def decode(item: dict[str, Any]) -> Any:
     """The result that :func:`encode` made a JSON value of."""
     values = dict(item)
-    kind = KINDS[values.pop("kind")]
-    if kind is DiscoveryResult:
-        values["new"] = [CandidateResult(**entry) for entry in values["new"]]
-    if kind is CorrectionResult:
-        values["before"] = TrialResult(**values["before"])
-        values["trials"] = [TrialResult(**entry) for entry in values["trials"]]
-        values["shifts"] = {name: (pair[0], pair[1]) for name, pair in values["shifts"].items()}
-    return kind(**values)
+    return TypeAdapter(KINDS[values.pop("kind")]).validate_python(values)

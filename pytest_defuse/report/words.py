@@ -3,11 +3,12 @@
 import os
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results
+from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results, ScenarioResult
 
 WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
 VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}
@@ -77,8 +78,8 @@ def headline(results: Results) -> str:
         said.append(counted(len(results.failure_modes), "failure mode"))
     if results.failed:
         said.append(f"{counted(len(results.failed), 'test')} FAILED")
-    subjects = {getattr(result, "subject", "") for group in vars(results).values() for result in group} - {""}
-    return f"{', '.join(sorted(subjects))}: {', '.join(said)}"
+    subjects = sorted({result.subject for result in results})
+    return f"{', '.join(subjects) or 'pytest-defuse'}: {', '.join(said)}"
 
 
 def measured(accuracy: Accuracy) -> str:
@@ -86,6 +87,17 @@ def measured(accuracy: Accuracy) -> str:
     return (
         f"{fraction(accuracy.correct, accuracy.total)} ({interval_name(accuracy.confidence)} {span(accuracy.interval)})"
     )
+
+
+def taken_for(scenario: ScenarioResult) -> str:
+    """What the wrong tiles were taken for: ``; taken for 3 (152), 5 (1)``; nothing where none was wrong."""
+    wrong = Counter(name for name in scenario.predicted if name != scenario.label).most_common(3)
+    return "; taken for " + ", ".join(f"{name} ({count})" for name, count in wrong) if wrong else ""
+
+
+def gate_command(scenario: ScenarioResult, arguments: Sequence[str]) -> str:
+    """The command that measures a scenario again."""
+    return shlex.join(["pytest", *arguments, "-k", scenario.id])
 
 
 def accuracy_sentences(results: Results) -> list[str]:

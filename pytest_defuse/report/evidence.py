@@ -1,0 +1,47 @@
+"""What a report shows of a discovery beyond its counts: a map of latent space, and how new the errors are."""
+
+import base64
+
+from pytest_defuse.discover.discovery import Candidate, Discovery
+from pytest_defuse.discover.latent_map import latent_map
+from pytest_defuse.discover.novelty import nearest_errors
+from pytest_defuse.report.results import LatentMapResult, NoveltyResult
+from pytest_defuse.scenarios.sheets import encode_sheet
+from pytest_defuse.subject import Subject
+
+NOVELTY_TILES = 10
+"""As many pictures of a region as in the paper's figure 6."""
+
+
+def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> LatentMapResult:
+    """The latent map of a discovery as plain values."""
+    drawn = latent_map(discovery, seed)
+    regions = [candidate.region for candidate in discovery.candidates]
+    return LatentMapResult(
+        labels=[subject.classes[index] for index in subject.train_images.labels[drawn.images].tolist()],
+        failures=len(drawn.failures),
+        candidates=[f"{subject.classes[r.label]} as {subject.classes[r.prediction]}" for r in regions],
+        projections={
+            name: [(round(1000 * x), round(1000 * y)) for x, y in points.tolist()]
+            for name, points in drawn.projections.items()
+        },
+    )
+
+
+def novelty_result(candidate: Candidate, discovery: Discovery, subject: Subject) -> NoveltyResult | None:
+    """Failing held-out tiles of a candidate with their nearest errors; None where there is nothing to compare."""
+    train, predictions = subject.train_images, discovery.located.predictions
+    failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
+    nearest = nearest_errors(candidate.held_out[failing], train.pixels, predictions != train.labels)
+    if nearest is None or not len(failing):
+        return None
+    pixels = train.pixels[nearest.images]
+    return NoveltyResult(
+        tiles=failing.tolist(),
+        labels=[subject.classes[index] for index in train.labels[nearest.images].tolist()],
+        predicted=[subject.classes[index] for index in predictions[nearest.images].tolist()],
+        distances=[round(distance, 4) for distance in nearest.distances.tolist()],
+        sheet=base64.b64encode(encode_sheet(pixels.numpy())).decode(),
+        width=pixels.shape[3],
+        height=pixels.shape[2],
+    )
