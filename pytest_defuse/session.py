@@ -7,7 +7,7 @@ import pytest
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.options import Options
+from pytest_defuse.options import Options, typed
 from pytest_defuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ class DefuseSession:
         if hasattr(self.config, "workerinput") or not wanted:
             return
         from pytest_defuse.finish import finish_correction, write_reports
-        from pytest_defuse.options import typed
         from pytest_defuse.report.findings import findings, render_github, repository_root
         from pytest_defuse.report.results import Results, encode
 
@@ -111,10 +110,11 @@ class DefuseSession:
             terminalreporter.section("defuse")
             terminalreporter.write(
                 render(
-                    Results.of(self.results),
+                    Results.of(self.results, arguments=typed(self.config)),
                     width=terminalreporter._tw.fullwidth,
                     color=terminalreporter.hasmarkup,
                     start=self.config.invocation_params.dir,
+                    verbose=self.config.option.verbose > 0,
                 )
             )
 

@@ -29,6 +29,7 @@ class ScenarioResult:
         images, model: sha256 of the tiles and of the model's weights.
         confidences: the model's softmax probability of what it predicted, one a tile.
         tiles: each counted tile's place on the sheet, from 0 in reading order.
+        sheet_tiles: how many the sheet has, also those that are not counted.
         checks: every bound, one by one.
         comparison: with the baseline, where it has this scenario; positions in it point into ``predicted``.
     """
@@ -49,6 +50,7 @@ class ScenarioResult:
     before: int | None = None
     confidences: list[float] = field(default_factory=list)
     tiles: list[int] = field(default_factory=list)
+    sheet_tiles: int = 0
     checks: list[Check] = field(default_factory=list)
     comparison: Comparison | None = None
 
@@ -288,9 +290,13 @@ class Results:
                 rows[type(result).__name__].append(result)
         return results
 
+    @property
+    def judged(self) -> list[Judged]:
+        """What was held against bounds: scenarios, all of them together, test sets."""
+        return [*self.scenarios, *self.overall, *self.test_sets]
+
     def __iter__(self) -> Iterator[Result]:
-        groups = (self.scenarios, self.overall, self.test_sets, self.corrections, self.discoveries, self.failure_modes)
-        return chain.from_iterable(groups)
+        return chain(self.judged, self.corrections, self.discoveries, self.failure_modes)
 
     def __bool__(self) -> bool:
         return bool(self.failed) or any(True for _ in self)

@@ -5,14 +5,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.gate.checks import Check
+from pytest_defuse.report.flips import Flip
 from pytest_defuse.report.results import (
     CorrectionResult,
     DiscoveryResult,
     FailureModeResult,
+    Results,
     ScenarioResult,
     TrialResult,
 )
-from pytest_defuse.report.words import VERDICTS, fraction, interval_name, percent, share, span
+from pytest_defuse.report.words import (
+    VERDICTS,
+    fraction,
+    interval_name,
+    name_of,
+    p_value,
+    percent,
+    share,
+    span,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +63,62 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
         if len(confidences) > 1:
             interval += f" (at {scenario.confidence * 100:g}%)"
         measured = (*before, fraction(scenario.correct, scenario.total), interval)
-        verdict = (percent(scenario.bound), VERDICTS[scenario.outcome])
-        rows.append(Row((scenario.id, scenario.label, *measured, *verdict), scenario.outcome))
+        judged = (percent(scenario.bound), verdict(scenario))
+        rows.append(Row((scenario.id, scenario.label, *measured, *judged), scenario.outcome))
     numbers = _numbers(
         *(("before", "after") if corrected else ("accuracy",)),
         interval_name(*confidences) if len(confidences) == 1 else "interval",
         "bound",
     )
     return Table((*_text("scenario", "label"), *numbers, *_text("verdict")), tuple(rows))
+
+
+def check_table(checks: Sequence[Check]) -> Table:
+    """Every bound that was held against one set of images."""
+    tested = any(check.p is not None for check in checks)
+    rows = []
+    for check in checks:
+        show = _count if check.bound == "max_flips" else percent
+        low, high = check.interval
+        p = check.p if check.adjusted_p is None else check.adjusted_p
+        cells = (
+            check.bound,
+            check.group or "all",
+            f"{check.images:,}",
+            show(check.measured),
+            f"{show(low)} - {show(high)}",
+            show(check.limit),
+            *([p_value(p)] if tested else []),
+        )
+        rows.append(Row((*cells, VERDICTS[check.outcome]), check.outcome))
+    numbers = _numbers("images", "measured", "interval", "limit", *(["adjusted p"] if tested else []))
+    return Table((*_text("bound", "class"), *numbers, *_text("verdict")), tuple(rows))
+
+
+def comparison_table(results: Results) -> Table | None:
+    """This model against the baseline, on each set of images where an answer changed; None where none did."""
+    rows = tuple(
+        Row(
+            (
+                name_of(judged),
+                f"{len(c.lost):,}",
+                f"{len(c.gained):,}",
+                f"{c.images:,}",
+                p_value(c.p),
+                p_value(c.adjusted_p),
+            )
+        )
+        for judged in results.judged
+        if (c := judged.comparison) is not None and (c.lost or c.gained)
+    )
+    numbers = _numbers("flips to wrong", "to right", "images", "McNemar's p", "adjusted")
+    return Table((*_text("against the baseline"), *numbers), rows) if rows else None
+
+
+def flip_table(flips: Sequence[Flip]) -> Table:
+    """Images that the baseline had right and this model has wrong."""
+    rows = (Row((f.name, str(f.number), f.label, f.predicted, f.confidence)) for f in flips)
+    return Table((*_text("images"), *_numbers("number"), *_text("label", "now"), *_numbers("confidence")), tuple(rows))
 
 
 def candidate_table(result: DiscoveryResult) -> Table:
@@ -105,6 +166,10 @@ def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
     )
     numbers = _numbers("error rate", "base", "coverage", "images")
     return Table((*_text("group", "rule"), *numbers), tuple(rows))
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
 
 
 def _text(*titles: str) -> list[Column]:

@@ -8,21 +8,28 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
+    check_table,
+    comparison_table,
     failure_mode_table,
+    flip_table,
     scenario_table,
     trial_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
+    comparison_sentences,
     correction_sentence,
     discovery_sentences,
+    gate_command,
     known_sentences,
     label_command,
     look_sentence,
+    name_of,
     outcome_sentences,
     reject_command,
     shift_sentences,
@@ -32,8 +39,12 @@ STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"
 SHORT_NAME = 16
 
 
-def render(results: Results, *, width: int, color: bool, start: Path) -> str:
-    """All results as text of at most ``width`` columns; paths are shown relative to ``start``."""
+def render(results: Results, *, width: int, color: bool, start: Path, verbose: bool = False) -> str:
+    """All results as text of at most ``width`` columns; paths are shown relative to ``start``.
+
+    Args:
+        verbose: also every bound one by one, each flip, and how to measure what does not hold again.
+    """
     buffer = io.StringIO()
     # Whether to colour is pytest's to say, not the environment's. Class names are the user's: [brackets]
     # and :colons: in them are no markup.
@@ -61,6 +72,20 @@ def render(results: Results, *, width: int, color: bool, start: Path) -> str:
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
+    for judged in results.judged:
+        # One bound is all there in the lines above.
+        if judged.checks and (verbose or any(check.group for check in judged.checks)):
+            console.print(f"bounds of {name_of(judged)}:")
+            _table(console, check_table(judged.checks))
+    if changes := comparison_table(results):
+        _table(console, changes)
+    _sentences(console, comparison_sentences(results))
+    if verbose and (changed := flips(results)):
+        _table(console, flip_table(changed))
+    if verbose:
+        misses = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
+        _sentences(console, (f"again: {gate_command(scenario, results.arguments)}" for scenario in misses))
+    _sentences(console, results.notices)
     if results.failure_modes:
         _table(console, failure_mode_table(results.failure_modes))
     for correction in results.corrections:
