@@ -165,7 +165,7 @@ def _scenario_card(result: ScenarioResult, arguments: Sequence[str], album: Albu
         outcome=result.outcome,
         badge=words.verdict(result),
         gauge=Gauge(low, accuracy.value, high, result.bound) if result.total else None,
-        checks=tables.check_table(result.checks) if len(result.checks) > 1 else None,
+        checks=tables.check_table(result) if len(result.checks) > 1 else None,
         histogram=charts.confidence_histogram(
             result.confidences, [name == result.label for name in result.predicted[: len(result.confidences)]]
         ),

@@ -29,7 +29,6 @@ from pytest_defuse.report.words import (
     known_sentences,
     label_command,
     look_sentence,
-    name_of,
     outcome_sentences,
     reject_command,
     shift_sentences,
@@ -54,9 +53,8 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     if results.scenarios:
         yield _table(scenario_table(results.scenarios))
     yield _items([*accuracy_sentences(results), *results.notices])
-    for judged in results.judged:
-        if len(judged.checks) > 1:
-            yield from _folded(f"Bounds of {name_of(judged)}", _table(check_table(judged.checks)))
+    if bounded := [judged for judged in results.judged if len(judged.checks) > 1]:
+        yield from _folded("Every bound, one by one", _table(check_table(*bounded)))
     changes = comparison_table(results)
     if changes or comparison_sentences(results):
         yield "### Against the baseline"

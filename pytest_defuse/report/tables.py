@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.gate.checks import Check
 from pytest_defuse.report.flips import Flip
 from pytest_defuse.report.results import (
     CorrectionResult,
     DiscoveryResult,
     FailureModeResult,
+    Judged,
     Results,
     ScenarioResult,
     TrialResult,
 )
 from pytest_defuse.report.words import (
     VERDICTS,
+    figures,
     fraction,
     interval_name,
     name_of,
@@ -73,26 +74,28 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
     return Table((*_text("scenario", "label"), *numbers, *_text("verdict")), tuple(rows))
 
 
-def check_table(checks: Sequence[Check]) -> Table:
-    """Every bound that was held against one set of images."""
-    tested = any(check.p is not None for check in checks)
+def check_table(*judged: Judged) -> Table:
+    """Every bound, one by one, that was held against these sets of images; more than one are named."""
+    tested = any(check.p is not None for one in judged for check in one.checks)
     rows = []
-    for check in checks:
-        show = _count if check.bound == "max_flips" else percent
-        low, high = check.interval
-        p = check.p if check.adjusted_p is None else check.adjusted_p
-        cells = (
-            check.bound,
-            check.group or "all",
-            f"{check.images:,}",
-            show(check.measured),
-            f"{show(low)} - {show(high)}",
-            show(check.limit),
-            *([p_value(p)] if tested else []),
-        )
-        rows.append(Row((*cells, VERDICTS[check.outcome]), check.outcome))
+    for one in judged:
+        for check in one.checks:
+            measured, interval, limit = figures(check)
+            cells = (
+                *([name_of(one)] if len(judged) > 1 else []),
+                check.bound,
+                check.group or "all",
+                f"{check.images:,}",
+                measured,
+                interval,
+                limit,
+                *([p_value(check.adjusted_p)] if tested else []),
+                VERDICTS[check.outcome],
+            )
+            rows.append(Row(cells, check.outcome))
+    texts = _text(*(["of"] if len(judged) > 1 else []), "bound", "class")
     numbers = _numbers("images", "measured", "interval", "limit", *(["adjusted p"] if tested else []))
-    return Table((*_text("bound", "class"), *numbers, *_text("verdict")), tuple(rows))
+    return Table((*texts, *numbers, *_text("verdict")), tuple(rows))
 
 
 def comparison_table(results: Results) -> Table | None:
@@ -166,10 +169,6 @@ def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
     )
     numbers = _numbers("error rate", "base", "coverage", "images")
     return Table((*_text("group", "rule"), *numbers), tuple(rows))
-
-
-def _count(number: float) -> str:
-    return f"{number:,.0f}"
 
 
 def _text(*titles: str) -> list[Column]:

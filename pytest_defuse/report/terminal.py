@@ -13,7 +13,6 @@ from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
-    check_table,
     comparison_table,
     failure_mode_table,
     flip_table,
@@ -22,6 +21,7 @@ from pytest_defuse.report.tables import (
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
+    check_sentences,
     comparison_sentences,
     correction_sentence,
     discovery_sentences,
@@ -29,7 +29,6 @@ from pytest_defuse.report.words import (
     known_sentences,
     label_command,
     look_sentence,
-    name_of,
     outcome_sentences,
     reject_command,
     shift_sentences,
@@ -72,11 +71,11 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
-    for judged in results.judged:
-        # One bound is all there in the lines above.
-        if judged.checks and (verbose or any(check.group for check in judged.checks)):
-            console.print(f"bounds of {name_of(judged)}:")
-            _table(console, check_table(judged.checks))
+    # Where there is but one bound, the lines above say all of it.
+    asked = [judged for judged in results.judged if verbose or any(check.group for check in judged.checks)]
+    for judged in asked:
+        if len(judged.checks) > 1:
+            _sentences(console, check_sentences(judged))
     if changes := comparison_table(results):
         _table(console, changes)
     _sentences(console, comparison_sentences(results))
@@ -100,6 +99,7 @@ def _sentences(console: Console, sentences: Iterable[str], style: str | None = N
 
 
 def _table(console: Console, table: Table) -> None:
+    console.print()
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(table.columns):
         # A broken name cannot be copied, but a long one would leave the other columns no room.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.gate.checks import Check
 from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
@@ -136,6 +137,28 @@ def accuracy_sentences(results: Results) -> list[str]:
         + (f", bound {percent(judged.bound)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
         for judged in [*results.overall, *results.test_sets]
     ]
+
+
+def figures(check: Check) -> tuple[str, str, str]:
+    """What was measured, its interval, and the limit: flips are counted, all else is a share."""
+    show = "{:,.0f}".format if check.bound == "max_flips" else percent
+    low, high = check.interval
+    return show(check.measured), f"{show(low)} - {show(high)}", show(check.limit)
+
+
+def check_sentences(judged: Judged) -> list[str]:
+    """Every bound that was held against one set of images."""
+    return [_check_sentence(judged, check) for check in judged.checks]
+
+
+def _check_sentence(judged: Judged, check: Check) -> str:
+    measured, interval, limit = figures(check)
+    group = f", class {check.group}" if check.group else ""
+    p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
+    return (
+        f"{name_of(judged)}{group}: {check.bound} {measured} ({interval}) on {counted(check.images, 'image')}, "
+        f"limit {limit}{p}: {VERDICTS[check.outcome]}"
+    )
 
 
 def comparison_sentences(results: Results) -> list[str]:
