@@ -95,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", parents=[shared], help="check every file of the store")
     verify.set_defaults(run=_verify)
 
+    from pytest_defuse.report import command
+
+    report = commands.add_parser("report", help=command.HELP)
+    command.add_arguments(report)
+    report.set_defaults(run=_report)
+
     review = commands.add_parser("review", parents=[shared], help="label scenarios on a local page")
     review.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
     review.add_argument("--no-browser", action="store_true", help="print the address only")
@@ -207,6 +213,13 @@ def _complaints(check: Callable[[], object]) -> list[str]:
     except DefuseError as error:
         return str(error).splitlines()
     return []
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from pytest_defuse.report.command import report
+
+    print(report(arguments), end="")
+    return 0
 
 
 def _review(arguments: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
-from pytest_defuse.report.evidence import latent_map_result, novelty_result
+from pytest_defuse.report.latent import latent_map_result, novelty_result
 from pytest_defuse.report.results import (
     CandidateResult,
     DiscoveryResult,
