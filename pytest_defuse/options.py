@@ -100,11 +100,20 @@ def resolve(config: pytest.Config) -> Options:
     return Options(**values)
 
 
-def typed(config: pytest.Config) -> list[str]:
-    """The options of the command line that another ``pytest`` needs to measure the same."""
-    rows = [row for row in TABLE if row.key in MEASURING and config.getoption(row.key) is not None]
-    values = ["" if row.metavar is None else f"={config.getoption(row.key)}" for row in rows]
-    return [f"--defuse-{row.name}{value}" for row, value in zip(rows, values, strict=True)]
+def asked(config: pytest.Config) -> list[str]:
+    """What another ``pytest`` in this repository needs on its command line to measure the same.
+
+    Ini files are in the repository; an environment variable may be of this shell or service alone.
+    """
+    arguments = []
+    for row in TABLE:
+        text, source = _raw(row, config)
+        if row.key in MEASURING and source.startswith(("--", "environment")):
+            if row.metavar is not None:
+                arguments.append(f"--defuse-{row.name}={text}")
+            elif _switch(text, source):
+                arguments.append(f"--defuse-{row.name}")
+    return arguments
 
 
 def _raw(row: Option, config: pytest.Config) -> tuple[str, str]:

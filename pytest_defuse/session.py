@@ -7,7 +7,7 @@ import pytest
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.options import Options, typed
+from pytest_defuse.options import Options, asked
 from pytest_defuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class DefuseSession:
 
         corrections = [result for run in self.runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
-        results = Results.of(self.results, self.failed, arguments=typed(self.config))
+        results = Results.of(self.results, self.failed, arguments=asked(self.config))
         self.problems = write_reports(options, results)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self.annotations = render_github(findings(results, repository_root()))
@@ -110,7 +110,7 @@ class DefuseSession:
             terminalreporter.section("defuse")
             terminalreporter.write(
                 render(
-                    Results.of(self.results, arguments=typed(self.config)),
+                    Results.of(self.results, arguments=asked(self.config)),
                     width=terminalreporter._tw.fullwidth,
                     color=terminalreporter.hasmarkup,
                     start=self.config.invocation_params.dir,

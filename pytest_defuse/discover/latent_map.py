@@ -1,6 +1,5 @@
 """Where failures lie among the training images: two flat maps of latent space, as in Defuse's figure 2."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,11 +47,16 @@ def latent_map(discovery: Discovery, seed: int) -> LatentMap:
     training = discovery.located.means[images].double().numpy()
     means = [candidate.region.mean[None] for candidate in discovery.candidates]
     codes = np.concatenate([training, discovery.found.codes[failures].double().numpy(), *means])
-    projections = {"t-SNE": _neighbours(codes, seed)} if len(codes) > 3 else {}
-    if min(training.shape) >= 2:
+    projections = {}
+    # Codes without any spread have no map; t-SNE would even crash on them.
+    if min(training.shape) >= 2 and len(codes) > 3 and training.std(axis=0).max() > 0:
         axes = PCA(2).fit(training)
+        flat = axes.transform(codes)
         first, second = axes.explained_variance_ratio_
-        projections[f"PCA ({first:.0%} + {second:.0%} of the variance)"] = axes.transform(codes)
+        projections = {
+            "t-SNE": _neighbours(codes, flat, seed),
+            f"PCA ({first:.0%} + {second:.0%} of the variance)": flat,
+        }
     return LatentMap(images, failures, {name: _scaled(points) for name, points in projections.items()})
 
 
@@ -61,11 +65,11 @@ def _spread(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(count, most)).round().long()
 
 
-def _neighbours(codes: Array, seed: int) -> Array:
+def _neighbours(codes: Array, flat: Array, seed: int) -> Array:
+    """t-SNE, started from the PCA as its authors advise."""
     perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # identical codes have no spread to start from
-        points: Array = TSNE(perplexity=perplexity, init="pca", random_state=seed % 2**32).fit_transform(codes)
+    start = (1e-4 * flat / flat[:, 0].std()).astype(np.float32)
+    points: Array = TSNE(perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(codes)
     return points.astype(np.float64)
 
 
