@@ -310,6 +310,9 @@ def properties(result: Result) -> list[tuple[str, str]]:
     rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
     if isinstance(result, ScenarioResult):
         rows.append(("defuse_scenario", result.id))
+    if result.comparison is not None:
+        rows.append(("defuse_flips", str(len(result.comparison.lost))))
+        rows.append(("defuse_mcnemar_p", f"{result.comparison.p:.4g}"))
     return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
 
 
