@@ -263,9 +263,9 @@ class Results:
     corrections: list[CorrectionResult] = field(default_factory=list)
     failure_modes: list[FailureModeResult] = field(default_factory=list)
     overall: list[OverallResult] = field(default_factory=list)
-    failed: Sequence[str] = ()
-    notices: Sequence[str] = ()
-    arguments: Sequence[str] = ()
+    failed: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -275,7 +275,7 @@ class Results:
         arguments: Sequence[str] = (),
     ) -> "Results":
         """Results from their JSON values."""
-        results = Results(failed=failed, notices=notices, arguments=arguments)
+        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments))
         rows: dict[str, list[Any]] = {
             "ScenarioResult": results.scenarios,
             "TestSetResult": results.test_sets,

@@ -128,7 +128,7 @@ def test_a_scenario_shows_its_sheet_and_how_to_run_it(
 
 
 def test_a_corrected_scenario_is_run_with_the_correction(scenario: Callable[..., ScenarioResult]) -> None:
-    page = Page(render_html(Results(scenarios=[scenario(before=3)], arguments=["--defuse-correct"])))
+    page = Page(render_html(Results(scenarios=[scenario(before=3)], arguments=("--defuse-correct",))))
     assert "pytest --defuse-correct -k 3-as-5-a1b2c3" in page.text
 
 
@@ -261,7 +261,7 @@ def test_flips_are_shown_with_thumbnails(
     assert tiles(page)[:3] == [("sheet-0", "100% 100%"), ("sheet-1", "0% 0"), ("sheet-1", "100% 0")]
     said = " ".join(page.text.split())
     assert "3-as-5-a1b2c3 255 3 → 8 test set of digits 17 4 → 3 900 4 → 3" in said
-    assert "test set of digits 2 1 1,000 0.500 0.500" in said
+    assert "test set of digits 2 1 1,000 1.000 1.000" in said
 
 
 def test_charts_of_confidence_and_confusion(tested: TestSetResult) -> None:

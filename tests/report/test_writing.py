@@ -86,6 +86,6 @@ def test_a_run_without_results_says_so_and_keeps_the_baseline(
 
 
 def test_the_heading_counts_failed_tests(everything: Results) -> None:
-    results = replace(everything, failed=["tests/test_model.py::test_accuracy"])
+    results = replace(everything, failed=("tests/test_model.py::test_accuracy",))
     assert "1 test FAILED" in headline(results)
-    assert overall(replace(Results(), failed=["test_accuracy"])) == "fails"
+    assert overall(replace(Results(), failed=("test_accuracy",))) == "fails"
