@@ -76,4 +76,5 @@ def _neighbours(codes: Array, flat: Array, seed: int) -> Array:
 def _scaled(points: Array) -> Array:
     low = points.min(axis=0)
     span = max(float((points.max(axis=0) - low).max()), 1e-12)
-    return (points - low) / span
+    scaled: Array = (points - low) / span
+    return scaled

@@ -1,6 +1,7 @@
 """``pytest-defuse report``: the reports of a run again, from its results alone."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from pytest_defuse.errors import DefuseError
@@ -38,7 +39,7 @@ def report(arguments: argparse.Namespace) -> str:
     here = Path.cwd()
     results = load_results(arguments.results, here)
     found = findings(results, repository_root())
-    files = [
+    files: list[tuple[Path | None, Callable[[], str]]] = [
         (arguments.html, lambda: render_html(results)),
         (arguments.markdown, lambda: render_markdown(results)),
         (arguments.code_quality, lambda: render_gitlab(found)),

@@ -26,7 +26,7 @@ class Flip:
 
 def flips(results: Results) -> list[Flip]:
     """The flips of all scenarios and test sets, at most :data:`FLIPS_SHOWN` of each."""
-    return [flip for judged in (*results.scenarios, *results.test_sets) for flip in flips_of(judged)]
+    return [flip for judged in results.sets for flip in flips_of(judged)]
 
 
 def flips_of(judged: ScenarioResult | TestSetResult) -> list[Flip]:

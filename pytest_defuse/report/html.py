@@ -228,7 +228,7 @@ def _pairs(novelty: NoveltyResult, sheet: Sheet, nearest: Sheet) -> list[Pair]:
 
 def _flip_groups(results: Results, sheets: Mapping[str, Sheet], album: Album) -> list[FlipGroup]:
     groups = []
-    for judged in (*results.scenarios, *results.test_sets):
+    for judged in results.sets:
         flips = flips_of(judged)
         if not flips or judged.comparison is None:
             continue

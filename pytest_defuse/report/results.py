@@ -295,6 +295,11 @@ class Results:
         """What was held against bounds: scenarios, all of them together, test sets."""
         return [*self.scenarios, *self.overall, *self.test_sets]
 
+    @property
+    def sets(self) -> list[ScenarioResult | TestSetResult]:
+        """What has pictures of its own: scenarios and test sets."""
+        return [*self.scenarios, *self.test_sets]
+
     def __iter__(self) -> Iterator[Result]:
         return chain(self.judged, self.corrections, self.discoveries, self.failure_modes)
 

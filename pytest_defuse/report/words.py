@@ -65,8 +65,7 @@ def relative(path: str | Path, start: Path) -> str:
 
 def overall(results: Results) -> Outcome | None:
     """The worst outcome of tests, bounds and corrections; None where nothing was judged."""
-    outcomes: list[Outcome] = [judged.outcome for judged in (*results.scenarios, *results.overall)]
-    outcomes += [test_set.outcome for test_set in results.test_sets if test_set.checks]
+    outcomes: list[Outcome] = [judged.outcome for judged in results.judged if judged.reason]
     outcomes += ["fails" for _ in results.failed]
     outcomes += ["fails" if correction.problems else "holds" for correction in results.corrections]
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
@@ -86,7 +85,7 @@ def headline(results: Results) -> str:
     said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
     if results.failure_modes:
         said.append(counted(len(results.failure_modes), "failure mode"))
-    flips = sum(len(s.comparison.lost) for s in [*results.scenarios, *results.test_sets] if s.comparison)
+    flips = sum(len(s.comparison.lost) for s in results.sets if s.comparison)
     if flips:
         said.append(counted(flips, "flip"))
     if results.failed:
@@ -135,7 +134,8 @@ def accuracy_sentences(results: Results) -> list[str]:
         f"{name_of(judged)}: {measured(judged.accuracy)}"
         + ("" if judged.before is None else f", {share(judged.before, judged.total)} before")
         + (f", bound {percent(judged.bound)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
-        for judged in [*results.overall, *results.test_sets]
+        for judged in results.judged
+        if not isinstance(judged, ScenarioResult)
     ]
 
 
