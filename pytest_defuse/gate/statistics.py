@@ -1,4 +1,4 @@
-"""The gate's statistics: intervals and tests of proportions, in plain Python.
+"""The gate's tests of proportions, and intervals of differences, in plain Python.
 
 scipy and statsmodels have these too, and the tests compare with them; importing either takes longer than most gates.
 """
@@ -20,29 +20,8 @@ def two_sided_p(z: float) -> float:
     return math.erfc(abs(z) / math.sqrt(2))
 
 
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a binomial proportion (Wilson 1927, JASA 22, p. 209).
-
-    Args:
-        successes: 0 to ``total``.
-        confidence: two-sided coverage, in (0, 1).
-
-    Returns:
-        Lower and upper end, in [0, 1]; (0, 1) when ``total`` is 0.
-    """
-    if total == 0:
-        return 0.0, 1.0
-    z = critical_value(confidence)
-    share, spread = successes / total, z * z / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == total else min(1.0, centre + half)
-    return low, high
-
-
 def score(successes: int, total: int, share: float) -> float:
-    """The score statistic of a proportion against ``share``: Wilson's interval holds where it is below z."""
+    """The score statistic of a proportion against ``share``, which Wilson's interval inverts."""
     return _standardised(successes / total - share, share * (1 - share) / total) if total else 0.0
 
 
@@ -83,7 +62,7 @@ def mcnemar(lost: int, gained: int) -> float:
     for fewer in range(min(lost, gained)):
         term = term * (changed - fewer) // (fewer + 1)
         ways += term
-    return min(1.0, 2 * ways / 2**changed)
+    return min(1.0, 2 * ways / (1 << changed))
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
@@ -95,17 +74,16 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def images_to_tell(images: int, z: float, alpha: float) -> int | None:
-    """How many images, with the same shares, would make a score of ``z`` on ``images`` significant at ``alpha``.
+def images_to_tell(images: int, p: float, alpha: float) -> int | None:
+    """How many images with the same shares would make a two-sided ``p``, found on ``images``, fall below ``alpha``.
 
-    The score grows with the root of the number of images.
+    A score grows with the root of the number of images.
 
     Returns:
         None where no number would.
     """
-    if not z or not alpha:
-        return None
-    return math.floor(images * (critical_value(1 - alpha) / z) ** 2) + 1
+    z = NORMAL.inv_cdf(p / 2)
+    return math.floor(images * (NORMAL.inv_cdf(alpha / 2) / z) ** 2) + 1 if z else None
 
 
 def _standardised(difference: float, variance: float) -> float:

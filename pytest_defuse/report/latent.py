@@ -6,7 +6,7 @@ from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.latent_map import latent_map
 from pytest_defuse.discover.novelty import nearest_errors
 from pytest_defuse.report.results import LatentMapResult, NoveltyResult
-from pytest_defuse.scenarios.sheets import encode_sheet
+from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
 from pytest_defuse.subject import Subject
 
 NOVELTY_TILES = 10
@@ -28,7 +28,15 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
     )
 
 
-def novelty_result(candidate: Candidate, discovery: Discovery, subject: Subject) -> NoveltyResult | None:
+def novelty_results(discovery: Discovery, subject: Subject) -> dict[str, NoveltyResult | None]:
+    """How new each candidate's errors are, by the hash of its held-out pictures."""
+    return {
+        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, discovery, subject)
+        for candidate in discovery.candidates
+    }
+
+
+def _novelty(candidate: Candidate, discovery: Discovery, subject: Subject) -> NoveltyResult | None:
     """Failing held-out tiles of a candidate with their nearest errors; None where there is nothing to compare."""
     train, predictions = subject.train_images, discovery.located.predictions
     failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]

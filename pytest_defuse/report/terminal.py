@@ -84,7 +84,7 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
     if verbose:
         misses = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
         _sentences(console, (f"again: {gate_command(scenario, results.arguments)}" for scenario in misses))
-    _sentences(console, results.notices)
+    _sentences(console, results.notices, STYLES["unsure"])
     if results.failure_modes:
         _table(console, failure_mode_table(results.failure_modes))
     for correction in results.corrections:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.files import replace_text
+from pytest_defuse.gate.bounds import checked
 
 FORMAT = 1
 
@@ -125,7 +126,7 @@ class Provenance(_Record):
 
 
 class ScenarioRecord(_Record):
-    """All of scenario.yaml."""
+    """All of scenario.yaml; ``bounds`` are what the gate asks of this scenario, whatever a test's marker says."""
 
     format: Format
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
@@ -133,6 +134,7 @@ class ScenarioRecord(_Record):
     label: str | None
     proposed_label: str
     notes: str = ""
+    bounds: dict[str, int | float] = {}
     failure_rate: FailureRate
     tile: Tile
     sheets: Sheets
@@ -140,6 +142,14 @@ class ScenarioRecord(_Record):
     method: Method
     provenance: Provenance
     region: LatentRegion | None
+
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_known(cls, given: dict[str, int | float]) -> dict[str, int | float]:
+        try:
+            return checked(given, "bounds")
+        except DefuseError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _accepted_has_label(self) -> "ScenarioRecord":
