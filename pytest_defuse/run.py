@@ -318,7 +318,7 @@ class SubjectRun:
         stored = store_candidates(self.store, self.subject, discovery)
         # Only a report shows them.
         shown = bool(self.options.report or self.options.results)
-        novelties = novelty_results(discovery, self.subject) if shown else {}
+        novelties = novelty_results(discovery, self.subject, self.original) if shown else {}
         return discovery, DiscoveryResult(
             subject=self.subject.name,
             accuracy=discovery.accuracy,

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from pytest_defuse.cli import options_here
-from pytest_defuse.discover.generator import stored_generator
+from pytest_defuse.discover.stored import stored_generator
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.schema import LatentRegion
 from pytest_defuse.scenarios.store import Scenario, stores

@@ -2,20 +2,16 @@
 
 import itertools
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_defuse.cache import cached_weights
 from pytest_defuse.determinism import seeded
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import LabelledImages, content_hash, quantise
 from pytest_defuse.progress import Progress
 
@@ -148,28 +144,6 @@ def trained_generator(
             lambda: _train(network, images.pixels, settings, device, progress),
         )
     return TrainedVAE(network, device)
-
-
-def stored_generator(cache: Path, sha256: str, shape: Sequence[int], latent: int) -> TrainedVAE:
-    """The cached generator whose weights have this hash.
-
-    Args:
-        shape: channels, height and width of its images.
-        latent: dimensions of its codes.
-
-    Raises:
-        DefuseError: the cache holds no such generator.
-    """
-    network = BetaVAE(shape, GeneratorSettings(latent=latent))
-    for file in sorted(cache.glob("generator-*.safetensors")):
-        with suppress(FileNotFoundError, SafetensorError, RuntimeError):  # damaged, or of another shape
-            network.load_state_dict(load_file(file))
-            if (generator := TrainedVAE(network, "cpu")).hash == sha256:
-                return generator
-    raise DefuseError(
-        f"The generator {sha256[:12]} is not in {cache}: run pytest --defuse-discover on the machine that found the "
-        "scenario, with its seed and data, or copy generator-*.safetensors from that machine's cache."
-    )
 
 
 def _train(

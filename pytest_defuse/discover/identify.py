@@ -28,7 +28,6 @@ class LatentImages:
         means: float32 N x d, the means of q(z|x).
         spread: float32 d, the standard deviation of ``means`` over the images.
         margin: float32 N, the model's logit of the label less its largest other logit, at the reconstruction.
-        predictions: int64 N, what the model says of the images themselves.
         accuracy: the model's accuracy on the images.
         reconstruction_accuracy: the model's accuracy on their reconstructions.
     """
@@ -36,7 +35,6 @@ class LatentImages:
     means: Tensor
     spread: Tensor
     margin: Tensor
-    predictions: Tensor
     accuracy: float
     reconstruction_accuracy: float
 
@@ -93,8 +91,7 @@ def locate(
     logits = torch.cat([classifier.logits(generator.decode(chunk)) for chunk in means.split(CHUNK)])
     own = logits.gather(1, images.labels[:, None]).squeeze(1)
     others = logits.scatter(1, images.labels[:, None], -torch.inf).max(dim=1).values
-    predictions = classifier.predict(images.pixels)
-    accuracy = (predictions == images.labels).double().mean().item()
+    accuracy = (classifier.predict(images.pixels) == images.labels).double().mean().item()
     rebuilt = (own > others).double().mean().item()
     if rebuilt < worst_reconstruction * accuracy:
         raise DefuseError(
@@ -108,7 +105,7 @@ def locate(
             "The model is wrong on every reconstructed training image: check its checkpoint, Subject(normalize=...) "
             "and the order of Subject(classes=...)."
         )
-    return LatentImages(means, means.std(dim=0), own - others, predictions, accuracy, rebuilt)
+    return LatentImages(means, means.std(dim=0), own - others, accuracy, rebuilt)
 
 
 def identify(

@@ -2,6 +2,9 @@
 
 import base64
 
+from torch import Tensor
+
+from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.latent_map import latent_map
 from pytest_defuse.discover.novelty import nearest_errors
@@ -28,17 +31,18 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
     )
 
 
-def novelty_results(discovery: Discovery, subject: Subject) -> dict[str, NoveltyResult | None]:
+def novelty_results(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
     """How new each candidate's errors are, by the hash of its held-out pictures."""
+    predictions = model.predict(subject.train_images.pixels)
     return {
-        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, discovery, subject)
+        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, subject, predictions)
         for candidate in discovery.candidates
     }
 
 
-def _novelty(candidate: Candidate, discovery: Discovery, subject: Subject) -> NoveltyResult | None:
+def _novelty(candidate: Candidate, subject: Subject, predictions: Tensor) -> NoveltyResult | None:
     """Failing held-out tiles of a candidate with their nearest errors; None where there is nothing to compare."""
-    train, predictions = subject.train_images, discovery.located.predictions
+    train = subject.train_images
     failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
     nearest = nearest_errors(candidate.held_out[failing], train.pixels, predictions != train.labels)
     if nearest is None or not len(failing):
