@@ -74,8 +74,7 @@ class SubjectRun:
         self.sharing = sharing or Sharing()
         self.store = Store(options.store / subject.name)
         self.correction_seconds = 0.0
-        self._predicted: dict[str, Predictions | DefuseError] = {}
-        self._predicted_before: dict[str, Predictions | DefuseError] = {}
+        self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
 
     @cached_property
@@ -141,7 +140,7 @@ class SubjectRun:
         gated = self._gated.get((scenario.id, bounds))
         if gated is None:  # bounds that a test was given while it ran
             alone = [(scenario, bounds)]
-            [gated] = gate_scenarios(alone, self._predictions([scenario]), self.model, self.baseline).values()
+            [gated] = gate_scenarios(alone, self._said([scenario], self.model), self.model, self.baseline).values()
         if isinstance(gated, DefuseError):
             raise gated
         said, verdict = gated.said, gated.verdict
@@ -181,8 +180,8 @@ class SubjectRun:
         ]
         if not scenarios:
             raise DefuseError(f"There is no accepted scenario in {self.store.folder}: accept what you can label.")
-        predictions = self._predictions([*(scenario for scenario, _ in self.asked), *scenarios])
-        answers = [answers_to(s, predictions[s.id], self.model, self.baseline) for s in scenarios]
+        said = self._said(scenarios, self.model)
+        answers = [answers_to(s, said[s.id], self.model, self.baseline) for s in scenarios]
         for answer in answers:
             if isinstance(answer, DefuseError):
                 raise answer
@@ -272,22 +271,22 @@ class SubjectRun:
     @cached_property
     def _gated(self) -> dict[tuple[str, Bounds], GatedScenario | DefuseError]:
         """What becomes of all scenarios that tests gate, judged at once."""
-        predictions = self._predictions([scenario for scenario, _ in self.asked])
-        return gate_scenarios(self.asked, predictions, self.model, self.baseline)
+        return gate_scenarios(self.asked, self._said([], self.model), self.model, self.baseline)
 
-    def _predictions(self, scenarios: Sequence[Scenario]) -> dict[str, Predictions | DefuseError]:
-        """What the model says of scenarios: those that it has not seen go through it together."""
-        new = {s.id: s for s in scenarios if s.id not in self._predicted}
-        self._predicted |= predict_scenarios(self.subject, self.model, list(new.values()), self.sharing)
-        return self._predicted
+    def _said(self, scenarios: Sequence[Scenario], model: Classifier) -> dict[str, Predictions | DefuseError]:
+        """What a model says of scenarios and of all that tests gate: those new to it go through it together."""
+        known = self._predicted.setdefault(model, {})
+        wanted = {scenario.id: scenario for scenario in [*(scenario for scenario, _ in self.asked), *scenarios]}
+        new = [scenario for name, scenario in wanted.items() if name not in known]
+        known |= predict_scenarios(self.subject, model, new, self.sharing)
+        return known
 
     def _correct_before(self, scenarios: Sequence[Scenario]) -> int | None:
         """How many tiles the uncorrected model has right, in a run that corrects."""
         if self.correction is None:
             return None
-        new = [scenario for scenario in scenarios if scenario.id not in self._predicted_before]
-        self._predicted_before |= predict_scenarios(self.subject, self.original, new)
-        answers = [answers_to(s, self._predicted_before[s.id], self.original) for s in scenarios]
+        said = self._said(scenarios, self.original)
+        answers = [answers_to(scenario, said[scenario.id], self.original) for scenario in scenarios]
         return sum(answer.correct for answer in answers if isinstance(answer, Answers))
 
     def _flip_sheet(self, lost: Sequence[int]) -> str:

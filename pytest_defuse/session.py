@@ -1,6 +1,7 @@
 """What the plugin remembers during one pytest session: the subjects' runs, and results as they arrive."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -86,7 +87,9 @@ class DefuseSession:
         return self._accepted[only]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
         """Remember what is asked of each scenario; add the item that --defuse-discover needs when no test asks for it.
 
         A test that is deselected touches its scenario all the same, but asks nothing of it.
@@ -94,7 +97,7 @@ class DefuseSession:
         scenarios = [scenario for item in items if (scenario := scenario_of(item))]
         if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
             self.untouched = self._without({scenario.folder for scenario in scenarios})
-        yield
+        result = yield
         asked = {
             (scenario.folder, bounds): (scenario, bounds)
             for item in items
@@ -105,6 +108,7 @@ class DefuseSession:
             users = [item for item in items if "defuse_subject" in fixtures_of(item)]
             parent = users[0].getparent(pytest.Module) if users else session
             items.append(pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover))
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather what reports carry, also those of xdist workers."""
@@ -201,7 +205,8 @@ class DefuseSession:
         if not self.shared:
             return Sharing()
         self.shared.mkdir(mode=0o700, exist_ok=True)
-        return Sharing(self.shared, int(worker_of(self.config)["workerid"].removeprefix("gw")))
+        number = re.sub(r"\D", "", worker_of(self.config)["workerid"])  # gw0, gw1, ...; a user may name workers
+        return Sharing(self.shared, int(number or 0))
 
     def _progress(self) -> Progress:
         """Who shows how far long work is: nobody under -q."""

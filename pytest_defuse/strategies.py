@@ -1,7 +1,6 @@
 """Hypothesis strategies: property tests on fresh images from a scenario's region (extra ``strategies``)."""
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def region_images(
     """
     caller = sys._getframe(1).f_code.co_filename
     # Deferred: collecting tests loads no generator, and the time it takes is no draw's.
-    return st.deferred(partial(_strategy, scenario_id, store, cache, caller))
+    return st.deferred(lambda: _strategy(scenario_id, store, cache, caller))
 
 
 def _strategy(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_defuse.gate.bounds import Outcome
 from pytest_defuse.report.results import Results, ScenarioResult
-from pytest_defuse.report.words import VERDICTS, WORST_FIRST, measured, percent, relative, taken_for
+from pytest_defuse.report.words import VERDICTS, WORST_FIRST, bound_of, measured, relative, taken_for
 
 GITHUB_LEVELS: dict[Outcome, str] = {"fails": "error", "unsure": "warning"}
 GITLAB_SEVERITIES: dict[Outcome, str] = {"fails": "major", "unsure": "info"}
@@ -81,7 +81,7 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
         line=_label_line(path),
         title=f"{scenario.id} {VERDICTS[scenario.outcome]}",
         message=f"label {scenario.label}: accuracy {measured(scenario.accuracy)}, "
-        f"bound {percent(scenario.bound)} ({scenario.reason}){taken_for(scenario)}",
+        f"bound {bound_of(scenario)} ({scenario.reason}){taken_for(scenario)}",
     )
 
 

@@ -157,7 +157,7 @@ def _scenario_card(result: ScenarioResult, arguments: Sequence[str], album: Albu
         facts=[
             f"label {result.label}",
             words.measured(accuracy),
-            f"bound {words.percent(result.bound)}: {result.reason}",
+            f"bound {words.bound_of(result)}: {result.reason}",
         ],
         sheet=sheet,
         bars=_bars(Counter(result.predicted), result.label),

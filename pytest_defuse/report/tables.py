@@ -17,6 +17,7 @@ from pytest_defuse.report.results import (
 )
 from pytest_defuse.report.words import (
     VERDICTS,
+    bound_of,
     figures,
     fraction,
     interval_name,
@@ -64,7 +65,7 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
         if len(confidences) > 1:
             interval += f" (at {scenario.confidence * 100:g}%)"
         measured = (*before, fraction(scenario.correct, scenario.total), interval)
-        judged = (percent(scenario.bound), verdict(scenario))
+        judged = (bound_of(scenario), verdict(scenario))
         rows.append(Row((scenario.id, scenario.label, *measured, *judged), scenario.outcome))
     numbers = _numbers(
         *(("before", "after") if corrected else ("accuracy",)),

@@ -119,6 +119,12 @@ def verdict(judged: Judged) -> str:
     return VERDICTS[judged.outcome] + hint
 
 
+def bound_of(judged: Judged) -> str:
+    """The bound that decided: an accuracy, or how many flips."""
+    flips = [c.limit for c in judged.checks if (c.bound, c.outcome) == ("max_flips", judged.outcome)]
+    return f"{flips[0]:.0f} flips" if flips and not judged.bound else percent(judged.bound)
+
+
 def name_of(judged: Judged) -> str:
     """What was judged: a scenario's id, or which images."""
     if isinstance(judged, ScenarioResult):
@@ -133,7 +139,7 @@ def accuracy_sentences(results: Results) -> list[str]:
     return [
         f"{name_of(judged)}: {measured(judged.accuracy)}"
         + ("" if judged.before is None else f", {share(judged.before, judged.total)} before")
-        + (f", bound {percent(judged.bound)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
+        + (f", bound {bound_of(judged)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
         for judged in results.judged
         if not isinstance(judged, ScenarioResult)
     ]

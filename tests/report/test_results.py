@@ -39,7 +39,14 @@ CANDIDATES = st.builds(
 POINTS = st.lists(st.tuples(COUNTS, COUNTS), max_size=3)
 MAPS = st.builds(LatentMapResult, projections=st.dictionaries(st.text(), POINTS, max_size=2))
 CHECKS = st.builds(
-    Check, measured=SHARES, limit=SHARES, interval=st.tuples(SHARES, SHARES), p=SHARES, adjusted_p=st.none() | SHARES
+    Check,
+    measured=SHARES,
+    limit=SHARES,
+    accuracy=SHARES,
+    confidence=SHARES,
+    interval=st.tuples(SHARES, SHARES),
+    p=SHARES,
+    adjusted_p=st.none() | SHARES,
 )
 COMPARISONS = st.none() | st.builds(Comparison, p=SHARES, adjusted_p=SHARES)
 JUDGED: dict[str, st.SearchStrategy[Any]] = {

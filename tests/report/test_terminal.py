@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,12 @@ from pytest_defuse.report.terminal import render
 
 def plain(results: Results, start: Path, width: int = 80) -> str:
     return render(results, width=width, color=False, start=start)
+
+
+def check(bound: str, measured: float, limit: float, interval: tuple[float, float], outcome: Any, **more: Any) -> Check:
+    """A bound on 256 images; the other values do not matter here."""
+    values = {"group": "", "images": 256, "accuracy": 0.9, "confidence": 0.95, "reason": bound}
+    return Check(bound=bound, measured=measured, limit=limit, interval=interval, outcome=outcome, **(values | more))
 
 
 def words(text: str) -> str:
@@ -120,8 +127,8 @@ def test_verbose_tells_every_bound_and_flip_and_how_to_measure_again(
     scenario: Callable[..., ScenarioResult], compare: Callable[..., Comparison], tmp_path: Path
 ) -> None:
     checks = [
-        Check("min_accuracy", "", 256, 0.39, 0.9, (0.33, 0.45), "fails", "min_accuracy", 0.0002, 0.0004),
-        Check("max_flips", "3", 256, 2, 5, (0, 7), "holds", "max_flips"),
+        check("min_accuracy", 0.39, 0.9, (0.33, 0.45), "fails", p=0.0002, adjusted_p=0.0004),
+        check("max_flips", 2, 5, (0, 7), "holds", group="3"),
     ]
     failing = scenario(
         correct=100,
@@ -140,7 +147,13 @@ def test_verbose_tells_every_bound_and_flip_and_how_to_measure_again(
     assert "again: pytest '--defuse-baseline=main branch.json' -k 3-as-5-a1b2c3" in text
 
 
+def test_a_bound_on_flips_is_no_accuracy(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+    checks = [check("max_flips", 7, 3, (2, 13), "fails")]
+    flipped = scenario(outcome="fails", bound=0.0, reason="max_flips", checks=checks)
+    assert re.search(r"240/256 = 93\.8% .* 3 flips +FAILS", plain(Results(scenarios=[flipped]), tmp_path))
+
+
 def test_how_many_images_would_tell(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
-    check = Check("min_accuracy", "", 256, 0.89, 0.9, (0.85, 0.93), "unsure", "min_accuracy", 0.5, 0.5, enough=4100)
-    text = plain(Results(scenarios=[scenario(outcome="unsure", checks=[check])]), tmp_path, width=120)
+    undecided = check("min_accuracy", 0.89, 0.9, (0.85, 0.93), "unsure", p=0.5, adjusted_p=0.5, enough=4100)
+    text = plain(Results(scenarios=[scenario(outcome="unsure", checks=[undecided])]), tmp_path, width=140)
     assert "too few images to tell: about 4,100 would do" in text
