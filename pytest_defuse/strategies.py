@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import chi2
 from torch import Tensor
 
@@ -61,9 +62,7 @@ def _strategy(
     scenario = _find(Path(store), scenario_id)
     region, tile = scenario.record.region, scenario.record.tile
     if region is None:
-        raise DefuseError(
-            f"{scenario.yaml}: it has no region, so there is nowhere to draw from; only Defuse finds one."
-        )
+        raise DefuseError(f"{scenario.yaml} has no region to draw from: only discovery (method: defuse) finds one.")
     shape = (1 if tile.mode == "L" else 3, tile.height, tile.width)
     generator = stored_generator(Path(cache), region.generator, shape, len(region.mean))
 
@@ -75,18 +74,20 @@ def _strategy(
     return st.lists(st.floats(-1, 1), min_size=len(region.mean), max_size=len(region.mean)).map(image)
 
 
-def inside(floats: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def inside(floats: NDArray[np.float64]) -> NDArray[np.float64]:
     """Offsets in standard deviations, float64 d, of floats in [-1, 1]: 0 stays 0, and none leaves the ellipsoid.
 
     The cube is pulled into the ball along straight lines, its faces onto the ball's surface, so that no float
     is without effect.
     """
-    radius = chi2.ppf(INSIDE, len(floats)) ** 0.5
     length = np.linalg.norm(floats)
-    return radius * floats * (np.abs(floats).max() / length) if length else floats
+    if not length:
+        return floats
+    offsets: NDArray[np.float64] = floats * (np.abs(floats).max() / length) * chi2.ppf(INSIDE, len(floats)) ** 0.5
+    return offsets
 
 
-def _codes(region: LatentRegion, offsets: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
+def _codes(region: LatentRegion, offsets: NDArray[np.float64]) -> Tensor:
     root = np.linalg.cholesky(region.tau * np.array(region.covariance))
     return torch.from_numpy(np.array(region.mean) + root @ offsets).float()[None]
 
