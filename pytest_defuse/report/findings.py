@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_defuse.gate.bounds import Outcome
 from pytest_defuse.report.results import Results, ScenarioResult
-from pytest_defuse.report.words import VERDICTS, WORST_FIRST, bound_of, measured, relative, taken_for
+from pytest_defuse.report.words import VERDICTS, WORST_FIRST, bound_of, counted, measured, relative, taken_for
 
 GITHUB_LEVELS: dict[Outcome, str] = {"fails": "error", "unsure": "warning"}
 GITLAB_SEVERITIES: dict[Outcome, str] = {"fails": "major", "unsure": "info"}
@@ -74,6 +74,7 @@ def render_gitlab(found: Sequence[Finding]) -> str:
 
 def _finding(scenario: ScenarioResult, root: Path) -> Finding:
     path = Path(scenario.folder) / "scenario.yaml"
+    lost = scenario.comparison.lost if scenario.comparison else []
     return Finding(
         scenario=f"{scenario.subject}/{scenario.id}",
         outcome=scenario.outcome,
@@ -81,7 +82,8 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
         line=_label_line(path),
         title=f"{scenario.id} {VERDICTS[scenario.outcome]}",
         message=f"label {scenario.label}: accuracy {measured(scenario.accuracy)}, "
-        f"bound {bound_of(scenario)} ({scenario.reason}){taken_for(scenario)}",
+        f"bound {bound_of(scenario)} ({scenario.reason}){taken_for(scenario)}"
+        + (f"; {counted(len(lost), 'flip')} against the baseline" if lost else ""),
     )
 
 
