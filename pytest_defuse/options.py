@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,14 @@ class Options:
     cache: Path
     device: str
     seed: int
-    bounds: Mapping[str, Any]
-    collect: bool
-    results: Path | None
     report: Path | None
     summary: Path | None
-    code_quality: Path | None
     baseline: Path | None
     save_baseline: Path | None
+    results: Path | None = None
+    code_quality: Path | None = None
+    bounds: Mapping[str, Any] = field(default_factory=dict)
+    collect: bool = False
 
 
 def register(parser: pytest.Parser) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pytest_defuse import Subject
 from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.discovery import Candidate, Discovery, discover
-from pytest_defuse.discover.judges import Judges, JudgeSettings
+from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.accuracy import wilson_interval
@@ -247,7 +247,8 @@ def test_judges_that_draw_random_numbers_leave_the_global_ones_alone(cache: Path
 
 
 def test_judges_are_trained_where_none_are_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "JudgeSettings", lambda: JudgeSettings(widths=(4, 6), steps=80, rate=1e-2))
+    small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), least_steps=80, rate=1e-2)
+    monkeypatch.setattr(module, "JudgeSettings", lambda: small)
     result = discover(subject(judges=None), SETTINGS, cache=cache)
     assert len(result.judge_accuracies) == 2
     assert min(result.judge_accuracies) > 0.9

@@ -23,12 +23,8 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
         cache=tmp_path / ".defuse_cache",
         device="cpu",
         seed=0,
-        bounds={},
-        collect=False,
-        results=None,
         report=None,
         summary=None,
-        code_quality=None,
         baseline=None,
         save_baseline=None,
     )
