@@ -1,7 +1,7 @@
 """Trained networks that need not be trained again: safetensors files outside what git tracks."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -40,11 +40,19 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         DefuseError: the folder cannot be written to, or the disk is full.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    try:
+    with writing(file):
         if not (ignore := file.parent / ".gitignore").exists():
             replace_text(ignore, "*\n")
         replace_file(file, lambda temporary: save_file(state, temporary))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one sentence, as a DefuseError, why ``path`` cannot be written."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         raise DefuseError(
-            f"{file} cannot be written ({error}): make room, or name another folder with --defuse-cache."
+            f"{path} cannot be written ({error}): make room, or name another folder with --defuse-cache. "
+            "Nothing that was finished is lost: the same command goes on from there."
         ) from error

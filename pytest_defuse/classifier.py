@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.batches import Batches
+from pytest_defuse.batches import BATCH, Batches
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import content_hash
 
@@ -39,7 +39,7 @@ class Classifier:
         name: str = "the model",
     ) -> None:
         self.module = _copied(model, name).to(device).eval().requires_grad_(False)
-        self.batches = Batches()
+        self.batches = Batches(BATCH)
         self.class_count = class_count
         self.normalize = normalize
         self.device = torch.device(device)

@@ -322,9 +322,9 @@ class SubjectRun:
             subject=self.subject.name,
             accuracy=discovery.accuracy,
             reconstruction_accuracy=discovery.reconstruction_accuracy,
-            judge_accuracies=list(discovery.judge_accuracies),
+            judge_accuracies=list(discovery.judges.accuracies),
             failures=discovery.failures,
-            regions=discovery.regions,
+            regions=len(discovery.regions),
             new=[
                 _candidate(scenario, novelties.get(scenario.record.sheets.held_out.sha256)) for scenario in stored.new
             ],

@@ -1,14 +1,17 @@
 """What the model and the judges say of decoded draws: screened fast, confirmed in float32."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pytest_defuse.batches import GRANULE, Batches
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.discover.generator import Generator
+from pytest_defuse.discover.generator import Generator, TrainedVAE
 from pytest_defuse.discover.judges import Judges
+from pytest_defuse.errors import DefuseError
 
 CPU_BATCHES = (64, 128, 256, 512)
 GPU_BATCHES = (1024, 2048, 4096, 8192)
@@ -38,6 +41,20 @@ class Compute:
     layout: torch.memory_format = torch.contiguous_format
     batch: int = 256
 
+    def saved(self) -> dict[str, Tensor]:
+        """As tensors, for a file."""
+        fast, last = self.fast != torch.float32, self.layout == torch.channels_last
+        return {"fast": torch.tensor(fast), "channels_last": torch.tensor(last), "batch": torch.tensor(self.batch)}
+
+    @staticmethod
+    def loaded(saved: Mapping[str, Tensor]) -> "Compute":
+        """From what :meth:`saved` gave."""
+        return Compute(
+            torch.bfloat16 if saved["fast"] else torch.float32,
+            torch.channels_last if saved["channels_last"] else torch.contiguous_format,
+            int(saved["batch"]),
+        )
+
 
 class Evaluator:
     """Decodes latent codes and says which of their images the model gets wrong.
@@ -62,9 +79,12 @@ class Evaluator:
     def use(self, compute: Compute) -> None:
         """Screen like this from now on."""
         self.compute = compute
-        for classifier in (self.model, *(self.judges.panel if self.judges else ())):
-            classifier.module.to(memory_format=compute.layout)  # type: ignore[call-overload]
-            classifier.batches.size = compute.batch
+        classifiers = (self.model, *(self.judges.panel if self.judges else ()))
+        for classifier in classifiers:
+            classifier.module.to(memory_format=compute.layout)
+        own = (self.generator,) if isinstance(self.generator, TrainedVAE) else ()
+        for part in (*classifiers, *own):
+            part.batches = Batches(compute.batch, GRANULE)
 
     def verdicts(self, codes: Tensor, sources: Tensor) -> Verdicts:
         """In float32: codes float32 n x d; sources int64 n, classes of the images that the draws started from."""
@@ -119,7 +139,7 @@ class Evaluator:
             while (seconds := time.perf_counter() - start) < TRIAL_SECONDS or rounds < 2:
                 self.screen(codes, sources)
                 rounds += 1
-        except (RuntimeError, torch.OutOfMemoryError):  # a .view() that needs contiguous features, say
+        except (RuntimeError, DefuseError):  # a .view() that needs contiguous features, or NaN in bfloat16, say
             return 0.0
         finally:
             self.use(before)

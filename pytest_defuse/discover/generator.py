@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.batches import Batches
+from pytest_defuse.batches import BATCH, Batches
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
 from pytest_defuse.devices import trains_in_bfloat16
@@ -149,7 +149,7 @@ class TrainedVAE:
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device = torch.device(device)
-        self.batches = Batches()
+        self.batches = Batches(BATCH)
         state = network.state_dict()
         self.hash = content_hash(*(part for name in sorted(state) for part in (name, state[name])))
 

@@ -6,7 +6,7 @@ batch size, the order, the number of processes or interruptions. Which of them f
 were: on one machine the result is the same; between devices it is equal up to float rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -185,7 +185,9 @@ class Blocks:
     wanted: Tensor
 
     def split(self, size: int) -> "list[Blocks]":
-        """At most ``size`` blocks each."""
+        """At most ``size`` blocks each, at least one."""
+        if not len(self.at):
+            return []
         return [Blocks(*parts) for parts in zip(*(part.split(size) for part in vars(self).values()), strict=True)]
 
 
@@ -255,7 +257,7 @@ def examined(evaluator: Evaluator, located: LatentImages, draws: Draws) -> Piece
 
 
 def _done(
-    journal: Journal, work: dict[str, Callable[[], Piece]], advance: Advance, before: int
+    journal: Journal, work: Mapping[str, Callable[[], Piece]], advance: Advance, before: int
 ) -> list[tuple[Failures, int]]:
     """The pieces of work, done now or earlier: failures, and forward passes."""
     count = before

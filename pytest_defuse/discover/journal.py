@@ -7,12 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_file, replace_text
+from pytest_defuse.cache import read_tensors, write_tensors, writing
+from pytest_defuse.files import replace_text
 from pytest_defuse.images import content_hash
 
 Piece = dict[str, Tensor]
@@ -40,9 +38,10 @@ class Journal:
         """Make the folder; the sentence, possibly empty, says whether the search goes on or why it is a new one."""
         if (self.folder / "about.json").exists():
             pieces = len(list(self.folder.glob("*.safetensors")))
-            return f"the search goes on after {pieces} finished pieces" if pieces else ""
+            return f"this search was begun before: it goes on after {pieces} finished pieces" if pieces else ""
         others = sorted(self.parent.glob("*/about.json"), key=lambda file: file.stat().st_mtime)
-        self._write(lambda: replace_text(self.folder / "about.json", json.dumps(self.about, indent=2) + "\n"))
+        with writing(self.folder):
+            replace_text(self.folder / "about.json", json.dumps(self.about, indent=2) + "\n")
         for other in reversed(others):
             with suppress(ValueError, AttributeError):
                 earlier = json.loads(other.read_text(encoding="utf-8"))
@@ -76,29 +75,13 @@ class Journal:
     def _piece(self, name: str, compute: Callable[[], Piece]) -> Piece | None:
         """The piece; None when another process is at work on it."""
         file = self.folder / f"{name}.safetensors"
-        if (piece := _read(file)) is not None:
+        if (piece := read_tensors(file)) is not None:
             return piece
         try:
             with FileLock(self.folder / f"{name}.lock", timeout=0):
-                if (piece := _read(file)) is None:  # finished by another process in between
+                if (piece := read_tensors(file)) is None:  # finished by another process in between
                     piece = compute()
-                    self._write(lambda: replace_file(file, lambda temporary: save_file(piece, temporary)))
+                    write_tensors(piece, file)
                 return piece
         except Timeout:
             return None
-
-    def _write(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-        except (OSError, SafetensorError) as error:
-            raise DefuseError(
-                f"The search cannot be kept in {self.folder} ({error}): make room there or choose another folder with "
-                "--defuse-cache. Nothing that was finished is lost: the same command goes on from there."
-            ) from error
-
-
-def _read(file: Path) -> Piece | None:
-    """A finished piece; None for one that is not there or damaged."""
-    with suppress(FileNotFoundError, SafetensorError):
-        return load_file(file)
-    return None

@@ -25,7 +25,7 @@ class LatentMap:
     """A sample of the codes of a discovery, projected to the plane.
 
     Attributes:
-        images: int64 n, which training images are shown.
+        images: int64 n, which of the discovery's ``located`` images are shown.
         failures: int64 m, which failures of the discovery are shown.
         projections: by name of the method, float64 (n + m + k) x 2 in [0, 1]: training images, failures, and
             the means of the k candidates' regions, in this order. One scale for both axes.

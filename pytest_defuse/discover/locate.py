@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pytest_defuse.determinism import random_numbers
-from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.evaluate import CPU_BATCHES, Compute, Evaluator
+from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Progress
@@ -65,26 +67,46 @@ def sample(count: int, most: int, seed: int) -> Tensor:
     return torch.from_numpy(random_numbers(seed, 9).permutation(count)[:most]).sort().values
 
 
-def locate(evaluator: Evaluator, images: LabelledImages, chosen: Tensor, progress: Progress) -> LatentImages:
-    """Encode the images ``chosen`` (int64 indices) and ask the model about them and about their reconstructions."""
-    means, margin, right = [], [], []
-    with progress.task("reading reconstructions", len(chosen)) as advance:
-        for some in chosen.split(evaluator.compute.batch):
-            pixels, labels = images.pixels[some], images.labels[some]
-            codes = evaluator.generator.encode(pixels)[0].cpu()
-            logits = evaluator.logits(codes)
-            own = logits.gather(1, labels[:, None]).squeeze(1)
-            margin.append(own - logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values)
-            right.append(evaluator.model.predict(pixels) == labels)
-            means.append(codes)
-            advance(len(some))
-    codes = torch.cat(means)
+def locate(
+    evaluator: Evaluator, images: LabelledImages, chosen: Tensor, journal: Journal, progress: Progress
+) -> LatentImages:
+    """Encode the images ``chosen`` (int64 indices) and ask the model about them and about their reconstructions.
+
+    How the evaluator screens is measured first, on some of these images, and kept in the journal, so that
+    a search that goes on computes as it began.
+    """
+    few = chosen[: CPU_BATCHES[-1]]
+    codes = evaluator.generator.encode(images.pixels[few])[0].cpu()
+    if not codes.isfinite().all():
+        raise DefuseError("The generator encodes images as NaN or infinite codes: train it anew.")
+    compute = journal.once("compute", lambda: evaluator.measured(codes, images.labels[few]).saved())
+    evaluator.use(Compute.loaded(compute))
+
+    def read() -> Piece:
+        parts: list[Piece] = []
+        with progress.task("reading reconstructions", len(chosen)) as advance:
+            for some in chosen.split(evaluator.compute.batch):
+                parts.append(_read(evaluator, images.pixels[some], images.labels[some]))
+                advance(len(some))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    located = journal.once("located", read)
     # A dimension that the encoder does not use has no spread; draws leave it where it is.
-    centre, spread = codes.mean(dim=0), codes.std(dim=0).clamp(min=1e-6)
-    reach = ((codes - centre) / spread).norm(dim=1).quantile(ON_MANIFOLD)
+    centre, spread = located["means"].mean(dim=0), located["means"].std(dim=0).clamp(min=1e-6)
+    distances = ((located["means"] - centre) / spread).norm(dim=1)
+    # torch.quantile takes no more than 16 million values.
+    reach = torch.tensor(np.quantile(distances.numpy(), ON_MANIFOLD), dtype=torch.float32)
     return LatentImages(
-        chosen, images.labels[chosen], codes, torch.cat(margin), torch.cat(right), centre, spread, reach
+        images=chosen, labels=images.labels[chosen], centre=centre, spread=spread, reach=reach, **located
     )
+
+
+def _read(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
+    codes = evaluator.generator.encode(pixels)[0].cpu()
+    logits = evaluator.logits(codes)
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    margin = own - logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values
+    return {"means": codes, "margin": margin, "right": evaluator.model.predict(pixels) == labels}
 
 
 def check_reconstructions(located: LatentImages, worst: float) -> None:

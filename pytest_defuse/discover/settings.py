@@ -7,7 +7,13 @@ from typing import Any
 
 from pytest_defuse.errors import DefuseError
 
-SHARE = {"below": 1}
+
+def _choice(first: str, *others: str) -> Any:
+    return field(default=first, metadata={"choices": (first, *others)})
+
+
+def _share(default: float) -> Any:
+    return field(default=default, metadata={"below": 1})
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,11 @@ class DiscoverySettings:
         cap: at most so many failures of one image are kept.
         a, b: the mode ``paper`` adds noise from Beta(a, b).
         steps: gradient steps a draw in the mode ``gradient``.
-        components: truncation of the mixture, for each pair of label and prediction.
+        clustering: ``joint`` (a region is one kind of error) or ``plain`` (the papers': codes alone).
+        components: truncation of the mixture.
+        backend: ``torch``, or ``scikit-learn`` for a plain mixture by it.
+        restarts: the mixture is fitted so often; the fit of the largest lower bound counts.
+        stability: the Bhattacharyya coefficient from which a region is found again in another restart.
         min_weight: components of less weight are dropped (the papers' epsilon).
         min_failures: components that stand for fewer failures are dropped.
         tau: scale of a region's covariance for fresh draws.
@@ -32,12 +42,13 @@ class DiscoverySettings:
         max_overlap: regions of one error whose Bhattacharyya coefficient is larger are merged.
         images: tiles in each of a scenario's two sheets.
         candidates: at most so many candidates, those that cover most images first.
-        confidence: softmax probability from which a judge is sure.
-        latent, beta, generator_steps: the built-in generator.
+        confidence: the least softmax probability of a judge that is sure.
+        generator: the built-in generator's kind: ``default``, which keeps what a judge sees, or ``paper``.
+        latent, beta, generator_steps: of the default generator; latent: 16 a colour channel unless given.
         worst_reconstruction: the least accuracy on reconstructions, as a share of the accuracy on images.
     """
 
-    mode: str = "default"
+    mode: str = _choice("default", "gradient", "paper")
     budget: int = 60_000
     draws: int = 10
     noise: float = 0.4
@@ -46,47 +57,55 @@ class DiscoverySettings:
     a: float = 50.0
     b: float = 50.0
     steps: int = 5
-    components: int = 5
-    min_weight: float = field(default=0.01, metadata=SHARE)
+    clustering: str = _choice("joint", "plain")
+    components: int = 100
+    backend: str = _choice("torch", "scikit-learn")
+    restarts: int = 5
+    stability: float = _share(0.5)
+    min_weight: float = _share(0.01)
     min_failures: int = 30
     tau: float = 0.5
-    rho: float = field(default=0.5, metadata=SHARE)
+    rho: float = _share(0.5)
     confirmations: int = 256
-    max_overlap: float = field(default=0.3, metadata=SHARE)
+    max_overlap: float = _share(0.3)
     images: int = 256
     candidates: int = 12
-    confidence: float = field(default=0.9, metadata=SHARE)
-    latent: int = 16
+    confidence: float = _share(0.9)
+    generator: str = _choice("default", "paper")
+    latent: int = 0
     beta: float = 0.5
     generator_steps: int = 3000
-    worst_reconstruction: float = field(default=0.85, metadata=SHARE)
+    worst_reconstruction: float = _share(0.85)
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> "DiscoverySettings":
         """The defaults of the mode, changed where ``given`` says so.
 
         Raises:
-            DefuseError: a name that is no setting, an unknown mode, or a value of another type or out of range.
+            DefuseError: a name that is no setting, or a value of another type or out of range.
         """
-        mode = given.get("mode", "default")
-        if mode not in MODES:
-            raise DefuseError(f"defuse_discover(mode={mode!r}): the modes are {', '.join(MODES)}.")
         known = {field.name: field for field in fields(DiscoverySettings)}
         for name, value in given.items():
             if name not in known:
                 raise DefuseError(f"defuse_discover has no setting {name!r}: it has {', '.join(known)}.")
-            if name == "mode":
-                continue
-            kinds = int if known[name].type is int else (int, float)
-            most = known[name].metadata.get("below", math.inf)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < most:
-                range_words = "above 0" if most == math.inf else f"between 0 and {most}"
-                raise DefuseError(f"defuse_discover({name}={value!r}): give a number {range_words}.")
-        return replace(MODES[mode], **given)
+            if "choices" in known[name].metadata:
+                wanted, fits = _choice_of(value, known[name].metadata["choices"])
+            else:
+                wanted, fits = _number(value, known[name].type is int, known[name].metadata.get("below", math.inf))
+            if not fits:
+                raise DefuseError(f"defuse_discover({name}={value!r}): give {wanted}.")
+        return replace(PAPER if given.get("mode") == "paper" else DiscoverySettings(), **given)
 
 
-MODES = {
-    "default": DiscoverySettings(),
-    "gradient": DiscoverySettings(mode="gradient"),
-    "paper": DiscoverySettings(mode="paper", draws=500, cap=100, components=100),
-}
+PAPER = DiscoverySettings(mode="paper", draws=500, cap=100, clustering="plain")
+"""The papers' values, those for MNIST."""
+
+
+def _choice_of(value: Any, choices: tuple[str, ...]) -> tuple[str, bool]:
+    return " or ".join(choices), value in choices
+
+
+def _number(value: Any, whole: bool, below: float) -> tuple[str, bool]:
+    words = "a number above 0" if below == math.inf else f"a number between 0 and {below}"
+    kinds = int if whole else (int, float)
+    return words, not isinstance(value, bool) and isinstance(value, kinds) and 0 < value < below

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,9 +22,10 @@ def stored_generator(cache: Path, sha256: str, shape: Sequence[int], latent: int
     Raises:
         DefuseError: the cache holds no such generator.
     """
-    network = BetaVAE(shape, GeneratorSettings(latent=latent))
-    for file in sorted(cache.glob("generator-*.safetensors")):
+    kinds = (GeneratorSettings(latent=latent), GeneratorSettings.paper(1, latent=latent))
+    for file, settings in product(sorted(cache.glob("generator-*.safetensors")), kinds):
         with suppress(FileNotFoundError, SafetensorError, RuntimeError):  # damaged, or of another shape
+            network = BetaVAE(shape, settings)
             network.load_state_dict(load_file(file))
             if (generator := TrainedVAE(network, "cpu")).hash == sha256:
                 return generator

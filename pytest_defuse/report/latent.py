@@ -1,6 +1,7 @@
 """What a report shows of a discovery beyond its counts: a map of latent space, and how new the errors are."""
 
 import base64
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -8,6 +9,7 @@ from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.latent_map import latent_map
 from pytest_defuse.discover.novelty import nearest_errors
+from pytest_defuse.images import LabelledImages
 from pytest_defuse.report.results import LatentMapResult, NoveltyResult
 from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
 from pytest_defuse.subject import Subject
@@ -21,7 +23,7 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
     drawn = latent_map(discovery, seed)
     regions = [candidate.region for candidate in discovery.candidates]
     return LatentMapResult(
-        labels=[subject.classes[index] for index in subject.train_images.labels[drawn.images].tolist()],
+        labels=[subject.classes[index] for index in discovery.located.labels[drawn.images].tolist()],
         failures=len(drawn.failures),
         candidates=[f"{subject.classes[r.label]} as {subject.classes[r.prediction]}" for r in regions],
         projections={
@@ -33,25 +35,27 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
 
 def novelty_results(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
     """How new each candidate's errors are, by the hash of its held-out pictures."""
-    predictions = model.predict(subject.train_images.pixels)
+    wrong = subject.train_images[discovery.located.images[~discovery.located.right]]
+    predictions = model.predict(wrong.pixels)
     return {
-        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, subject, predictions)
+        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, wrong, predictions, subject.classes)
         for candidate in discovery.candidates
     }
 
 
-def _novelty(candidate: Candidate, subject: Subject, predictions: Tensor) -> NoveltyResult | None:
+def _novelty(
+    candidate: Candidate, wrong: LabelledImages, predictions: Tensor, classes: Sequence[str]
+) -> NoveltyResult | None:
     """Failing held-out tiles of a candidate with their nearest errors; None where there is nothing to compare."""
-    train = subject.train_images
     failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
-    nearest = nearest_errors(candidate.held_out[failing], train.pixels, predictions != train.labels)
+    nearest = nearest_errors(candidate.held_out[failing], wrong.pixels)
     if nearest is None or not len(failing):
         return None
-    pixels = train.pixels[nearest.images]
+    pixels = wrong.pixels[nearest.positions]
     return NoveltyResult(
         tiles=failing.tolist(),
-        labels=[subject.classes[index] for index in train.labels[nearest.images].tolist()],
-        predicted=[subject.classes[index] for index in predictions[nearest.images].tolist()],
+        labels=[classes[index] for index in wrong.labels[nearest.positions].tolist()],
+        predicted=[classes[index] for index in predictions[nearest.positions].tolist()],
         distances=[round(distance, 4) for distance in nearest.distances.tolist()],
         sheet=base64.b64encode(encode_sheet(pixels.numpy())).decode(),
         width=pixels.shape[3],

@@ -77,14 +77,16 @@ def test_few_codes_or_equal_ones_are_no_error(count: int) -> None:
 def test_the_nearest_error_is_the_nearest(seed: int, queries: int, count: int) -> None:
     numbers = torch.Generator().manual_seed(seed)
     pictures = torch.randint(0, 256, (queries, 1, 3, 4), generator=numbers, dtype=torch.uint8)
-    pixels = torch.randint(0, 256, (count, 1, 3, 4), generator=numbers, dtype=torch.uint8)
-    wrong = torch.rand(count, generator=numbers) < 0.5
-    nearest = nearest_errors(pictures, pixels, wrong)
-    if nearest is None:
-        assert not wrong.any()
-        return
-    for picture, image, distance in zip(pictures, nearest.images, nearest.distances, strict=True):
-        apart = ((pixels.double() - picture) / 255).square().mean(dim=(1, 2, 3)).sqrt()
-        assert wrong[image]
-        assert apart[image] == pytest.approx(apart[wrong].min().item(), abs=1e-6)
-        assert distance == pytest.approx(apart[image].item(), abs=1e-3)
+    errors = torch.randint(0, 256, (count, 1, 3, 4), generator=numbers, dtype=torch.uint8)
+    nearest = nearest_errors(pictures, errors)
+    assert nearest is not None
+    for picture, position, distance in zip(pictures, nearest.positions, nearest.distances, strict=True):
+        apart = ((errors.double() - picture) / 255).square().mean(dim=(1, 2, 3)).sqrt()
+        assert apart[position] == pytest.approx(apart.min().item(), abs=1e-6)
+        assert distance == pytest.approx(apart[position].item(), abs=1e-3)
+
+
+def test_without_errors_none_is_near() -> None:
+    assert (
+        nearest_errors(torch.zeros(2, 1, 3, 4, dtype=torch.uint8), torch.zeros(0, 1, 3, 4, dtype=torch.uint8)) is None
+    )
