@@ -23,6 +23,8 @@ except ModuleNotFoundError as error:
         "pytest_defuse.strategies needs one more package: pip install 'pytest-defuse[strategies]'."
     ) from error
 
+STEPS = 1000
+"""Offsets are drawn as whole steps from the mean: of floats, Hypothesis holds 1.0 to be simpler than 0.3."""
 INSIDE = 0.99
 """Every draw lies in the ellipsoid that holds this share of the region."""
 
@@ -32,8 +34,8 @@ def region_images(
 ) -> st.SearchStrategy[Tensor]:
     """Fresh images from the region of latent space that a scenario's pictures come from.
 
-    A draw is one float a latent dimension, from -1 to 1, which shrinks to 0: the simplest image is that of
-    the region's mean. A failing image is a few floats in Hypothesis' own database, so it is replayed as it was.
+    A draw is one offset a latent dimension, which shrinks to 0: the simplest image is that of the region's mean.
+    A failing image is a few numbers in Hypothesis' own database, so it is replayed as it was.
     Images are new: no sheet holds them, and no person has looked at them. The closer to the mean, the surer
     they show the scenario's label.
 
@@ -66,12 +68,13 @@ def _strategy(
     shape = (1 if tile.mode == "L" else 3, tile.height, tile.width)
     generator = stored_generator(Path(cache), region.generator, shape, len(region.mean))
 
-    def image(floats: list[float]) -> Tensor:
-        offsets = inside(np.array(floats))
+    def image(steps: list[int]) -> Tensor:
+        offsets = inside(np.array(steps) / STEPS)
         note(f"image of {scenario.id}, {np.linalg.norm(offsets):.2f} standard deviations from the region's mean")
         return generator.decode(_codes(region, offsets))[0]
 
-    return st.lists(st.floats(-1, 1), min_size=len(region.mean), max_size=len(region.mean)).map(image)
+    size = len(region.mean)
+    return st.lists(st.integers(-STEPS, STEPS), min_size=size, max_size=size).map(image)
 
 
 def inside(floats: NDArray[np.float64]) -> NDArray[np.float64]:
