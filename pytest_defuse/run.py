@@ -35,6 +35,7 @@ from pytest_defuse.report.results import (
     CandidateResult,
     DiscoveryResult,
     FailureModeResult,
+    NoveltyResult,
     OverallResult,
     ScenarioResult,
     TestSetResult,
@@ -160,6 +161,7 @@ class SubjectRun:
             before=self._correct_before([scenario]),
             confidences=list(said.confidences),
             tiles=counted_tiles(scenario),
+            sheet_tiles=scenario.record.sheets.held_out.images,
             checks=list(verdict.checks),
             comparison=gated.comparison,
         )
@@ -300,6 +302,7 @@ class SubjectRun:
 
     def _discover(self, settings: "DiscoverySettings") -> "tuple[Discovery, DiscoveryResult]":
         from pytest_defuse.discover.discovery import discover
+        from pytest_defuse.report.latent import latent_map_result, novelty_results
         from pytest_defuse.scenarios.candidates import store_candidates
 
         started = time.monotonic()
@@ -312,6 +315,9 @@ class SubjectRun:
             progress=self.progress,
         )
         stored = store_candidates(self.store, self.subject, discovery)
+        # Only a report shows them.
+        shown = bool(self.options.report or self.options.results)
+        novelties = novelty_results(discovery, self.subject, self.original) if shown else {}
         return discovery, DiscoveryResult(
             subject=self.subject.name,
             accuracy=discovery.accuracy,
@@ -319,13 +325,16 @@ class SubjectRun:
             judge_accuracies=list(discovery.judges.accuracies),
             failures=discovery.failures,
             regions=len(discovery.regions),
-            new=[_candidate(scenario) for scenario in stored.new],
+            new=[
+                _candidate(scenario, novelties.get(scenario.record.sheets.held_out.sha256)) for scenario in stored.new
+            ],
             known=[scenario.id for scenario in stored.known],
             seconds=time.monotonic() - started,
+            latent_map=latent_map_result(discovery, self.subject, self.options.seed) if shown else None,
         )
 
 
-def _candidate(scenario: Scenario) -> CandidateResult:
+def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateResult:
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
@@ -334,4 +343,5 @@ def _candidate(scenario: Scenario) -> CandidateResult:
         predicted=record.sheets.held_out.counts,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
+        novelty=novelty,
     )
