@@ -1,7 +1,9 @@
 """Labelled images as the engine sees them: uint8 pixels, checked once on the way in."""
 
 import hashlib
+import math
 import operator
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,9 +25,16 @@ class Dataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+IN_MEMORY = 2**28
+"""Bytes of pixels; data sets larger than this lie in a temporary file, which the system pages in and out."""
+
+CHUNK = 2**25
+"""Bytes of pixels that are copied at once."""
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """A data set in memory.
+    """A data set, read once; a large one does not take up memory (see ``IN_MEMORY``).
 
     Attributes:
         pixels: uint8, N x C x H x W, C = 1 (grey) or 3 (RGB).
@@ -39,7 +48,15 @@ class LabelledImages:
         return len(self.labels)
 
     def __getitem__(self, index: Tensor | slice) -> "LabelledImages":
-        return LabelledImages(self.pixels[index], self.labels[index])
+        if isinstance(index, slice):
+            return LabelledImages(self.pixels[index], self.labels[index])
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(1)
+        pixels = _room(len(index), self.pixels.shape[1:])
+        rows = max(1, CHUNK // math.prod(self.pixels.shape[1:]))
+        for some, place in zip(index.split(rows), pixels.split(rows), strict=True):
+            place.copy_(self.pixels[some])
+        return LabelledImages(pixels, self.labels[index])
 
     @property
     def hash(self) -> str:
@@ -76,14 +93,24 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
         except (TypeError, ValueError) as error:
             raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
         tile = to_pixels(image, where)
-        if pixels and tile.shape != pixels[0].shape:
+        if not index:
+            pixels = _room(len(dataset), tile.shape)
+        if tile.shape != pixels.shape[1:]:
             raise DefuseError(
                 f"{where} is {size_words(tile)} but {name}[0] is {size_words(pixels[0])}: "
                 "resize the images of a subject to one size and mode in its data sets."
             )
-        pixels.append(tile)
+        pixels[index] = tile
         labels.append(_class_index(label, where, classes))
-    return LabelledImages(torch.stack(pixels), torch.tensor(labels))
+    return LabelledImages(pixels, torch.tensor(labels))
+
+
+def _room(count: int, shape: Sequence[int]) -> Tensor:
+    """An empty uint8 tensor for so many images, in memory or in a file that is gone when nobody looks at it."""
+    if count * math.prod(shape) <= IN_MEMORY:
+        return torch.empty(count, *shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=(count, *shape)))
 
 
 def to_pixels(image: Any, where: str) -> Tensor:
@@ -137,7 +164,7 @@ def content_hash(*parts: Tensor | str) -> str:
         else:
             data = part.detach().cpu().contiguous()
             digest.update(f"{data.dtype} {tuple(data.shape)} ".encode())
-            digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from torch import Tensor
 
+from pytest_defuse import images as images_module
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import content_hash, load, quantise, size_words, to_pixels
 
@@ -156,3 +160,46 @@ def test_the_content_hash_reads_values_not_memory() -> None:
 
 def test_sizes_are_named_width_first() -> None:
     assert size_words(torch.zeros(7, 3, 4, 5)) == "5 x 4 RGB"
+
+
+def test_large_data_sets_are_the_same_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = [(torch.rand(1, 4, 5), number % 3) for number in range(50)]
+    expected = load(dataset, "train", CLASSES)
+    order = torch.randperm(50)
+    chosen = expected[order]
+    monkeypatch.setattr(images_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(images_module, "CHUNK", 7 * 20)
+    loaded = load(dataset, "train", CLASSES)
+    assert loaded.hash == expected.hash
+    assert loaded[order].hash == chosen.hash
+    assert loaded[order < 9].hash == expected[order < 9].hash
+
+
+LARGE = """
+import resource, torch
+from pytest_defuse.images import load
+
+class Grey:
+    def __len__(self):
+        return 400
+    def __getitem__(self, index):
+        return torch.full((1, 1024, 1024), index % 256, dtype=torch.uint8), index % 2
+
+def limited(megabytes):
+    used = int(open("/proc/self/statm").read().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (used + megabytes * 2**20, -1))
+
+load([(torch.zeros(1, 2, 2), 0)], "train", ["a", "b"]).hash
+limited(200)
+images = load(Grey(), "train", ["a", "b"])
+print(images.hash[:4], images[torch.arange(399, -1, -1)].pixels[:3, 0, 0, 0].tolist())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit on memory is set as on Linux")
+def test_memory_does_not_grow_with_the_data_set() -> None:
+    """400 MB of pixels, read and reordered, in a process that may take 200 MB more than it has."""
+    run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split(maxsplit=1)[1] == "[143, 142, 141]\n"
