@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pytest_defuse.discover.identify import Failures, LatentImages
+from pytest_defuse.discover.failures import Failures
+from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.images import LabelledImages
 
 NEAREST = 10
 
@@ -33,7 +34,7 @@ class Evidence:
 
 
 def evidence_for(
-    region: Region, regions: Sequence[Region], failures: Failures, located: LatentImages, images: LabelledImages
+    region: Region, regions: Sequence[Region], failures: Failures, located: LatentImages, labels: Tensor
 ) -> Evidence:
     """The evidence for a region's label.
 
@@ -41,27 +42,27 @@ def evidence_for(
 
     Args:
         regions: all regions that the failures were distilled to.
+        labels: int64, the class of every training image.
     """
-    spread = located.spread.clamp_min(torch.finfo(torch.float32).tiny)
-    scaled = (located.means - torch.from_numpy(region.mean).float()) / spread
+    scaled = (located.means - torch.from_numpy(region.mean).float()) / located.spread
     distances = scaled.norm(dim=1)
     nearest = distances.argsort(stable=True)[:NEAREST]
     own = _members(region, regions, failures)
-    sources = Counter(images.labels[failures.images[own]].tolist())
+    sources = Counter(labels[failures.images[own]].tolist())
     return Evidence(
-        images=tuple(nearest.tolist()),
-        labels=tuple(images.labels[nearest].tolist()),
+        images=tuple(located.images[nearest].tolist()),
+        labels=tuple(located.labels[nearest].tolist()),
         distances=tuple(distances[nearest].tolist()),
         sources=tuple(sources.most_common()),
     )
 
 
-def _members(region: Region, regions: Sequence[Region], failures: Failures) -> torch.Tensor:
+def _members(region: Region, regions: Sequence[Region], failures: Failures) -> Tensor:
     """Positions of the failures that belong to a region, int64."""
     kind = (failures.labels == region.label) & (failures.predictions == region.prediction)
     positions = kind.nonzero().squeeze(1)
     codes = failures.codes[positions].double().numpy()
-    rivals = [other for other in regions if (other.label, other.prediction) == (region.label, region.prediction)]
+    rivals = [other for other in regions if other.same_error(region)]
     densities = np.stack([_log_density(other, codes) for other in rivals])
     return positions[torch.from_numpy(densities.argmax(axis=0) == rivals.index(region))]
 

@@ -7,8 +7,10 @@ import torch
 from scenarios.planting import DIGITS, random_tiles
 from torch import nn
 
+from pytest_defuse.discover.calibration import JudgesReport
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.evidence import Evidence
+from pytest_defuse.discover.generator_report import GeneratorReport, Reading
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
@@ -25,7 +27,18 @@ def candidate(place: float = 0.0, label: int = 3, taken_for: int = 5, seed: int 
     region = Region(np.array([place, 1 / 3]), covariance, 0.5, label, taken_for, 0.25)
     predictions = torch.tensor([taken_for] * 7 + [label])
     correction, held_out = (torch.from_numpy(random_tiles(8, seed=2 * seed + part)) for part in range(2))
-    return Candidate(region, 60, 64, correction, held_out, predictions, predictions)
+    return Candidate(
+        region,
+        failed=60,
+        drawn=64,
+        p_value=1e-9,
+        coverage=0.1,
+        confirmed=True,
+        correction=correction,
+        held_out=held_out,
+        correction_predictions=predictions,
+        held_out_predictions=predictions,
+    )
 
 
 def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
@@ -35,9 +48,11 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         seed=7,
         accuracy=0.97,
         reconstruction_accuracy=0.9,
-        judge_accuracies=(0.96,),
+        judges=JudgesReport(100, 0.9, (0.96,), 0.97, 0.95, 0.9, 1.0, ()),
+        generator=GeneratorReport(2, 2, 3.0, Reading(0.97, 0.9), Reading(0.96, 0.89)),
         failures=500,
-        regions=9,
+        passes=5000,
+        regions=(),
         generator_hash=generator * 64,
         model_hash="2" * 64,
         data_hash="3" * 64,
