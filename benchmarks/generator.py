@@ -5,6 +5,19 @@
 Each data set: a model under test, three judges and generators are trained (each kept in the cache folder, so a
 second run trains nothing and shows no cost), then accuracies are measured. Data: the folder DEFUSE_DATA (default
 ../shared/data) in torchvision's layout. CPU seconds are user + system time of the process.
+
+Measured on one core of an AMD EPYC with avx512_bf16, seed 0; accuracy on reconstructions of training / held-out
+images. Judge 3 had no part in the generator's training. The model reads 99.2% / 98.7% of MNIST's images themselves,
+99.8% / 96.8% of GTSRB's.
+
+| data   | steps       | CPU s | active |   KL | model         | judge 3       |
+|--------|-------------|-------|--------|------|---------------|---------------|
+| MNIST  | 3,000       |   242 | 16/16  | 39.6 | 98.7% / 97.5% | 98.9% / 97.8% |
+| MNIST  | 800         |    67 | 16/16  | 38.7 | 97.7% / 96.7% | 97.5% / 97.0% |
+| MNIST  | 800 float32 |    92 | 16/16  | 38.7 | 97.8% / 96.4% | 97.7% / 97.0% |
+| GTSRB  | 1,500       |   176 | 48/48  | 95.0 | 93.8% / 84.6% | 92.6% / 85.8% |
+
+Three judges took 65 CPU s on MNIST (test accuracy 99.2, 99.2, 99.4%) and 389 CPU s on GTSRB (95.9, 97.4, 98.1%).
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Discovery: from the model under test to candidate scenarios."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,12 +12,13 @@ from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_
 from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
 from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.evidence import Evidence, evidence_for
+from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
 from pytest_defuse.discover.identify import identify
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.locate import check_reconstructions, locate, sample
+from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
@@ -57,6 +58,8 @@ class Discovery:
         failures: draws on which the model failed, the judges being sure.
         passes: forward passes of the model in the search, confirmations included.
         generator_hash, model_hash, data_hash: sha256 of the weights and of the training images.
+        located: the training images in latent space.
+        found: the failures that were distilled.
     """
 
     candidates: tuple[Candidate, ...]
@@ -72,6 +75,8 @@ class Discovery:
     generator_hash: str
     model_hash: str
     data_hash: str
+    located: LatentImages
+    found: Failures
 
     def __repr__(self) -> str:
         return (
@@ -136,9 +141,13 @@ def discover(
         results = tested(regions, judged, located, settings, seed=seed, progress=progress)
         confirmed = [result for result in results if result.confirmed][: settings.candidates]
         candidates = tuple(
-            replace(
-                _candidate(result, judged, settings, seed, number),
-                evidence=evidence_for(result.region, regions, found.failures, located, images.labels),
+            _candidate(
+                result,
+                judged,
+                settings,
+                seed,
+                number,
+                evidence_for(result.region, regions, found.failures, located, images),
             )
             for number, result in enumerate(confirmed)
         )
@@ -157,6 +166,8 @@ def discover(
         generator_hash=generator.hash,
         model_hash=model.hash,
         data_hash=images.hash,
+        located=located,
+        found=found.failures,
     )
 
 
@@ -214,7 +225,12 @@ def _affordable(images: LabelledImages, settings: DiscoverySettings) -> int:
 
 
 def _candidate(
-    result: TestedRegion, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int
+    result: TestedRegion,
+    evaluator: Evaluator,
+    settings: DiscoverySettings,
+    seed: int,
+    number: int,
+    evidence: Evidence,
 ) -> Candidate:
     tiles = pictures(result.region, evaluator, settings, seed, number)
     correction, held_out = tiles[: len(tiles) // 2], tiles[len(tiles) // 2 :]
@@ -224,4 +240,5 @@ def _candidate(
         held_out=held_out,
         correction_predictions=evaluator.model.predict(correction),
         held_out_predictions=evaluator.model.predict(held_out),
+        evidence=evidence,
     )

@@ -1,21 +1,21 @@
 """What the model and the judges say of decoded draws: screened fast, confirmed in float32."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pytest_defuse.batches import GRANULE, Batches
 from pytest_defuse.classifier import Classifier
+from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.generator import Generator, TrainedVAE
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.errors import DefuseError
 
 CPU_BATCHES = (64, 128, 256, 512)
 GPU_BATCHES = (1024, 2048, 4096, 8192)
-TRIAL_SECONDS = 0.2
+TRIAL_SECONDS = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,20 +40,6 @@ class Compute:
     fast: torch.dtype = torch.float32
     layout: torch.memory_format = torch.contiguous_format
     batch: int = 256
-
-    def saved(self) -> dict[str, Tensor]:
-        """As tensors, for a file."""
-        fast, last = self.fast != torch.float32, self.layout == torch.channels_last
-        return {"fast": torch.tensor(fast), "channels_last": torch.tensor(last), "batch": torch.tensor(self.batch)}
-
-    @staticmethod
-    def loaded(saved: Mapping[str, Tensor]) -> "Compute":
-        """From what :meth:`saved` gave."""
-        return Compute(
-            torch.bfloat16 if saved["fast"] else torch.float32,
-            torch.channels_last if saved["channels_last"] else torch.contiguous_format,
-            int(saved["batch"]),
-        )
 
 
 class Evaluator:
@@ -114,19 +100,17 @@ class Evaluator:
         parts = [self.judges.verdicts(self.generator.decode(some)) for some in codes.split(self.compute.batch)]
         return torch.cat([sure & (seen == label) for seen, sure in parts])
 
-    def measured(self, codes: Tensor, sources: Tensor) -> Compute:
-        """The fastest way to screen draws such as these, tried for a few seconds."""
-        on_cpu = self.model.device.type == "cpu"
-        sizes = CPU_BATCHES if on_cpu else GPU_BATCHES
-        layouts = (torch.contiguous_format, torch.channels_last)
-        kinds = [Compute(fast, layout, sizes[1]) for fast in (torch.float32, torch.bfloat16) for layout in layouts]
-        best = max(kinds, key=lambda kind: self._rate(kind, codes, sources))
-        best = max(
-            (Compute(best.fast, best.layout, size) for size in sizes),
-            key=lambda kind: self._rate(kind, codes, sources),
-        )
-        self.use(self.compute)
-        return best
+    def fastest(self, codes: Tensor, sources: Tensor) -> Compute:
+        """How to screen draws such as these.
+
+        Type and layout are the best that device and model can do, since they decide about roundings; only the
+        size of a batch, on which nothing depends, is measured, for a second or two.
+        """
+        best = torch.bfloat16 if trains_in_bfloat16(self.model.device) else torch.float32
+        sizes = CPU_BATCHES if self.model.device.type == "cpu" else GPU_BATCHES
+        kinds = (Compute(best, torch.channels_last), Compute(best), Compute())
+        kind = next((kind for kind in kinds if self._rate(kind, codes, sources)), Compute())
+        return max((replace(kind, batch=size) for size in sizes), key=lambda kind: self._rate(kind, codes, sources))
 
     def _rate(self, compute: Compute, codes: Tensor, sources: Tensor) -> float:
         """Draws a second; 0 for a way that this model cannot go."""

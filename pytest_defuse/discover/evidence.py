@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
+from pytest_defuse.images import LabelledImages
 
 NEAREST = 10
 
@@ -34,7 +34,7 @@ class Evidence:
 
 
 def evidence_for(
-    region: Region, regions: Sequence[Region], failures: Failures, located: LatentImages, labels: Tensor
+    region: Region, regions: Sequence[Region], failures: Failures, located: LatentImages, images: LabelledImages
 ) -> Evidence:
     """The evidence for a region's label.
 
@@ -42,13 +42,12 @@ def evidence_for(
 
     Args:
         regions: all regions that the failures were distilled to.
-        labels: int64, the class of every training image.
     """
     scaled = (located.means - torch.from_numpy(region.mean).float()) / located.spread
     distances = scaled.norm(dim=1)
     nearest = distances.argsort(stable=True)[:NEAREST]
     own = _members(region, regions, failures)
-    sources = Counter(labels[failures.images[own]].tolist())
+    sources = Counter(images.labels[failures.images[own]].tolist())
     return Evidence(
         images=tuple(located.images[nearest].tolist()),
         labels=tuple(located.labels[nearest].tolist()),
@@ -57,12 +56,12 @@ def evidence_for(
     )
 
 
-def _members(region: Region, regions: Sequence[Region], failures: Failures) -> Tensor:
+def _members(region: Region, regions: Sequence[Region], failures: Failures) -> torch.Tensor:
     """Positions of the failures that belong to a region, int64."""
     kind = (failures.labels == region.label) & (failures.predictions == region.prediction)
     positions = kind.nonzero().squeeze(1)
     codes = failures.codes[positions].double().numpy()
-    rivals = [other for other in regions if other.same_error(region)]
+    rivals = [other for other in regions if (other.label, other.prediction) == (region.label, region.prediction)]
     densities = np.stack([_log_density(other, codes) for other in rivals])
     return positions[torch.from_numpy(densities.argmax(axis=0) == rivals.index(region))]
 

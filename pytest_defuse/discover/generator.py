@@ -1,4 +1,9 @@
-"""The image generator: a small convolutional beta-VAE (Higgins et al. 2017; Defuse, appendix A)."""
+"""The image generator: anything that encodes and decodes, by default a small convolutional beta-VAE.
+
+The papers' (Higgins et al. 2017; Defuse, appendix B) is trained on pixels alone, and what a classifier reads is
+soon blurred away. The default one is trained to keep what a judge sees, never what the model under test sees:
+that would hide the model's failures.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -69,12 +74,13 @@ class GeneratorSettings:
 
     @staticmethod
     def paper(
-        images: int, *, latent: int = 10, channels: int = 32, grid: int = 4, epochs: int = 800
+        images: int, *, latent: int = 10, channels: int = 32, grid: int = 4, epochs: int = 800, warmup: int = 500
     ) -> "GeneratorSettings":
         """The plain beta-VAE of Defuse's appendix B for a training set of so many images.
 
-        MNIST has latent 10, 32 channels, 800 epochs; GTSRB (128 pixels) 15, 64, 800, grid 8; SVHN 10, 64, 400. It
-        names no reconstruction error: here it is cross-entropy, the likelihood that goes with its sigmoid.
+        MNIST has latent 10, 32 channels, 800 epochs; GTSRB (128 pixels) 15, 64, 800 and grid 8; SVHN 10, 64, 400
+        and a warm-up of 5,000 steps. The appendix names no reconstruction error: here it is cross-entropy, the
+        likelihood that goes with its sigmoid. (One of its two paragraphs on MNIST says beta 0.4.)
         """
         return GeneratorSettings(
             latent=latent,
@@ -85,7 +91,7 @@ class GeneratorSettings:
             grid=grid,
             hidden=2,
             steps=epochs * -(-images // 2048),
-            warmup=500,
+            warmup=warmup,
             batch=2048,
             rate=1e-3,
             falling=False,
@@ -190,8 +196,8 @@ def trained_generator(
     trains twice; an interrupted training goes on where it stopped (:func:`train_once`).
 
     Args:
-        judge: whose view the reconstructions must keep; never the model under test, whose failures they
-            would then hide. Without one the perceptual term is left out.
+        judge: whose view the reconstructions must keep; never the model under test. Without one the
+            perceptual term is left out.
 
     Raises:
         DefuseError: the cache cannot be written to.

@@ -57,7 +57,11 @@ class JudgeSettings:
 
 
 class Judges:
-    """A panel of classifiers; ``confidence`` is the least softmax probability of a sure judge."""
+    """A panel of classifiers.
+
+    Args:
+        confidence: the least softmax probability of a sure judge; :func:`~.calibration.calibrated` measures it.
+    """
 
     def __init__(self, panel: Sequence[Classifier], confidence: float = 0.9) -> None:
         self.panel = panel
@@ -103,7 +107,14 @@ def trained_judges(
     cache: Path,
     progress: Progress,
 ) -> list[Classifier]:
-    """The built-in judges of these images: from the cache, or trained now with augmentation and cached."""
+    """The built-in judges of these images: from the cache, or trained now with augmentation and cached.
+
+    Keep some images from them for :func:`~.calibration.calibrated`. An interrupted training goes on where it
+    stopped (:func:`train_once`).
+
+    Raises:
+        DefuseError: the cache cannot be written to.
+    """
     key = content_hash("judges 2", images.pixels, images.labels, repr(settings), str(seed))
     steps = max(settings.least_steps, settings.steps_per_class * class_count)
     panel = []

@@ -148,8 +148,7 @@ def variational(
     up to float rounding, where there is one kind or ``joint`` is off.
 
     Args:
-        codes: float64 n x d.
-        start: float64 n x K, rows summing to 1.
+        codes, start: float64 n x d, and responsibilities, float64 n x K, rows summing to 1.
         tolerance: the bound's gain in nats below which the iteration stops.
 
     Raises:
@@ -309,7 +308,6 @@ class _Beliefs:
         moments = sums.new_empty(len(sums), size, size)
         moments[:, rows, columns] = moments[:, columns, rows] = sums[:, 1 + size : 1 + size + len(rows)]
         members = sums[:, 1 + size + len(rows) :]
-
         precisions = self.prior.precision + counts
         degrees = self.prior.degrees + counts
         shift = means - self.mean
@@ -391,8 +389,7 @@ def _kind_means(codes: Array, kinds: Labels) -> Array:
 def _check(codes: Array, components: int, kinds: Labels | None) -> None:
     if codes.ndim != 2 or not codes.size:
         raise DefuseError(f"The mixture was given no codes: an array of shape {codes.shape}; it needs n x d, n >= 1.")
-    finite = np.isfinite(codes).all(1)
-    if not finite.all():
+    if not (finite := np.isfinite(codes).all(1)).all():
         raise DefuseError(
             f"The mixture was given {(~finite).sum()} of {len(codes)} codes that hold NaN or infinity, the first at "
             f"row {finite.argmin()}: check what the generator encodes."

@@ -53,8 +53,9 @@ def train_once(
 ) -> None:
     """Fill ``network``, which lies on its device, from ``file``; or train it by ``loss`` and write the file.
 
-    A run that was stopped goes on from ``<file>.state``. On a CPU it ends with the very bits of one that was
-    not, because the random numbers of a step belong to (seed, step); on a GPU it is equal up to rounding.
+    A run that was stopped goes on from a state beside the file, at most a minute old. On a CPU, with the same
+    number of threads, it ends with the very bits of one that was not stopped, because the random numbers of a
+    step belong to (seed, step); on a GPU the two are equal up to rounding.
 
     Args:
         loss: the loss of a step, counted from 0; it may use torch's global random numbers.

@@ -71,17 +71,18 @@ def test_it_is_the_smallest_confidence_that_reaches_the_level(seed: int, count: 
     held_out = numbered(labels.tolist())
     chosen = calibrated(panel, held_out, least=0.6, level=level).confidence
 
-    def accuracy(confidence: float) -> float:
+    def sure_and_right(confidence: float) -> tuple[int, float]:
         seen, sure = Judges(panel, confidence).verdicts(held_out.pixels)
-        return (seen == labels)[sure].double().mean().item()
+        return int(sure.sum()), (seen == labels)[sure].double().mean().item()
 
     doubts = torch.stack([judge.logits(held_out.pixels).softmax(dim=1).amax(dim=1) for judge in panel]).amin(dim=0)
-    rates = {confidence: accuracy(confidence) for confidence in (0.6, *doubts[doubts >= 0.6].tolist())}
-    reached = [rate for rate in rates.values() if not math.isnan(rate)]
+    tried = [sure_and_right(confidence) for confidence in (0.6, *doubts[doubts >= 0.6].tolist())]
+    reached = [accuracy for _, accuracy in tried if not math.isnan(accuracy)]
     assume(reached)
     enough = min(level, max(reached)) - 1e-6
-    assert accuracy(chosen) >= enough
-    assert not any(rate >= enough for confidence, rate in rates.items() if confidence < chosen)
+    count_sure, accuracy = sure_and_right(chosen)
+    assert accuracy >= enough
+    assert not any(accuracy >= enough for count, accuracy in tried if count > count_sure)
 
 
 def test_the_report_measures_the_panel_and_the_model() -> None:

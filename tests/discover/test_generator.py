@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.discover.generator import BATCH, BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
+from pytest_defuse.images import LabelledImages, quantise
 from pytest_defuse.progress import Advance, Progress
 
 
@@ -86,11 +86,20 @@ def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int], 
 def test_many_images_are_treated_like_few(halves: LabelledImages, cache: Path) -> None:
     generator = made(halves, cache)
     pixels = halves.pixels.repeat(4, 1, 1, 1)
-    assert len(pixels) > BATCH
+    assert len(pixels) > generator.batches.size
     means, deviations = generator.encode(pixels)
     torch.testing.assert_close(means[-80:], generator.encode(halves.pixels)[0])
     torch.testing.assert_close(deviations[-80:], generator.encode(halves.pixels)[1])
     torch.testing.assert_close(generator.decode(means)[-80:], generator.decode(means[-80:]), atol=1, rtol=0)
+
+
+def test_gradients_flow_through_what_it_renders(halves: LabelledImages, cache: Path) -> None:
+    generator = made(halves, cache)
+    codes = torch.zeros(3, 4, requires_grad=True)
+    images = generator.render(codes)
+    (slope,) = torch.autograd.grad(images.sum(), codes)
+    assert slope.abs().sum() > 0
+    torch.testing.assert_close(quantise(images.detach()), generator.decode(codes.detach()), atol=1, rtol=0)
 
 
 def test_training_teaches_it_the_images(halves: LabelledImages, cache: Path) -> None:

@@ -169,3 +169,10 @@ def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledIma
     assert len(progress.titles) == 4
     # Judges of one panel and of other seeds are independent of each other.
     assert len({judge.hash for judge in [*first, *other]}) == 4
+
+
+def test_a_panel_is_known_by_its_judges_and_its_confidence() -> None:
+    sure, other = [[0.96, 0.04]], [[0.04, 0.96]]
+    panels = [panel(sure), panel(other), panel(sure, other), panel(other, sure), panel(sure, confidence=0.8)]
+    assert len({judges.hash for judges in panels}) == 5
+    assert panel(sure).hash == panel(sure).hash
