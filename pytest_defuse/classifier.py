@@ -64,7 +64,12 @@ class Classifier:
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The model's own output for one batch of uint8 pixels, on its device."""
-        output: Tensor = self.module(model_input(pixels.to(self.device), self.normalize).to(self._dtype))
+        return self.run(model_input(pixels.to(self.device), None))
+
+    def run(self, images: Tensor) -> Tensor:
+        """The model's own output for one batch of float pixels in [0, 1], on its device; differentiable."""
+        inputs = images if self.normalize is None else self.normalize(images)
+        output: Tensor = self.module(inputs.to(self._dtype))
         return output
 
     @cached_property

@@ -13,6 +13,7 @@ MARKERS = (
     "defuse(min_accuracy, max_drop, max_shift_drop, confidence, only): bounds for defuse_scenario; "
     "without one, no regression from what was recorded at discovery",
     "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
+    "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
 )
 
 

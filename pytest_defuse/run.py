@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,8 @@ from pytest_defuse.correct.finetune import Correction, correct
 from pytest_defuse.devices import device_named
 from pytest_defuse.discover.discovery import Discovery, discover
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.explain.failure_modes import FailureMode, failure_modes
+from pytest_defuse.explain.explanation import Explanation, explain
+from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.gate.baseline import Baseline, load_baseline
 from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
@@ -22,12 +24,14 @@ from pytest_defuse.progress import Progress
 from pytest_defuse.report.results import (
     CandidateResult,
     DiscoveryResult,
-    FailureModeResult,
+    ExplanationResult,
     ScenarioResult,
     TestSetResult,
 )
+from pytest_defuse.report.trees import explanation_result
 from pytest_defuse.scenarios.candidates import store_candidates
 from pytest_defuse.scenarios.sheets import pixel_hash
+from pytest_defuse.scenarios.slices import store_failure_modes
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
 
@@ -47,6 +51,7 @@ class SubjectRun:
         self.store = Store(options.store / subject.name)
         self.correction_seconds = 0.0
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
+        self._explanations: dict[ExplainSettings, tuple[Explanation, ExplanationResult]] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -143,22 +148,30 @@ class SubjectRun:
             self._discoveries[settings] = self._discover(settings)
         return self._discoveries[settings]
 
-    @cached_property
-    def failure_modes(self) -> tuple[list[FailureMode], list[FailureModeResult]]:
-        """Barlow's rules for the model on the test set."""
-        modes = failure_modes(self.subject, self.model, seed=self.options.seed)
-        return modes, [
-            FailureModeResult(
-                subject=self.subject.name,
-                group=mode.group,
-                rule=mode.rule,
-                error_rate=mode.error_rate,
-                base_error_rate=mode.base_error_rate,
-                error_coverage=mode.error_coverage,
-                images=mode.images,
-            )
-            for mode in modes
-        ]
+    def explain(self, given: Mapping[str, Any]) -> tuple[Explanation, ExplanationResult]:
+        """Barlow's rules for the model on the test set, candidates too when discovering; once for equal settings."""
+        settings = ExplainSettings.of(given)
+        if settings not in self._explanations:
+            self._explanations[settings] = self._explain(settings)
+        return self._explanations[settings]
+
+    def _explain(self, settings: ExplainSettings) -> tuple[Explanation, ExplanationResult]:
+        explanation = explain(
+            self.subject,
+            self.model,
+            settings,
+            seed=self.options.seed,
+            cache=self.options.cache,
+            progress=self.progress,
+            names=self.store.record().feature_names if self.store.exists() else {},
+        )
+        # Only the HTML report shows figures.
+        result = explanation_result(explanation, figures=self.options.report is not None)
+        if self.options.discover:
+            stored = store_failure_modes(self.store, explanation, self.options.cache)
+            new = [_candidate(scenario) for scenario in stored.new]
+            result = replace(result, new=new, known=[scenario.id for scenario in stored.known])
+        return explanation, result
 
     def _discover(self, settings: DiscoverySettings) -> tuple[Discovery, DiscoveryResult]:
         started = time.monotonic()

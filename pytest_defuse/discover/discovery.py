@@ -88,10 +88,13 @@ def discover(
     device: torch.device | str = "cpu",
     cache: Path,
     progress: Progress | None = None,
+    starts: Tensor | None = None,
 ) -> Discovery:
     """Find regions of latent space on which the subject's model surely fails (Defuse, sections 3.1-3.2).
 
     Args:
+        starts: bool, one a training image: the images to search around, such as those that meet the rule of
+            a failure mode (:func:`pytest_defuse.explain.matching_images`); default: all.
         cache: the folder in which trained generators and judges are kept.
 
     Raises:
@@ -116,7 +119,7 @@ def discover(
             progress=progress,
         )
         located = locate(model, generator, images, settings.worst_reconstruction)
-        failures = identify(model, judges, generator, located, settings, seed=seed, progress=progress)
+        failures = identify(model, judges, generator, located, settings, seed=seed, progress=progress, starts=starts)
         regions = merge_overlapping(distill(failures, settings, seed), settings.max_overlap)
         candidates = _confirmed(regions, model, judges, generator, settings, seed, progress)
         test = subject.test_images

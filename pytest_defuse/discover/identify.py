@@ -117,6 +117,7 @@ def identify(
     *,
     seed: int,
     progress: Progress,
+    starts: Tensor | None = None,
 ) -> Failures:
     """Search near the images where the model's margin is small, then again around what failed.
 
@@ -127,8 +128,20 @@ def identify(
 
     e belongs to (seed, round, image, draw) alone, so neither batch size nor order changes a draw's
     code; codes are bit-exact, decoded pixels equal up to float rounding before they become uint8.
+
+    Args:
+        starts: bool N, the images that the first round may draw around; default: all.
+
+    Raises:
+        DefuseError: none of them is read right in its reconstruction.
     """
-    rebuilt = (located.margin > 0).nonzero().squeeze(1)
+    readable = located.margin > 0 if starts is None else (located.margin > 0) & starts
+    rebuilt = readable.nonzero().squeeze(1)
+    if not len(rebuilt):
+        raise DefuseError(
+            "The model is wrong on the reconstruction of every image that the search may start from: "
+            "choose other images as starts."
+        )
     order = located.margin[rebuilt].argsort(stable=True)
     chosen = rebuilt[order[: max(1, settings.budget // settings.draws)]]
 

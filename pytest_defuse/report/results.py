@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
 
@@ -122,21 +124,77 @@ class CorrectionResult:
 
 @dataclass(frozen=True)
 class FailureModeResult:
-    """A failure mode of real images (Barlow), with rates in [0, 1]."""
+    """A failure mode of real images (Barlow), with rates in [0, 1] and the 95% interval of the error rate."""
 
-    subject: str
     group: str
     rule: str
     error_rate: float
     base_error_rate: float
     error_coverage: float
     images: int
+    interval: tuple[float, float]
 
 
-Result = ScenarioResult | TestSetResult | DiscoveryResult | CorrectionResult | FailureModeResult
+@dataclass(frozen=True)
+class NodeResult:
+    """A node of a failure tree and those below it.
+
+    Attributes:
+        condition: the last step of the path to it; empty at the root.
+        failures, images, group_failures: counts, of those images that did not grow the tree.
+        rates: ER, EC and IV with their 95% intervals, in words.
+        reported: whether it is a failure mode.
+        figure: a PNG in base64, or empty.
+    """
+
+    condition: str
+    failures: int
+    images: int
+    group_failures: int
+    rates: list[str]
+    reported: bool
+    figure: str
+    children: "list[NodeResult]"
+
+
+@dataclass(frozen=True)
+class TreeResult:
+    """The tree of a group that has a failure mode; ALER with its 95% interval."""
+
+    group: str
+    base_error_rate: float
+    aler: float
+    aler_interval: tuple[float, float]
+    root: NodeResult
+
+
+@dataclass(frozen=True)
+class ExplanationResult:
+    """What an explanation found on real images (Barlow).
+
+    Attributes:
+        features: which features the rules are about, in words; ``key`` is what their names are kept under.
+        groups: how many were looked into; ``passed_over`` had too few failures.
+        modes: most important first.
+        trees: of the groups that have one.
+        new, known: candidates of the modes, in a session that discovers.
+    """
+
+    subject: str
+    features: str
+    key: str
+    groups: int
+    passed_over: int
+    modes: list[FailureModeResult]
+    trees: list[TreeResult]
+    new: list[CandidateResult] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+
+
+Result = ScenarioResult | TestSetResult | DiscoveryResult | CorrectionResult | ExplanationResult
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (ScenarioResult, TestSetResult, DiscoveryResult, CorrectionResult, FailureModeResult)
+    for kind in (ScenarioResult, TestSetResult, DiscoveryResult, CorrectionResult, ExplanationResult)
 }
 
 
@@ -152,7 +210,7 @@ class Results:
     test_sets: list[TestSetResult] = field(default_factory=list)
     discoveries: list[DiscoveryResult] = field(default_factory=list)
     corrections: list[CorrectionResult] = field(default_factory=list)
-    failure_modes: list[FailureModeResult] = field(default_factory=list)
+    explanations: list[ExplanationResult] = field(default_factory=list)
     failed: Sequence[str] = ()
 
     @staticmethod
@@ -164,7 +222,7 @@ class Results:
             "TestSetResult": results.test_sets,
             "DiscoveryResult": results.discoveries,
             "CorrectionResult": results.corrections,
-            "FailureModeResult": results.failure_modes,
+            "ExplanationResult": results.explanations,
         }
         for item in items:
             result = decode(item)
@@ -200,6 +258,8 @@ def decode(item: dict[str, Any]) -> Any:
     """The result that :func:`encode` made a JSON value of."""
     values = dict(item)
     kind = KINDS[values.pop("kind")]
+    if kind is ExplanationResult:
+        return TypeAdapter(ExplanationResult).validate_python(values)
     if kind is DiscoveryResult:
         values["new"] = [CandidateResult(**entry) for entry in values["new"]]
     if kind is CorrectionResult:

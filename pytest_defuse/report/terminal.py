@@ -20,6 +20,7 @@ from pytest_defuse.report.words import (
     accuracy_sentences,
     correction_sentence,
     discovery_sentences,
+    explanation_sentences,
     known_sentences,
     label_command,
     look_sentence,
@@ -61,8 +62,10 @@ def render(results: Results, *, width: int, color: bool, start: Path) -> str:
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
-    if results.failure_modes:
-        _table(console, failure_mode_table(results.failure_modes))
+    for explanation in results.explanations:
+        _sentences(console, explanation_sentences(explanation, start))
+        if explanation.modes:
+            _table(console, failure_mode_table(explanation.modes))
     for correction in results.corrections:
         style = STYLES["fails" if correction.problems else "holds"]
         _sentences(console, outcome_sentences(correction, start), style)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results
+from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, ExplanationResult, Results
 
 WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
 VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}
@@ -73,8 +73,7 @@ def headline(results: Results) -> str:
     said += [f"{share(test.correct, test.total)} on the test set" for test in results.test_sets]
     said += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
     said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
-    if results.failure_modes:
-        said.append(counted(len(results.failure_modes), "failure mode"))
+    said += [counted(len(explanation.modes), "failure mode") for explanation in results.explanations]
     if results.failed:
         said.append(f"{counted(len(results.failed), 'test')} FAILED")
     subjects = {getattr(result, "subject", "") for group in vars(results).values() for result in group} - {""}
@@ -116,7 +115,23 @@ def known_sentences(result: DiscoveryResult) -> list[str]:
     return [] if result.new else ["no region was confirmed: nothing to label"]
 
 
-def look_sentence(result: DiscoveryResult, start: Path) -> str:
+def explanation_sentences(result: ExplanationResult, start: Path) -> list[str]:
+    """How far an explanation looked, whose features it is about, and what became a candidate."""
+    looked = f"failure modes of {result.subject}: {len(result.modes)} in {counted(result.groups, 'group')}"
+    if result.passed_over:
+        looked += f"; {counted(result.passed_over, 'group')} with too few failures to tell"
+    said = [looked]
+    if result.modes:
+        said.append(f"features: {result.features}; their names are kept under {result.key} in store.yaml")
+    if result.new:
+        said.append(look_sentence(result, start))
+        said += [label_command(candidate.id, candidate.proposed_label) for candidate in result.new]
+    if result.known:
+        said.append(f"known already: {', '.join(result.known)}")
+    return said
+
+
+def look_sentence(result: DiscoveryResult | ExplanationResult, start: Path) -> str:
     """Where the pictures of new candidates are; the commands that label them follow."""
     sheets = Path(result.new[0].folder).parent / "*" / "held_out.png"
     return f"look at {relative(sheets, start)}, then accept what you can label:"

@@ -24,6 +24,9 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+FeatureKey = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+FeatureNumber = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+FeatureName = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 class _Record(BaseModel):
@@ -149,12 +152,17 @@ class ScenarioRecord(_Record):
 
 
 class StoreRecord(_Record):
-    """All of store.yaml: what every scenario of one subject shares."""
+    """All of store.yaml: what every scenario of one subject shares.
+
+    ``feature_names`` holds what people call features, by the key of their network and layer, which every report
+    of failure modes shows, then by number: numbers mean something else in another network.
+    """
 
     format: Format
     classes: tuple[str, ...]
     tile: Tile
     generator: Sha256 | None
+    feature_names: dict[FeatureKey, dict[FeatureNumber, FeatureName]] = {}
 
 
 R = TypeVar("R", bound=_Record)

@@ -125,8 +125,28 @@ class Store:
                         f"{present.tile.height} {present.tile.mode}, the subject has others: give the subject "
                         "another name, or move the old store away."
                     )
+                record = record.model_copy(update={"feature_names": present.feature_names})
             if not self.exists() or self.record().generator != record.generator:
                 write_record(path, record)
+
+    def name_feature(self, key: str, feature: int, name: str) -> None:
+        """Keep what people call a feature of the network and layer with this key; no name forgets it.
+
+        Raises:
+            DefuseError: there is no store yet, or the key or name cannot be used.
+        """
+        with self._lock():
+            record = self.record()
+            names = {known: dict(given) for known, given in record.feature_names.items()}
+            names.setdefault(key, {}).pop(str(feature), None)
+            if name:
+                names[key][str(feature)] = name
+            try:
+                named = StoreRecord.model_validate(record.model_dump() | {"feature_names": names})
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"]
+                raise DefuseError(f"Feature {feature} of {key!r} named {name!r}: {problem}.") from error
+            write_record(self.folder / "store.yaml", named)
 
     def add(self, record: ScenarioRecord, correction: Pixels, held_out: Pixels) -> Scenario:
         """Write a new scenario, its folder appearing whole; one that is there already is left as it is."""

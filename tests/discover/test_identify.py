@@ -193,3 +193,17 @@ def test_capped_keeps_the_first_failures_of_each_image(numbers: list[int], most:
     expected = [at for at, image in enumerate(numbers) if numbers[:at].count(image) < most]
     assert failures.capped(most).draws.tolist() == expected
     assert failures.capped(most).codes.flatten().tolist() == expected
+
+
+def test_a_search_stays_around_the_images_that_it_may_start_from(located: LatentImages) -> None:
+    def search_from(starts: Tensor) -> Failures:
+        progress = Progress()
+        return identify(MODEL, JUDGES, Halves(), located, SETTINGS, seed=0, progress=progress, starts=starts)
+
+    everywhere = search(located)
+    chosen = torch.arange(30) % 3 == 0
+    there = search_from(chosen)
+    assert set(there.images.tolist()) <= set(range(0, 30, 3))
+    assert {draw for draw in draws(everywhere) if draw[0] % 3 == 0} <= draws(there)
+    with pytest.raises(DefuseError, match="every image that the search may start from"):
+        search_from(torch.zeros(30, dtype=torch.bool))

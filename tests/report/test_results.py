@@ -11,10 +11,13 @@ from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    ExplanationResult,
     FailureModeResult,
+    NodeResult,
     Results,
     ScenarioResult,
     TestSetResult,
+    TreeResult,
     TrialResult,
     decode,
     encode,
@@ -25,6 +28,12 @@ COUNTS = st.integers(0, 10_000)
 SECONDS = st.floats(0, 1e6)
 TRIALS = st.builds(TrialResult, weight=st.floats(0, 10), validation=SHARES, worst_scenario=SHARES, mean_scenario=SHARES)
 CANDIDATES = st.builds(CandidateResult, predicted=st.dictionaries(st.text(), COUNTS), failed=COUNTS, drawn=COUNTS)
+RATES = dict.fromkeys(("error_rate", "base_error_rate", "error_coverage"), SHARES) | {
+    "interval": st.tuples(SHARES, SHARES)
+}
+LEAVES = st.builds(NodeResult, children=st.just([]))
+NODES = st.builds(NodeResult, children=st.lists(LEAVES, max_size=2))
+TREES = st.builds(TreeResult, root=NODES, base_error_rate=SHARES, aler=SHARES, aler_interval=st.tuples(SHARES, SHARES))
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "scenario": st.builds(ScenarioResult, correct=COUNTS, total=COUNTS, confidence=SHARES, bound=SHARES),
     "test set": st.builds(TestSetResult, correct=COUNTS, total=COUNTS),
@@ -44,7 +53,12 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
         shifts=st.dictionaries(st.text(), st.tuples(SHARES, SHARES), max_size=3),
         seconds=SECONDS,
     ),
-    "failure mode": st.builds(FailureModeResult, error_rate=SHARES, base_error_rate=SHARES, error_coverage=SHARES),
+    "explanation": st.builds(
+        ExplanationResult,
+        modes=st.lists(st.builds(FailureModeResult, **RATES), max_size=2),
+        trees=st.lists(TREES, max_size=2),
+        new=st.lists(CANDIDATES, max_size=1),
+    ),
 }
 
 
