@@ -64,12 +64,11 @@ class Classifier:
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The model's own output for one batch of uint8 pixels, on its device."""
-        return self.run(model_input(pixels.to(self.device), None))
+        return self.read(pixels.to(self.device).float() / 255)
 
-    def run(self, images: Tensor) -> Tensor:
-        """The model's own output for one batch of float pixels in [0, 1], on its device; differentiable."""
-        inputs = images if self.normalize is None else self.normalize(images)
-        output: Tensor = self.module(inputs.to(self._dtype))
+    def read(self, images: Tensor) -> Tensor:
+        """The model's own output for float images in [0, 1] on its device; differentiable in them."""
+        output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
         return output
 
     @cached_property

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import BATCH, Classifier
+from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain.gain import Features
 from pytest_defuse.files import replace_file, replace_text
 from pytest_defuse.images import content_hash
 from pytest_defuse.progress import Progress
+
+BATCH = 256
+"""Images a forward pass."""
 
 
 class FeatureNetwork:
@@ -72,7 +75,7 @@ class FeatureNetwork:
 
         hooked = self._module.register_forward_pre_hook if self._takes_input else self._module.register_forward_hook
         with hooked(keep):
-            self.classifier.run(images)
+            self.classifier.read(images)
         where = f"the {self.name} of {self.classifier.name}"
         if len(seen) != 1:
             raise DefuseError(

@@ -53,7 +53,7 @@ class World:
         self.plain, self.marked = features.read(pixels), features.read(marked)
 
     def drawn(self, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Features with a fifth of the images marked, and failures: nine in ten of these, one in fifty of the others."""
+        """Features with a fifth of the images marked; of these nine in ten fail, of the others one in fifty."""
         random = np.random.default_rng(seed)
         has_mark = random.random(len(self.labels)) < 0.2
         failed = random.random(len(self.labels)) < np.where(has_mark, 0.9, 0.02)
