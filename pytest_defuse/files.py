@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_defuse.errors import DefuseError
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file in ``path``'s folder, then put it in ``path``'s place.
@@ -26,6 +28,22 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write UTF-8 text with newline line ends to ``path``, whole or not at all."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make sure that a file can be written to a folder, before work whose outcome goes there.
+
+    Raises:
+        DefuseError: it cannot; ``what`` names the file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DefuseError(
+            f"{folder} cannot be written to ({error.strerror}), and {what} goes there: make it writable."
+        ) from error
 
 
 def _umask() -> int:

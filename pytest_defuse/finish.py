@@ -8,7 +8,8 @@ from typing import Any
 from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
 from pytest_defuse.correct.finetune import Trial
 from pytest_defuse.files import replace_text
-from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
+from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
+from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.options import Options
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
@@ -63,16 +64,19 @@ def finish_correction(
     )
 
 
-def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> list[str]:
+def write_reports(
+    options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = (), notices: Sequence[str] = ()
+) -> list[str]:
     """Write the baseline and the reports that the options ask for.
 
     Args:
         failed: ids of the tests of a subject that failed.
+        notices: sentences about the run as a whole.
 
     Returns:
         A sentence for each file that could not be written.
     """
-    results = Results.of(collected, failed)
+    results = Results.of(collected, failed, notices)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
         # A run that judged nothing leaves an earlier run's baseline as it is.
@@ -99,11 +103,20 @@ def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed:
 
 
 def _baseline(results: Results) -> Baseline:
-    models = {s.model for s in results.scenarios} | {t.model for t in results.test_sets}
+    def said(result: ScenarioResult | TestSetResult) -> Predictions:
+        return Predictions(result.images, tuple(result.predicted), tuple(result.confidences))
+
+    tests = {test_set.subject: test_set for test_set in results.test_sets}
+    models = {s.subject: s.model for s in results.scenarios} | {t.subject: t.model for t in results.test_sets}
     return Baseline(
-        model=" ".join(sorted(models)),
-        scenarios={s.id: Predictions(s.images, s.predicted) for s in results.scenarios},
-        test={t.subject: Predictions(t.images, t.predicted) for t in results.test_sets},
+        {
+            subject: SubjectBaseline(
+                model=model,
+                scenarios={s.id: said(s) for s in results.scenarios if s.subject == subject},
+                test=said(tests[subject]) if subject in tests else None,
+            )
+            for subject, model in models.items()
+        }
     )
 
 
@@ -124,7 +137,7 @@ def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[
     judged = {s.id for s in results.scenarios}
     if unjudged := [s.id for s in run.store.scenarios("accepted") if s.id not in judged]:
         problems.append(f"no test judged {', '.join(unjudged)}: run the whole gate")
-    allowed = [b.max_shift_drop for b in run.bounds.values() if b.max_shift_drop is not None]
+    allowed = [bounds.max_shift_drop for _, bounds in run.asked if bounds.max_shift_drop is not None]
     for name, (before, after) in run.shifts.items():
         if allowed and before - after > min(allowed):
             problems.append(

@@ -1,11 +1,15 @@
 """The one table of options: command line, then environment, then ini, then default."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.bounds import parse
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ TABLE = (
     Option("cache", "where trained generators and judges are kept", "DIR", ".defuse_cache"),
     Option("device", "auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
     Option("seed", "what all randomness comes from", "N", "0"),
+    Option("bounds", 'bounds where a marker names none, such as "max_flips=3 confidence=0.95"', "BOUNDS"),
+    Option("collect", "collect the scenario.yaml files among the given paths as tests"),
     Option("report", "write a self-contained HTML report", "FILE.html"),
     Option("summary", "write a markdown summary; also to $GITHUB_STEP_SUMMARY when that is set", "FILE.md"),
     Option("baseline", "compare with the predictions of an earlier run", "FILE"),
@@ -51,6 +57,8 @@ class Options:
     cache: Path
     device: str
     seed: int
+    bounds: Mapping[str, Any]
+    collect: bool
     report: Path | None
     summary: Path | None
     baseline: Path | None
@@ -85,6 +93,8 @@ def resolve(config: pytest.Config) -> Options:
             values[name] = _switch(text, source)
         elif row.metavar == "N":
             values[name] = _number(text, source)
+        elif row.metavar == "BOUNDS":
+            values[name] = _bounds(text, source)
         elif row.metavar == "DEVICE":
             values[name] = text
         else:
@@ -118,3 +128,10 @@ def _number(text: str, source: str) -> int:
     if not text.isdigit():
         raise pytest.UsageError(f"{source} is {text!r}: give a whole number of 0 or more.")
     return int(text)
+
+
+def _bounds(text: str, source: str) -> Mapping[str, Any]:
+    try:
+        return parse(text, source)
+    except DefuseError as error:
+        raise pytest.UsageError(str(error)) from None

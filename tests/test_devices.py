@@ -29,3 +29,12 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int, 
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     share_threads(workers)
     assert told == threads
+
+
+@pytest.mark.parametrize(("worker", "device"), [(0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")])
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, worker: int, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *arguments, **keywords: None)
+    assert device_named("auto", worker) == device_named("cuda", worker) == torch.device(device)
+    assert device_named("cuda:1", worker) == torch.device("cuda:1")

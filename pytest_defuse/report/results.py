@@ -8,18 +8,28 @@ from pydantic import TypeAdapter
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.gate.checks import Check, Comparison
+
+FLIPS_SHOWN = 64
 
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """An accepted scenario held against its bound.
+    """An accepted scenario held against its bounds.
 
     Attributes:
         folder: the scenario's folder, absolute.
         correct, total: counts over the held-out tiles; ``before`` is the correct count of the uncorrected
             model, in a run that corrects.
+        confidence: that of every interval, in (0, 1).
+        outcome: the worst of the ``checks``; ``bound`` is the accuracy that the strictest of them asks for,
+            ``reason`` where it comes from.
         predicted: class names, one a tile.
         images, model: sha256 of the tiles and of the model's weights.
+        confidences: the model's softmax probability of what it predicted, one a tile.
+        tiles: each counted tile's place on the sheet, from 0 in reading order.
+        checks: every bound, one by one.
+        comparison: with the baseline, where it has this scenario; positions in it point into ``predicted``.
     """
 
     subject: str
@@ -36,6 +46,10 @@ class ScenarioResult:
     images: str
     model: str
     before: int | None = None
+    confidences: list[float] = field(default_factory=list)
+    tiles: list[int] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
 
     @property
     def accuracy(self) -> Accuracy:
@@ -45,7 +59,13 @@ class ScenarioResult:
 
 @dataclass(frozen=True)
 class TestSetResult:
-    """Accuracy on the test set; fields as in :class:`ScenarioResult`."""
+    """The test set held against the bounds of its test; fields as in :class:`ScenarioResult`.
+
+    Attributes:
+        labels: class names, one an image.
+        flip_sheet: a PNG in base64, the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact
+            sheet (as :func:`~pytest_defuse.scenarios.sheets.encode_sheet` lays it out); empty without flips.
+    """
 
     __test__ = False
 
@@ -56,11 +76,51 @@ class TestSetResult:
     images: str
     model: str
     before: int | None = None
+    confidence: float = 0.95
+    outcome: Outcome = "holds"
+    bound: float = 0.0
+    reason: str = ""
+    labels: list[str] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
+    flip_sheet: str = ""
 
     @property
     def accuracy(self) -> Accuracy:
         """The counts as an accuracy."""
-        return Accuracy(self.correct, self.total)
+        return Accuracy(self.correct, self.total, self.confidence)
+
+
+@dataclass(frozen=True)
+class OverallResult:
+    """All scenarios of a subject together, held against bounds; fields as in :class:`ScenarioResult`.
+
+    Attributes:
+        scenarios: their ids. What was predicted is in their own results; positions in ``comparison`` count
+            through their tiles in this order.
+        labels, predicted: class names, one a tile.
+    """
+
+    subject: str
+    scenarios: list[str]
+    correct: int
+    total: int
+    confidence: float
+    outcome: Outcome
+    bound: float
+    reason: str
+    labels: list[str]
+    predicted: list[str]
+    model: str
+    before: int | None = None
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The counts as an accuracy."""
+        return Accuracy(self.correct, self.total, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -191,10 +251,11 @@ class ExplanationResult:
     known: list[str] = field(default_factory=list)
 
 
-Result = ScenarioResult | TestSetResult | DiscoveryResult | CorrectionResult | ExplanationResult
+Judged = ScenarioResult | TestSetResult | OverallResult
+Result = Judged | DiscoveryResult | CorrectionResult | ExplanationResult
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (ScenarioResult, TestSetResult, DiscoveryResult, CorrectionResult, ExplanationResult)
+    for kind in (ScenarioResult, TestSetResult, OverallResult, DiscoveryResult, CorrectionResult, ExplanationResult)
 }
 
 
@@ -204,6 +265,7 @@ class Results:
 
     Attributes:
         failed: ids of the tests of a subject that failed, whatever they tested.
+        notices: sentences about the run as a whole, such as scenarios that no test touches.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -211,15 +273,18 @@ class Results:
     discoveries: list[DiscoveryResult] = field(default_factory=list)
     corrections: list[CorrectionResult] = field(default_factory=list)
     explanations: list[ExplanationResult] = field(default_factory=list)
+    overall: list[OverallResult] = field(default_factory=list)
     failed: Sequence[str] = ()
+    notices: Sequence[str] = ()
 
     @staticmethod
-    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = ()) -> "Results":
+    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = (), notices: Sequence[str] = ()) -> "Results":
         """Results from their JSON values."""
-        results = Results(failed=failed)
+        results = Results(failed=failed, notices=notices)
         rows: dict[str, list[Any]] = {
             "ScenarioResult": results.scenarios,
             "TestSetResult": results.test_sets,
+            "OverallResult": results.overall,
             "DiscoveryResult": results.discoveries,
             "CorrectionResult": results.corrections,
             "ExplanationResult": results.explanations,
@@ -236,17 +301,13 @@ class Results:
 
 def properties(result: Result) -> list[tuple[str, str]]:
     """What JUnit shows of a result, as names and values."""
-    if not isinstance(result, ScenarioResult | TestSetResult):
+    if not isinstance(result, Judged):
         return []
     low, high = result.accuracy.interval
     rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
     if isinstance(result, ScenarioResult):
-        rows += [
-            ("defuse_scenario", result.id),
-            ("defuse_bound", f"{result.bound:.4f}"),
-            ("defuse_outcome", result.outcome),
-        ]
-    return rows
+        rows.append(("defuse_scenario", result.id))
+    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
 
 
 def encode(result: Result) -> dict[str, Any]:
@@ -260,6 +321,9 @@ def decode(item: dict[str, Any]) -> Any:
     kind = KINDS[values.pop("kind")]
     if kind is ExplanationResult:
         return TypeAdapter(ExplanationResult).validate_python(values)
+    if issubclass(kind, Judged):
+        values["checks"] = [Check(**{**check, "interval": tuple(check["interval"])}) for check in values["checks"]]
+        values["comparison"] = values["comparison"] and Comparison(**values["comparison"])
     if kind is DiscoveryResult:
         values["new"] = [CandidateResult(**entry) for entry in values["new"]]
     if kind is CorrectionResult:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.files import replace_text
+from pytest_defuse.gate.bounds import checked
 
 FORMAT = 1
 
@@ -112,10 +113,11 @@ class LatentRegion(_Record):
 
 
 class Method(_Record):
-    """How the scenario was found; a failure mode of Barlow carries its rule."""
+    """How the scenario was found; a failure mode of Barlow carries its rule and its group's error rate."""
 
     name: Literal["defuse", "barlow"]
     rule: str | None = None
+    base_error_rate: Share | None = None
 
 
 class Provenance(_Record):
@@ -128,7 +130,7 @@ class Provenance(_Record):
 
 
 class ScenarioRecord(_Record):
-    """All of scenario.yaml."""
+    """All of scenario.yaml; ``bounds`` are what the gate asks of this scenario, whatever a test's marker says."""
 
     format: Format
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
@@ -136,6 +138,7 @@ class ScenarioRecord(_Record):
     label: str | None
     proposed_label: str
     notes: str = ""
+    bounds: dict[str, int | float] = {}
     failure_rate: FailureRate
     tile: Tile
     sheets: Sheets
@@ -143,6 +146,14 @@ class ScenarioRecord(_Record):
     method: Method
     provenance: Provenance
     region: LatentRegion | None
+
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_known(cls, given: dict[str, int | float]) -> dict[str, int | float]:
+        try:
+            return checked(given, "bounds")
+        except DefuseError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _accepted_has_label(self) -> "ScenarioRecord":

@@ -106,7 +106,11 @@ def _record(explanation: Explanation, found: Slice) -> tuple[ScenarioRecord, Ten
         failure_rate=FailureRate(failed=failed, drawn=len(found.rows), low=low, high=high),
         tile=tile_of(tiles.numpy()),
         sheets=Sheets(correction=correction, held_out=held_out),
-        method=Method(name="barlow", rule=f"{mode.group}: {mode.rule} ({network.name}, {network.key})"),
+        method=Method(
+            name="barlow",
+            rule=f"{mode.group}: {mode.rule} ({network.name}, {network.key})",
+            base_error_rate=mode.base_error_rate,
+        ),
         provenance=Provenance(
             model=explanation.model.hash,
             data=subject.train_images.hash,

@@ -87,3 +87,14 @@ def test_no_checkpoint(project: pytest.Pytester, accept: Accept) -> None:
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
     result = project.runpytest_subprocess("--defuse-correct")
     result.stdout.fnmatch_lines(["Correction writes beside the model's checkpoint: name it with*"])
+
+
+def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Accept) -> None:
+    accept()
+    (project.path / "weights").write_text("a file where the folder should be")
+    project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint='weights/toy.pt')"))
+    result = project.runpytest_subprocess("--defuse-correct")
+    result.stdout.fnmatch_lines(
+        ["weights cannot be written to (*), and the corrected checkpoint goes there: make it *"]
+    )
+    assert "finetuning" not in result.stdout.str() + result.stderr.str(), "it is refused before the work"

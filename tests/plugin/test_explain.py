@@ -42,7 +42,7 @@ import pytest
 def test_failure_modes(defuse_failure_modes):
     assert not defuse_failure_modes.above(2.0, coverage=0.2)
 
-@pytest.mark.defuse(min_accuracy=0.9)
+@pytest.mark.defuse(max_error_rate=0.2, max_increase=0.05)
 def test_scenario(defuse_scenario):
     defuse_scenario.check()
 """
@@ -87,7 +87,9 @@ def test_a_failure_mode_is_discovered_labelled_gated_and_corrected(project: pyte
     again = project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes")
     again.stdout.fnmatch_lines([f"known already: *{found.id}*"])
     store.update(found.id, status="accepted", label="bright")
-    project.runpytest_subprocess("-k", "scenario").assert_outcomes(failed=1)
+    gated = project.runpytest_subprocess("-k", "scenario")
+    gated.assert_outcomes(failed=1)
+    gated.stdout.fnmatch_lines(["*is below the bound 80.0% (max_error_rate 20.0%)*plus max_increase*"])
     corrected = project.runpytest_subprocess("--defuse-correct", "-k", "scenario")
     corrected.assert_outcomes(passed=1)
     assert (project.path / "spots.defused.safetensors").exists()

@@ -82,7 +82,7 @@ def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> N
     ("marker", "sentence"),
     [
         ("defuse(min_acuracy=0.9)", "*the defuse marker has no bound 'min_acuracy': it has min_accuracy, max_drop*"),
-        ("defuse(min_accuracy=90)", "*defuse(min_accuracy=90): give a share from 0 to 1*"),
+        ("defuse(min_accuracy=90)", "*the defuse marker: min_accuracy=90: give a share from 0 to 1*"),
         ("defuse(0.9)", "*@pytest.mark.defuse takes names with values*"),
     ],
 )
