@@ -268,7 +268,7 @@ class SubjectRun:
             seed=self.options.seed,
             cache=self.options.cache,
             progress=self.progress,
-            names=self.store.record().feature_names if self.store.exists() else {},
+            names=self.store.feature_names() if self.store.exists() else {},
         )
         # Only the HTML report shows figures.
         result = explanation_result(explanation, figures=self.options.report is not None)

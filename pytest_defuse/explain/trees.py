@@ -32,8 +32,9 @@ class Condition:
     def holds(self, features: Features) -> Mask:
         """For which images, bool N, of features N x F it holds."""
         # In float32 a threshold between two neighbouring numbers would be rounded onto one of them.
-        above: Mask = features[:, self.feature].astype(np.float64) > self.threshold
-        return above == self.above
+        above = features[:, self.feature].astype(np.float64) > self.threshold
+        held: Mask = above if self.above else ~above
+        return held
 
 
 Path = tuple[Condition, ...]

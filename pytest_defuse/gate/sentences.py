@@ -64,7 +64,7 @@ def _flips(check: Check) -> str:
 
 
 def _is_drop(check: Check) -> bool:
-    return check.bound != "min_accuracy" and check.reason != "no regression from discovery"
+    return check.bound in ("max_drop", "max_relative_drop") or check.reason == "no regression from the baseline"
 
 
 def _enough(check: Check) -> str:

@@ -129,6 +129,11 @@ class Store:
             if not self.exists() or self.record().generator != record.generator:
                 write_record(path, record)
 
+    def feature_names(self) -> dict[str, dict[int, str]]:
+        """What people call features: by the key of their network and layer, then by number."""
+        given = self.record().feature_names
+        return {key: {int(number): name for number, name in names.items()} for key, names in given.items()}
+
     def name_feature(self, key: str, feature: int, name: str) -> None:
         """Keep what people call a feature of the network and layer with this key; no name forgets it.
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from explain.conftest import MARK, Spots, images, pairs
+from spots import MARK, Spots, images, pairs
 from torch import Tensor, nn
 
 from pytest_defuse import Subject
