@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
+from pytest_defuse.determinism import random_numbers, seeded
 from pytest_defuse.explain.explanation import Explanation
 from pytest_defuse.explain.failure_modes import Rows
 from pytest_defuse.explain.trees import Node, rule_words
@@ -34,8 +34,9 @@ def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image
     pixels, modes = subject.test_images.pixels, explanation.modes
     strongest = most_activating(explanation.features, condition.feature, modes.groups[group].rows, COLUMNS)
     shown = pixels[torch.from_numpy(strongest)]
-    maps = heatmaps(network, shown, condition.feature)
-    attacked = quantise(feature_attack(network, shown, condition.feature))
+    with seeded(explanation.seed):  # a network may draw random numbers
+        maps = heatmaps(network, shown, condition.feature)
+        attacked = quantise(feature_attack(network, shown, condition.feature))
     here = modes.rows(group, node.path, explanation.features)
     failing = _some(here[explanation.failed[here]], explanation.seed)
     passing = _some(here[~explanation.failed[here]], explanation.seed)

@@ -128,7 +128,8 @@ def projected(images: Tensor, origin: Tensor, bound: float) -> Tensor:
 
 
 def _norms(tensors: Tensor) -> Tensor:
-    return tensors.flatten(1).norm(dim=1)[:, None, None, None]
+    norms: Tensor = tensors.flatten(1).norm(dim=1)
+    return norms[:, None, None, None]
 
 
 def _train(

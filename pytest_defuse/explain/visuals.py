@@ -122,4 +122,5 @@ def _occlusion(network: FeatureNetwork, images: Tensor, feature: int) -> Tensor:
             covered = images.clone()
             covered[:, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = grey
             falls.append(before - network.of(covered)[:, feature])
-    return torch.stack(falls, dim=1).unflatten(1, (rows, columns)).clamp(min=0)
+    maps: Tensor = torch.stack(falls, dim=1).unflatten(1, (rows, columns)).clamp(min=0)
+    return maps

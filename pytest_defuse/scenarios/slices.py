@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
+from pytest_defuse.determinism import random_numbers, seeded
 from pytest_defuse.explain.explanation import Explanation, matching_images
 from pytest_defuse.explain.failure_modes import FailureMode, Rows
 from pytest_defuse.explain.trees import matches
@@ -24,7 +24,7 @@ from pytest_defuse.scenarios.schema import (
     StoreRecord,
 )
 from pytest_defuse.scenarios.sheets import tile_of
-from pytest_defuse.scenarios.store import Store, scenario_id
+from pytest_defuse.scenarios.store import Scenario, Store, scenario_id
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +56,14 @@ def store_failure_modes(store: Store, explanation: Explanation, cache: Path | No
     Raises:
         DefuseError: the store belongs to other classes or another image size.
     """
-    new, known = [], []
+    new: list[Scenario] = []
+    known: list[Scenario] = []
     for mode in explanation.modes:
-        found = slice_of(explanation, mode, cache)
-        if not len(found.correction):
-            continue
-        record, held_out = _record(explanation, found)
+        with seeded(explanation.seed):  # a model may draw random numbers
+            found = slice_of(explanation, mode, cache)
+            if not len(found.correction):
+                continue
+            record, held_out = _record(explanation, found)
         generator = store.record().generator if store.exists() else None
         classes = explanation.subject.classes
         store.open_for(
