@@ -11,7 +11,7 @@ test: .venv/ready
 
 # The plugin on the oldest pytest that is supported, and on those since; `make test` has the newest.
 test-versions: $(addprefix .venv/pytest-,8.4 9.0)
-	for version in $^; do echo "$$version"; PYTHONPATH=$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
+	for version in $^; do echo "$$version"; PYTHONPATH=$(CURDIR)/$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
 
 .venv/pytest-%: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ "pytest==$*.*"

@@ -48,7 +48,10 @@ def main() -> int:
     rows = {kind: sorted(pair[kind] for pair in pairs) for kind in ("without", "with")} | {"difference": differences}
     for kind, times in rows.items():
         numbers = (statistics.median(times), times[0], times[-1])
-        print(f"{kind + (' the plugin' if kind != 'difference' else ''):24}" + "".join(f"{1000 * n:9.1f}" for n in numbers))
+        print(
+            f"{kind + (' the plugin' if kind != 'difference' else ''):24}"
+            + "".join(f"{1000 * n:9.1f}" for n in numbers)
+        )
     print(f"the plugin costs {1000 * cost:.1f} ms; claimed: less than {1000 * LIMIT:.0f} ms")
     return int(cost >= LIMIT)
 

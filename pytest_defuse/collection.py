@@ -1,7 +1,8 @@
 """Scenario files as tests, by opt-in: ``--defuse-collect``, or a scenario.yaml named on the command line."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,7 +10,23 @@ from pytest_defuse.errors import DefuseError
 from pytest_defuse.session import SCENARIO, SESSION
 
 if TYPE_CHECKING:
+    from _pytest._code.code import TerminalRepr
+
     from pytest_defuse.gate.gate import GatedScenario
+
+
+class ScenarioTest(pytest.Function):
+    """The test of one scenario; what failed is the file, not our code."""
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where the test is: the scenario's file."""
+        return self.path, 0, self.name
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> "str | TerminalRepr":
+        """A bound that fails, as its sentence alone."""
+        if isinstance(excinfo.value, AssertionError):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)
 
 
 class ScenarioFile(pytest.File):
@@ -27,11 +44,10 @@ class ScenarioFile(pytest.File):
             raise self.CollectError(str(error)) from None
         for scenario in accepted:
             if scenario.yaml == self.path:
-                item = pytest.Function.from_parent(self, name=scenario.id, callobj=_check)
+                item = ScenarioTest.from_parent(self, name=scenario.id, callobj=_check)
                 item.stash[SCENARIO] = scenario
                 yield item
 
 
 def _check(defuse_scenario: "GatedScenario") -> None:
-    __tracebackhide__ = True
     defuse_scenario.check()

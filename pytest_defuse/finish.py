@@ -7,13 +7,15 @@ from typing import Any
 
 from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
 from pytest_defuse.correct.finetune import Trial
-from pytest_defuse.files import replace_text
+from pytest_defuse.files import append_text, replace_text
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.options import Options
+from pytest_defuse.report.findings import findings, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult, TrialResult
+from pytest_defuse.report.saved import dump_results
 from pytest_defuse.run import SubjectRun
 
 
@@ -64,19 +66,12 @@ def finish_correction(
     )
 
 
-def write_reports(
-    options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = (), notices: Sequence[str] = ()
-) -> list[str]:
+def write_reports(options: Options, results: Results) -> list[str]:
     """Write the baseline and the reports that the options ask for.
-
-    Args:
-        failed: ids of the tests of a subject that failed.
-        notices: sentences about the run as a whole.
 
     Returns:
         A sentence for each file that could not be written.
     """
-    results = Results.of(collected, failed, notices)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
         # A run that judged nothing leaves an earlier run's baseline as it is.
@@ -84,12 +79,14 @@ def write_reports(
             options.save_baseline if results.scenarios or results.test_sets else None,
             lambda path: save_baseline(path, _baseline(results)),
         ),
+        (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
         (options.report, lambda path: replace_text(path, render_html(results))),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
+        (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
         # Other steps of the job may have written there already.
         (
             Path(step_summary) if step_summary and results else None,
-            lambda path: _append(path, render_markdown(results)),
+            lambda path: append_text(path, render_markdown(results)),
         ),
     ]
     problems = []
@@ -118,11 +115,6 @@ def _baseline(results: Results) -> Baseline:
             for subject, model in models.items()
         }
     )
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(text)
 
 
 def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:

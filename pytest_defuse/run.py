@@ -36,6 +36,7 @@ from pytest_defuse.report.results import (
     CandidateResult,
     DiscoveryResult,
     ExplanationResult,
+    NoveltyResult,
     OverallResult,
     ScenarioResult,
     TestSetResult,
@@ -75,8 +76,7 @@ class SubjectRun:
         self.sharing = sharing or Sharing()
         self.store = Store(options.store / subject.name)
         self.correction_seconds = 0.0
-        self._predicted: dict[str, Predictions | DefuseError] = {}
-        self._predicted_before: dict[str, Predictions | DefuseError] = {}
+        self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
         self._explanations: dict[ExplainSettings, tuple[Explanation, ExplanationResult]] = {}
 
@@ -144,7 +144,7 @@ class SubjectRun:
         gated = self._gated.get((scenario.id, bounds))
         if gated is None:  # bounds that a test was given while it ran
             alone = [(scenario, bounds)]
-            [gated] = gate_scenarios(alone, self._predictions([scenario]), self.model, self.baseline).values()
+            [gated] = gate_scenarios(alone, self._said([scenario], self.model), self.model, self.baseline).values()
         if isinstance(gated, DefuseError):
             raise gated
         said, verdict = gated.said, gated.verdict
@@ -165,6 +165,7 @@ class SubjectRun:
             before=self._correct_before([scenario]),
             confidences=list(said.confidences),
             tiles=counted_tiles(scenario),
+            sheet_tiles=scenario.record.sheets.held_out.images,
             checks=list(verdict.checks),
             comparison=gated.comparison,
         )
@@ -183,8 +184,8 @@ class SubjectRun:
         ]
         if not scenarios:
             raise DefuseError(f"There is no accepted scenario in {self.store.folder}: accept what you can label.")
-        predictions = self._predictions([*(scenario for scenario, _ in self.asked), *scenarios])
-        answers = [answers_to(s, predictions[s.id], self.model, self.baseline) for s in scenarios]
+        said = self._said(scenarios, self.model)
+        answers = [answers_to(s, said[s.id], self.model, self.baseline) for s in scenarios]
         for answer in answers:
             if isinstance(answer, DefuseError):
                 raise answer
@@ -274,7 +275,7 @@ class SubjectRun:
         result = explanation_result(explanation, figures=self.options.report is not None)
         if self.options.discover:
             stored = store_failure_modes(self.store, explanation, self.options.cache)
-            new = [_candidate(scenario) for scenario in stored.new]
+            new = [_candidate(scenario, None) for scenario in stored.new]
             result = replace(result, new=new, known=[scenario.id for scenario in stored.known])
         return explanation, result
 
@@ -286,22 +287,22 @@ class SubjectRun:
     @cached_property
     def _gated(self) -> dict[tuple[str, Bounds], GatedScenario | DefuseError]:
         """What becomes of all scenarios that tests gate, judged at once."""
-        predictions = self._predictions([scenario for scenario, _ in self.asked])
-        return gate_scenarios(self.asked, predictions, self.model, self.baseline)
+        return gate_scenarios(self.asked, self._said([], self.model), self.model, self.baseline)
 
-    def _predictions(self, scenarios: Sequence[Scenario]) -> dict[str, Predictions | DefuseError]:
-        """What the model says of scenarios: those that it has not seen go through it together."""
-        new = {s.id: s for s in scenarios if s.id not in self._predicted}
-        self._predicted |= predict_scenarios(self.subject, self.model, list(new.values()), self.sharing)
-        return self._predicted
+    def _said(self, scenarios: Sequence[Scenario], model: Classifier) -> dict[str, Predictions | DefuseError]:
+        """What a model says of scenarios and of all that tests gate: those new to it go through it together."""
+        known = self._predicted.setdefault(model, {})
+        wanted = {scenario.id: scenario for scenario in [*(scenario for scenario, _ in self.asked), *scenarios]}
+        new = [scenario for name, scenario in wanted.items() if name not in known]
+        known |= predict_scenarios(self.subject, model, new, self.sharing)
+        return known
 
     def _correct_before(self, scenarios: Sequence[Scenario]) -> int | None:
         """How many tiles the uncorrected model has right, in a run that corrects."""
         if self.correction is None:
             return None
-        new = [scenario for scenario in scenarios if scenario.id not in self._predicted_before]
-        self._predicted_before |= predict_scenarios(self.subject, self.original, new)
-        answers = [answers_to(s, self._predicted_before[s.id], self.original) for s in scenarios]
+        said = self._said(scenarios, self.original)
+        answers = [answers_to(scenario, said[scenario.id], self.original) for scenario in scenarios]
         return sum(answer.correct for answer in answers if isinstance(answer, Answers))
 
     def _flip_sheet(self, lost: Sequence[int]) -> str:
@@ -317,6 +318,7 @@ class SubjectRun:
 
     def _discover(self, settings: "DiscoverySettings") -> "tuple[Discovery, DiscoveryResult]":
         from pytest_defuse.discover.discovery import discover
+        from pytest_defuse.report.latent import latent_map_result, novelty_results
         from pytest_defuse.scenarios.candidates import store_candidates
 
         started = time.monotonic()
@@ -329,26 +331,33 @@ class SubjectRun:
             progress=self.progress,
         )
         stored = store_candidates(self.store, self.subject, discovery)
+        # Only a report shows them.
+        shown = bool(self.options.report or self.options.results)
+        novelties = novelty_results(discovery, self.subject, self.original) if shown else {}
         return discovery, DiscoveryResult(
             subject=self.subject.name,
             accuracy=discovery.accuracy,
             reconstruction_accuracy=discovery.reconstruction_accuracy,
-            judge_accuracies=list(discovery.judge_accuracies),
+            judge_accuracies=list(discovery.judges.accuracies),
             failures=discovery.failures,
-            regions=discovery.regions,
-            new=[_candidate(scenario) for scenario in stored.new],
+            regions=len(discovery.regions),
+            new=[
+                _candidate(scenario, novelties.get(scenario.record.sheets.held_out.sha256)) for scenario in stored.new
+            ],
             known=[scenario.id for scenario in stored.known],
             seconds=time.monotonic() - started,
+            latent_map=latent_map_result(discovery, self.subject, self.options.seed) if shown else None,
         )
 
 
-def _candidate(scenario: Scenario) -> CandidateResult:
+def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateResult:
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
         folder=str(scenario.folder),
         proposed_label=record.proposed_label,
-        predicted=record.sheets.held_out.predicted,
+        predicted=record.sheets.held_out.counts,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
+        novelty=novelty,
     )

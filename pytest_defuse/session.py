@@ -1,5 +1,7 @@
 """What the plugin remembers during one pytest session: the subjects' runs, and results as they arrive."""
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -10,7 +12,7 @@ import pytest
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.bounds import Bounds, checked
-from pytest_defuse.options import Options
+from pytest_defuse.options import Options, to_repeat
 from pytest_defuse.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class DefuseSession:
         self.results: list[dict[str, Any]] = []
         self.failed: list[str] = []
         self.problems: list[str] = []
+        self.annotations = ""
         self.notices: list[str] = []
         self.shared = shared_folder(worker) if (worker := worker_of(config)) else None
         self.first_run = options.baseline is not None and not options.baseline.exists()
@@ -84,7 +87,9 @@ class DefuseSession:
         return self._accepted[only]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> Generator[None]:
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, items: list[pytest.Item]
+    ) -> Generator[None, object, object]:
         """Remember what is asked of each scenario; add the item that --defuse-discover needs when no test asks for it.
 
         A test that is deselected touches its scenario all the same, but asks nothing of it.
@@ -92,7 +97,7 @@ class DefuseSession:
         scenarios = [scenario for item in items if (scenario := scenario_of(item))]
         if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
             self.untouched = self._without({scenario.folder for scenario in scenarios})
-        yield
+        result = yield
         asked = {
             (scenario.folder, bounds): (scenario, bounds)
             for item in items
@@ -103,6 +108,7 @@ class DefuseSession:
             users = [item for item in items if "defuse_subject" in fixtures_of(item)]
             parent = users[0].getparent(pytest.Module) if users else session
             items.append(pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover))
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Gather what reports carry, also those of xdist workers."""
@@ -129,14 +135,20 @@ class DefuseSession:
         if self.shared:
             shutil.rmtree(self.shared, ignore_errors=True)
         self.notices = self._notices()
-        if not (self.results or self.runs or self.options.report or self.options.summary):
+        options = self.options
+        written = options.results or options.report or options.summary or options.code_quality
+        if not (self.results or self.runs or written):
             return
         from pytest_defuse.finish import finish_correction, write_reports
-        from pytest_defuse.report.results import encode
+        from pytest_defuse.report.findings import findings, render_github, repository_root
+        from pytest_defuse.report.results import Results, encode
 
         corrections = [result for run in self.runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
-        self.problems = write_reports(self.options, self.results, self.failed, self.notices)
+        results = Results.of(self.results, self.failed, self.notices, to_repeat(self.config))
+        self.problems = write_reports(options, results)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            self.annotations = render_github(findings(results, repository_root()))
         missed = any(result.problems for result in corrections)
         if (self.problems or missed) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -144,23 +156,28 @@ class DefuseSession:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the results; under -q only what went wrong."""
         if (self.results or self.notices) and self.config.option.verbose >= 0:
-            terminalreporter.section("defuse")
-        if self.results and self.config.option.verbose >= 0:
             from pytest_defuse.report.results import Results
             from pytest_defuse.report.terminal import render
 
+            terminalreporter.section("defuse")
             terminalreporter.write(
                 render(
-                    Results.of(self.results),
+                    Results.of(self.results, notices=self.notices, arguments=to_repeat(self.config)),
                     width=terminalreporter._tw.fullwidth,
                     color=terminalreporter.hasmarkup,
                     start=self.config.invocation_params.dir,
+                    verbose=self.config.option.verbose > 0,
                 )
             )
-        for notice in self.notices if self.config.option.verbose >= 0 else ():
-            terminalreporter.write_line(notice, yellow=True)
+
+    def pytest_unconfigure(self) -> None:
+        """Say what must be said under -q and --no-summary too: what a service reads, and what went wrong."""
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        if reporter is None:
+            return
+        reporter.write(self.annotations)
         for problem in self.problems:
-            terminalreporter.write_line(problem, red=True)
+            reporter.write_line(problem, red=True)
 
     def _without(self, touched: set[Path]) -> list[str]:
         """The ids of accepted scenarios that are in none of these folders; a store that cannot be read has none."""
@@ -188,7 +205,8 @@ class DefuseSession:
         if not self.shared:
             return Sharing()
         self.shared.mkdir(mode=0o700, exist_ok=True)
-        return Sharing(self.shared, int(worker_of(self.config)["workerid"].removeprefix("gw")))
+        number = re.sub(r"\D", "", worker_of(self.config)["workerid"])  # gw0, gw1, ...; a user may name workers
+        return Sharing(self.shared, int(number or 0))
 
     def _progress(self) -> Progress:
         """Who shows how far long work is: nobody under -q."""

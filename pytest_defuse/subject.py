@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import Dataset, LabelledImages, load, size_words
+
+if TYPE_CHECKING:
+    from pytest_defuse.discover.generator import Generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +37,8 @@ class Subject:
         feature_network: the network whose features describe images in failure modes (same input; what it outputs
             does not matter), best an adversarially robust one; default: ``model``.
         groups: named groups of test images to look for failure modes in, each one bool a test image.
+        generator: what decodes latent codes to images (``encode``, ``decode`` and ``hash``, see
+            :class:`pytest_defuse.discover.generator.Generator`); default: a beta-VAE trained on ``train``.
 
     Raises:
         DefuseError: a name, class list or model that cannot be used.
@@ -51,6 +56,7 @@ class Subject:
     judges: Sequence[nn.Module] | None = None
     feature_network: nn.Module | None = None
     groups: Mapping[str, Sequence[bool]] = field(default_factory=dict)
+    generator: "Generator | None" = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):

@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from pytest_defuse.devices import device_named, share_threads
+from pytest_defuse.devices import device_named, share_threads, trains_in_bfloat16
 from pytest_defuse.errors import DefuseError
 
 
@@ -38,3 +38,13 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, worker: int, de
     monkeypatch.setattr(torch, "empty", lambda *arguments, **keywords: None)
     assert device_named("auto", worker) == device_named("cuda", worker) == torch.device(device)
     assert device_named("cuda:1", worker) == torch.device("cuda:1")
+
+
+def test_bfloat16_is_for_devices_with_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert trains_in_bfloat16("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert not trains_in_bfloat16(torch.device("cpu"))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not trains_in_bfloat16("cpu")
+    assert not trains_in_bfloat16("mps")

@@ -179,11 +179,17 @@ def settle(families: Sequence[Sequence[Check]]) -> list[Verdict]:
     """Verdicts on checks that are judged at once, one for each of ``families``.
 
     Where ``confidence`` was asked for, a check is decided only if its p-value is below 1 - confidence also after
-    Benjamini and Hochberg's adjustment over all of them; else there are too few images to tell.
+    Benjamini and Hochberg's adjustment over all of them, those on the other side of their limit counted with a
+    p-value of 1; else there are too few images to tell.
     """
-    tested = [check.p for family in families for check in family if check.p is not None]
-    adjusted = iter(benjamini_hochberg(tested))
-    return [Verdict(tuple(_settled(c, next(adjusted)) if c.p is not None else c for c in f)) for f in families]
+    tested = [check for family in families for check in family if check.p is not None]
+    # Misses are adjusted among misses, so that no other model's success makes one of them surer.
+    adjusted = {
+        outcome: benjamini_hochberg([check.p or 0.0 if check.outcome == outcome else 1.0 for check in tested])
+        for outcome in WORST_FIRST
+    }
+    settled = iter([_settled(check, adjusted[check.outcome][index]) for index, check in enumerate(tested)])
+    return [Verdict(tuple(check if check.p is None else next(settled) for check in family)) for family in families]
 
 
 def adjust(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:

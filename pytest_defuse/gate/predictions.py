@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import BATCH, Classifier
+from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.sharing import Sharing
@@ -48,7 +48,7 @@ def predict_scenarios(
     def run(part: Sequence[Scenario]) -> dict[str, Any]:
         return _scenario_answers(subject, model, part)
 
-    parts = {_key(subject, model, *map(_identity, part)): part for part in _full_batches(scenarios)}
+    parts = {_key(subject, model, *map(_identity, part)): part for part in _full_batches(scenarios, model.batches.size)}
     outcomes = (sharing or Sharing()).outcomes({key: _later(run, part) for key, part in parts.items()})
     found = {name: answer for outcome in outcomes for name, answer in outcome.items()}
     return {scenario.id: _decoded(found[scenario.id], subject) for scenario in scenarios}
@@ -57,8 +57,7 @@ def predict_scenarios(
 def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = None) -> Predictions:
     """Run the model on the subject's test set."""
     images = subject.test_images
-    size = 4 * BATCH
-    parts = [images.pixels[start : start + size] for start in range(0, len(images), size)]
+    parts = images.pixels.split(4 * model.batches.size)
     keys = [_key(subject, model, "test", str(number), images.hash) for number in range(len(parts))]
 
     def run(pixels: Tensor) -> list[Any]:
@@ -76,14 +75,14 @@ def counted_tiles(scenario: Scenario) -> list[int]:
     return [tile for tile in range(sheet.images) if tile not in sheet.excluded]
 
 
-def _full_batches(scenarios: Sequence[Scenario]) -> Iterator[list[Scenario]]:
-    """The scenarios in parts of at least a batch of tiles, so that a part's pictures fit in memory."""
+def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
+    """The scenarios in parts of at least ``size`` tiles, so that a part's pictures fit in memory."""
     part: list[Scenario] = []
     tiles = 0
     for scenario in scenarios:
         part.append(scenario)
         tiles += len(counted_tiles(scenario))
-        if tiles >= BATCH:
+        if tiles >= size:
             yield part
             part, tiles = [], 0
     if part:

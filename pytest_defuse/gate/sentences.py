@@ -15,10 +15,10 @@ def sentence(name: str, answers: Answers, accuracy: Accuracy, verdict: Verdict, 
     """
     told = [check for check in verdict.checks if check.outcome != "holds"] or list(verdict.checks)
     checks = [_in_words(check) for check in told] or ["was held against no bound"]
-    return (
-        "; ".join([f"{name}: accuracy {accuracy} {checks[0]}", *checks[1:], *_compared(comparison), *_taken(answers)])
-        + "."
-    )
+    # What follows an accuracy goes on in the same breath; a drop or flips have a subject of their own.
+    link = " " if not told or _of_all_images(told[0]) else "; "
+    said = [f"accuracy {accuracy}{link}{checks[0]}", *checks[1:], *_compared(comparison), *_taken(answers)]
+    return f"{name}: {'; '.join(said)}."
 
 
 def _in_words(check: Check) -> str:
@@ -61,6 +61,11 @@ def _flips(check: Check) -> str:
     return (
         f"{check.measured:.0f} of {check.images} flipped from right to wrong{interval}, {verb} max_flips {check.limit}"
     )
+
+
+def _of_all_images(check: Check) -> bool:
+    """Whether a check is of the accuracy that is said already."""
+    return not check.group and not _is_drop(check) and check.bound != "max_flips"
 
 
 def _is_drop(check: Check) -> bool:

@@ -40,7 +40,8 @@ def paired_score(lost: int, gained: int, total: int, drop: float) -> float:
     a = 2 * total
     b = (2 * total - lost + gained) * drop - lost - gained
     c = -gained * drop * (1 - drop)
-    chance = max(0.0, (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a))
+    root = math.sqrt(max(0.0, b * b - 4 * a * c)) if c else abs(b)  # b squared may vanish
+    chance = max(0.0, (root - b) / (2 * a))
     return _standardised((lost - gained) / total - drop, (2 * chance + drop * (1 - drop)) / total)
 
 

@@ -1,7 +1,8 @@
 """A run's results as plain values. They travel as JSON on test reports; every report renders them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,6 +29,7 @@ class ScenarioResult:
         images, model: sha256 of the tiles and of the model's weights.
         confidences: the model's softmax probability of what it predicted, one a tile.
         tiles: each counted tile's place on the sheet, from 0 in reading order.
+        sheet_tiles: how many the sheet has, also those that are not counted.
         checks: every bound, one by one.
         comparison: with the baseline, where it has this scenario; positions in it point into ``predicted``.
     """
@@ -48,6 +50,7 @@ class ScenarioResult:
     before: int | None = None
     confidences: list[float] = field(default_factory=list)
     tiles: list[int] = field(default_factory=list)
+    sheet_tiles: int = 0
     checks: list[Check] = field(default_factory=list)
     comparison: Comparison | None = None
 
@@ -124,6 +127,27 @@ class OverallResult:
 
 
 @dataclass(frozen=True)
+class NoveltyResult:
+    """Pictures of a region, each with the nearest training image that the model gets wrong.
+
+    Attributes:
+        tiles: which held-out tiles; the other lists go with them.
+        labels, predicted: class names of the training images.
+        distances: root mean square over pixels in [0, 1].
+        sheet: the training images as one contact sheet, a PNG in base64.
+        width, height: of a tile, in pixels.
+    """
+
+    tiles: list[int]
+    labels: list[str]
+    predicted: list[str]
+    distances: list[float]
+    sheet: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class CandidateResult:
     """A candidate scenario as it was stored; ``predicted`` counts what the model says of the held-out tiles."""
 
@@ -133,6 +157,25 @@ class CandidateResult:
     predicted: dict[str, int]
     failed: int
     drawn: int
+    novelty: NoveltyResult | None = None
+
+
+@dataclass(frozen=True)
+class LatentMapResult:
+    """Training images, failures and candidates in the plane.
+
+    Attributes:
+        labels: class names of the training images that are shown.
+        failures: how many failures are shown.
+        candidates: the errors whose regions are shown, such as ``2 as 3``.
+        projections: by name of the method, points of the training images, the failures and the regions'
+            means, in this order, in thousandths of the map's larger side.
+    """
+
+    labels: list[str]
+    failures: int
+    candidates: list[str]
+    projections: dict[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -148,6 +191,7 @@ class DiscoveryResult:
     new: list[CandidateResult]
     known: list[str]
     seconds: float
+    latent_map: LatentMapResult | None = None
 
 
 @dataclass(frozen=True)
@@ -266,6 +310,7 @@ class Results:
     Attributes:
         failed: ids of the tests of a subject that failed, whatever they tested.
         notices: sentences about the run as a whole, such as scenarios that no test touches.
+        arguments: what must stand behind ``pytest`` to measure the same again.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -274,13 +319,19 @@ class Results:
     corrections: list[CorrectionResult] = field(default_factory=list)
     explanations: list[ExplanationResult] = field(default_factory=list)
     overall: list[OverallResult] = field(default_factory=list)
-    failed: Sequence[str] = ()
-    notices: Sequence[str] = ()
+    failed: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     @staticmethod
-    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = (), notices: Sequence[str] = ()) -> "Results":
+    def of(
+        items: Iterable[dict[str, Any]],
+        failed: Sequence[str] = (),
+        notices: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> "Results":
         """Results from their JSON values."""
-        results = Results(failed=failed, notices=notices)
+        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments))
         rows: dict[str, list[Any]] = {
             "ScenarioResult": results.scenarios,
             "TestSetResult": results.test_sets,
@@ -295,8 +346,21 @@ class Results:
                 rows[type(result).__name__].append(result)
         return results
 
+    @property
+    def judged(self) -> list[Judged]:
+        """What was held against bounds: scenarios, all of them together, test sets."""
+        return [*self.scenarios, *self.overall, *self.test_sets]
+
+    @property
+    def sets(self) -> list[ScenarioResult | TestSetResult]:
+        """What has pictures of its own: scenarios and test sets."""
+        return [*self.scenarios, *self.test_sets]
+
+    def __iter__(self) -> Iterator[Result]:
+        return chain(self.judged, self.corrections, self.discoveries, self.explanations)
+
     def __bool__(self) -> bool:
-        return any(vars(self).values())
+        return bool(self.failed) or any(True for _ in self)
 
 
 def properties(result: Result) -> list[tuple[str, str]]:
@@ -307,6 +371,9 @@ def properties(result: Result) -> list[tuple[str, str]]:
     rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
     if isinstance(result, ScenarioResult):
         rows.append(("defuse_scenario", result.id))
+    if result.comparison is not None:
+        rows.append(("defuse_flips", str(len(result.comparison.lost))))
+        rows.append(("defuse_mcnemar_p", f"{result.comparison.p:.4g}"))
     return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
 
 
@@ -318,16 +385,4 @@ def encode(result: Result) -> dict[str, Any]:
 def decode(item: dict[str, Any]) -> Any:
     """The result that :func:`encode` made a JSON value of."""
     values = dict(item)
-    kind = KINDS[values.pop("kind")]
-    if kind is ExplanationResult:
-        return TypeAdapter(ExplanationResult).validate_python(values)
-    if issubclass(kind, Judged):
-        values["checks"] = [Check(**{**check, "interval": tuple(check["interval"])}) for check in values["checks"]]
-        values["comparison"] = values["comparison"] and Comparison(**values["comparison"])
-    if kind is DiscoveryResult:
-        values["new"] = [CandidateResult(**entry) for entry in values["new"]]
-    if kind is CorrectionResult:
-        values["before"] = TrialResult(**values["before"])
-        values["trials"] = [TrialResult(**entry) for entry in values["trials"]]
-        values["shifts"] = {name: (pair[0], pair[1]) for name, pair in values["shifts"].items()}
-    return kind(**values)
+    return TypeAdapter(KINDS[values.pop("kind")]).validate_python(values)

@@ -64,11 +64,8 @@ def store_failure_modes(store: Store, explanation: Explanation, cache: Path | No
             if not len(found.correction):
                 continue
             record, held_out = _record(explanation, found)
-        generator = store.record().generator if store.exists() else None
         classes = explanation.subject.classes
-        store.open_for(
-            classes, StoreRecord(format=FORMAT, classes=tuple(classes), tile=record.tile, generator=generator)
-        )
+        store.open_for(classes, StoreRecord(format=FORMAT, classes=tuple(classes), tile=record.tile))
         present = record.id in {scenario.id for scenario in store.scenarios()}
         scenario = store.add(record, found.correction.numpy(), held_out.numpy())
         (known if present else new).append(scenario)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_defuse.gate.bounds import Bounds
@@ -212,6 +212,7 @@ def test_comparisons_made_at_once_are_adjusted() -> None:
     assert none is None
 
 
+@settings(max_examples=40, deadline=None)
 @given(correct=st.integers(0, 50), least=shares, drop=shares, recorded=shares, before=st.integers(0, 51), sure=shares)
 def test_a_better_model_never_fares_worse(
     correct: int, least: float, drop: float, recorded: float, before: int, sure: float

@@ -133,7 +133,7 @@ def test_a_drop_is_measured_against_the_baseline(scenario: Scenario, subject: Su
     assert gate(scenario, subject, before, max_drop=0.1).verdict.outcome == "fails"
     assert gate(scenario, subject, before, max_drop=0.3).verdict.outcome == "holds"
     assert (
-        "accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%) is a drop of 20.0% from the baseline (95% interval "
+        "accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%); a drop of 20.0% from the baseline (95% interval "
         in gate(scenario, subject, before, max_drop=0.1).sentence
     )
 
