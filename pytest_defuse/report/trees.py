@@ -10,7 +10,8 @@ from pytest_defuse.explain.trees import Node
 from pytest_defuse.report.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
 from pytest_defuse.report.words import percent, span
 
-TREES_WITH_FIGURES = 12
+FIGURES = 24
+"""Figures of one explanation, at most: some 3 MB."""
 
 
 def explanation_result(explanation: Explanation, *, figures: bool) -> ExplanationResult:
@@ -21,6 +22,8 @@ def explanation_result(explanation: Explanation, *, figures: bool) -> Explanatio
     """
     modes = explanation.modes
     ranked = list(dict.fromkeys(mode.group for mode in modes))
+    nodes = 2 ** (explanation.settings.depth + 1) - 2  # below a root, each with a figure
+    shown = ranked[: FIGURES // nodes] if figures else []
     return ExplanationResult(
         subject=explanation.subject.name,
         features=f"{explanation.network.name} of {explanation.network.classifier.name}",
@@ -39,10 +42,7 @@ def explanation_result(explanation: Explanation, *, figures: bool) -> Explanatio
             )
             for mode in modes
         ],
-        trees=[
-            _tree(explanation, group, figures=figures and rank < TREES_WITH_FIGURES)
-            for rank, group in enumerate(ranked)
-        ],
+        trees=[_tree(explanation, group, figures=group in shown) for group in ranked],
     )
 
 
