@@ -24,7 +24,7 @@ from pytest_defuse.gate.statistics import (
 )
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
-from pytest_defuse.report.results import ScenarioResult, decode, encode
+from pytest_defuse.report.results import Results, ScenarioResult, decode, encode
 from pytest_defuse.run import SubjectRun
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
@@ -75,7 +75,7 @@ def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
     """The run's results through JSON, its baseline written."""
     results = [encode(run.gate(scenario, bounds)[1]) for scenario, bounds in run.asked]
     results.append(encode(run.gate_test(BOUNDS)[1]))
-    assert write_reports(options, results) == []
+    assert write_reports(options, Results.of(results)) == []
     return [decode(item) for item in json.loads(json.dumps(results))]
 
 
@@ -145,13 +145,14 @@ def test_bounds_that_come_while_a_test_runs_are_judged_alone(
 def test_all_scenarios_together(run: Callable[[int], SubjectRun], scenarios: list[Scenario]) -> None:
     subject_run = run(0)
     together, result = subject_run.gate_all(Bounds(min_accuracy=0.5, per_class=True))
-    parts = [subject_run.gate(scenario, BOUNDS)[1] for scenario in scenarios]
+    parts = [subject_run.gate(scenario, BOUNDS)[1] for scenario in sorted(scenarios, key=lambda s: s.id)]
+    assert result.scenarios == [part.id for part in parts]
     assert together.correct == sum(part.correct for part in parts)
     assert result.predicted == [name for part in parts for name in part.predicted]
     assert {check.group for check in result.checks} == {"", "0", "1", "2"}
     with pytest.raises(AssertionError, match=r"all scenarios of digits: accuracy .* is below the bound 50\.0%"):
         together.check()
     only, _ = subject_run.gate_all(Bounds(only=("1",)))
-    assert only.correct == parts[1].correct
+    assert only.correct == next(part.correct for part in parts if part.label == "1")
     with pytest.raises(DefuseError, match="There is no accepted scenario in"):
         subject_run.gate_all(Bounds(only=("9",)))

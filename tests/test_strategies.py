@@ -113,13 +113,13 @@ def test_a_failure_is_replayed(images: st.SearchStrategy[Tensor]) -> None:
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20))
-def test_no_draw_leaves_the_region(floats: list[float]) -> None:
+def test_no_draw_leaves_the_inner_half_of_the_region(floats: list[float]) -> None:
     offsets = inside(np.array(floats))
     assert np.isfinite(offsets).all()
     assert np.array_equal(np.sign(offsets), np.sign(floats)) or np.abs(floats).max() < 1e-300
-    # 99% of a standard normal vector of this many dimensions is shorter; by a sample, not by the formula.
+    # Half of all standard normal vectors of this many dimensions are shorter; by a sample, not by the formula.
     lengths = np.linalg.norm(np.random.default_rng(0).standard_normal((2000, len(floats))), axis=1)
-    assert np.linalg.norm(offsets) <= np.quantile(lengths, 0.999)
+    assert np.linalg.norm(offsets) <= np.quantile(lengths, 0.55)
 
 
 def test_an_unknown_scenario_is_said(project: Path, scenario: Scenario) -> None:
