@@ -9,7 +9,7 @@ from pytest_defuse.session import SESSION, asks, bounds_of, marker_values, scena
 
 if TYPE_CHECKING:
     from pytest_defuse.discover.discovery import Discovery
-    from pytest_defuse.explain.failure_modes import FailureMode
+    from pytest_defuse.explain.failure_modes import FailureModes
     from pytest_defuse.gate.gate import GatedScenario, GatedSet
     from pytest_defuse.run import SubjectRun
     from pytest_defuse.subject import Subject
@@ -72,9 +72,11 @@ def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
 
 
 @pytest.fixture
-def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "list[FailureMode]":
-    """Barlow's rules: visual features that go with the model's failures on its test set."""
-    modes, results = defuse_run.failure_modes
-    for result in results:
-        request.config.stash[SESSION].record(request.node, result)
-    return modes
+def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "FailureModes":
+    """Barlow's rules: visual features that go with the model's failures on its test set.
+
+    With --defuse-discover each also becomes a candidate scenario of real images.
+    """
+    explanation, result = defuse_run.explain(marker_values(request.node, "defuse_explain"))
+    request.config.stash[SESSION].record(request.node, result)
+    return explanation.modes

@@ -12,10 +12,12 @@ from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.session import RESULTS, SESSION, DefuseSession, fixtures_of, parametrize_scenarios
 
 MARKERS = (
-    "defuse(min_accuracy, max_drop, max_relative_drop, max_flips, per_class, max_shift_drop, confidence, only): "
+    "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "
+    "max_shift_drop, confidence, only): "
     "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
     "baseline or, for scenarios, from what was recorded at discovery",
     "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
+    "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
 )
 
 

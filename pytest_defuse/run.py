@@ -5,6 +5,7 @@ What most sessions do not need, such as searching and finetuning, is also import
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from pytest_defuse.report.results import (
     FLIPS_SHOWN,
     CandidateResult,
     DiscoveryResult,
-    FailureModeResult,
+    ExplanationResult,
     NoveltyResult,
     OverallResult,
     ScenarioResult,
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
     from pytest_defuse.correct.finetune import Correction
     from pytest_defuse.discover.discovery import Discovery
     from pytest_defuse.discover.settings import DiscoverySettings
-    from pytest_defuse.explain.failure_modes import FailureMode
+    from pytest_defuse.explain.explanation import Explanation
+    from pytest_defuse.explain.settings import ExplainSettings
 
 
 class SubjectRun:
@@ -76,6 +78,7 @@ class SubjectRun:
         self.correction_seconds = 0.0
         self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
+        self._explanations: dict[ExplainSettings, tuple[Explanation, ExplanationResult]] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -101,7 +104,8 @@ class SubjectRun:
         started = time.monotonic()
         least: dict[str, float] = {}
         for scenario, bounds in self.asked:
-            least[scenario.id] = max(least.get(scenario.id, 0.0), bounds.min_accuracy or 0.0)
+            asked = bounds.least_accuracy(scenario.record.method.base_error_rate)
+            least[scenario.id] = max(least.get(scenario.id, 0.0), asked)
         correction = correct(
             self.subject,
             self.store.scenarios("accepted"),
@@ -244,24 +248,36 @@ class SubjectRun:
             self._discoveries[settings] = self._discover(settings)
         return self._discoveries[settings]
 
-    @cached_property
-    def failure_modes(self) -> "tuple[list[FailureMode], list[FailureModeResult]]":
-        """Barlow's rules for the model on the test set."""
-        from pytest_defuse.explain.failure_modes import failure_modes
+    def explain(self, given: Mapping[str, Any]) -> "tuple[Explanation, ExplanationResult]":
+        """Barlow's rules for the model on the test set, candidates too when discovering; once for equal settings."""
+        from pytest_defuse.explain.settings import ExplainSettings
 
-        modes = failure_modes(self.subject, self.model, seed=self.options.seed)
-        return modes, [
-            FailureModeResult(
-                subject=self.subject.name,
-                group=mode.group,
-                rule=mode.rule,
-                error_rate=mode.error_rate,
-                base_error_rate=mode.base_error_rate,
-                error_coverage=mode.error_coverage,
-                images=mode.images,
-            )
-            for mode in modes
-        ]
+        settings = ExplainSettings.of(given)
+        if settings not in self._explanations:
+            self._explanations[settings] = self._explain(settings)
+        return self._explanations[settings]
+
+    def _explain(self, settings: "ExplainSettings") -> "tuple[Explanation, ExplanationResult]":
+        from pytest_defuse.explain.explanation import explain
+        from pytest_defuse.report.trees import explanation_result
+        from pytest_defuse.scenarios.slices import store_failure_modes
+
+        explanation = explain(
+            self.subject,
+            self.model,
+            settings,
+            seed=self.options.seed,
+            cache=self.options.cache,
+            progress=self.progress,
+            names=self.store.feature_names() if self.store.exists() else {},
+        )
+        # Only the HTML report shows figures.
+        result = explanation_result(explanation, figures=self.options.report is not None)
+        if self.options.discover:
+            stored = store_failure_modes(self.store, explanation, self.options.cache)
+            new = [_candidate(scenario, None) for scenario in stored.new]
+            result = replace(result, new=new, known=[scenario.id for scenario in stored.known])
+        return explanation, result
 
     @cached_property
     def _test(self) -> Predictions:

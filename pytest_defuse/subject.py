@@ -34,6 +34,9 @@ class Subject:
         shifts: further labelled data sets, by name, that the model must not get worse on.
         judges: other models (same input, same classes) whose second opinion says what an image shows;
             default: small networks trained on ``train``.
+        feature_network: the network whose features describe images in failure modes (same input; what it outputs
+            does not matter), best an adversarially robust one; default: ``model``.
+        groups: named groups of test images to look for failure modes in, each one bool a test image.
         generator: what decodes latent codes to images (``encode``, ``decode`` and ``hash``, see
             :class:`pytest_defuse.discover.generator.Generator`); default: a beta-VAE trained on ``train``.
 
@@ -51,6 +54,8 @@ class Subject:
     checkpoint: str | Path | None = None
     shifts: Mapping[str, Dataset] = field(default_factory=dict)
     judges: Sequence[nn.Module] | None = None
+    feature_network: nn.Module | None = None
+    groups: Mapping[str, Sequence[bool]] = field(default_factory=dict)
     generator: "Generator | None" = None
 
     def __post_init__(self) -> None:
@@ -66,6 +71,8 @@ class Subject:
             raise DefuseError("Subject(classes=...) must hold at least two names, each once.")
         if self.judges is not None and not (_sequence_of(nn.Module, self.judges) and self.judges):
             raise DefuseError("Subject(judges=...) must be a list of at least one torch.nn.Module, or None.")
+        if not isinstance(self.feature_network, nn.Module | None):
+            raise DefuseError("Subject(feature_network=...) must be a torch.nn.Module, or None.")
 
     @cached_property
     def train_images(self) -> LabelledImages:

@@ -22,7 +22,7 @@ from pytest_defuse.discover.locate import LatentImages, check_reconstructions, l
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.images import LabelledImages, content_hash
 from pytest_defuse.progress import Progress
 from pytest_defuse.subject import Subject
 
@@ -92,11 +92,14 @@ def discover(
     device: torch.device | str = "cpu",
     cache: Path,
     progress: Progress | None = None,
+    starts: Tensor | None = None,
 ) -> Discovery:
     """Find regions of latent space on which the subject's model surely fails (Defuse, sections 3.1-3.2).
 
     Args:
         cache: the folder in which trained generators and judges are kept, and the journals of searches.
+        starts: bool, one a training image: the images to search around, such as those that meet the rule of
+            a failure mode (:func:`pytest_defuse.explain.matching_images`); default: all.
 
     Raises:
         DefuseError: data, model or generator that cannot be used; the message says what to do.
@@ -126,12 +129,16 @@ def discover(
                 "settings": repr(settings),
                 "seed": str(seed),
                 "kind of device": torch.device(device).type,
+                "starts": "all" if starts is None else content_hash(starts),
             },
         )
         if news := journal.opened():
             progress.say(news)
         evaluator = Evaluator(model, None if settings.mode == "paper" else judges, generator)
-        chosen = sample(len(images), _affordable(images, settings), seed)
+        around = torch.arange(len(images)) if starts is None else starts.nonzero().squeeze(1)
+        if not len(around):
+            raise DefuseError("There is no image to search around: discover(starts=...) chooses none.")
+        chosen = around[sample(len(around), _affordable(images, settings), seed)]
         located = locate(evaluator, images, chosen, journal, progress)
         check_reconstructions(located, settings.worst_reconstruction)
         found = identify(evaluator, located, settings, seed=seed, journal=journal, progress=progress)

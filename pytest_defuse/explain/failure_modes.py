@@ -1,273 +1,227 @@
 """Failure modes: features of real images that go with a model's failures (Barlow, section 5).
 
-A group of images, all with one label or all with one prediction, is split by the best threshold on one
-feature: a decision tree of depth 1. One half of the images chooses feature and threshold, the other half
-measures the two leaves, so the rates are not flattered by the choice.
+A group of images, all with one label, all with one prediction, or any that the user names, is split by a shallow
+tree. One half of the images grows the tree, the other half measures its leaves, so that the rates are not
+flattered by the choice.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from typing import Literal, overload
 
-import torch
-from scipy.stats import false_discovery_control, hypergeom
-from torch import Tensor
-from torch.special import entr
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import random_numbers, seeded
-from pytest_defuse.explain.features import penultimate_features
-from pytest_defuse.subject import Subject
+from pytest_defuse.determinism import random_numbers
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.explain.gain import Features, Mask
+from pytest_defuse.explain.rates import Cluster
+from pytest_defuse.explain.settings import ExplainSettings
+from pytest_defuse.explain.trees import Node, Path, grown, matches, measured, rule_words
 
-MIN_FAILURES = 10
-"""Failures that each half of a group must hold; with fewer, neither a split nor its rates mean much."""
+Rows = NDArray[np.int64]
+"""Indices of images."""
 
-FALSE_DISCOVERY_RATE = 0.05
-"""The expected share of the reported leaves whose failures came together by chance."""
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Images that are explained together: all with one label, with one prediction, or in a user's mask.
+
+    Attributes:
+        rows: their indices, in order.
+    """
+
+    kind: Literal["label", "prediction", "images"]
+    name: str
+    rows: Rows
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
 @dataclass(frozen=True)
 class FailureMode:
-    """A rule on one feature that picks images on which the model fails more than on the rest of their group.
+    """A rule on features that picks images on which the model fails more than on the rest of their group.
 
     Attributes:
-        group: the images it is about, by class name: ``label cat`` or ``prediction cat``.
-        feature: the feature's number among all features of the penultimate layer.
-        threshold: where the feature is cut.
-        above: whether the rule picks the images above the threshold, or those up to it.
-        error_rate: ER, the share of failures among the images that the rule picks, in [0, 1].
-        base_error_rate: BER, the share of failures in the group, in [0, 1].
-        error_coverage: EC, the share of the group's failures that the rule picks, in [0, 1].
-        images: how many images the rule picks, among those that measured it.
+        group: the images it is about: ``label cat``, ``prediction cat``, ``images at night``.
+        path: the rule's conditions, all of which hold.
+        cluster: what the rule picks, counted on images that did not choose it (``paper``: on those that did).
+        q_value: the permutation test's p-value after Benjamini and Hochberg; None in ``paper``.
     """
 
     group: str
-    feature: int
-    threshold: float
-    above: bool
-    error_rate: float
-    base_error_rate: float
-    error_coverage: float
-    images: int
+    path: Path
+    cluster: Cluster
+    q_value: float | None = None
 
     @property
     def rule(self) -> str:
-        """The rule in words: ``feature 17 > 0.82``."""
-        return f"feature {self.feature} {'>' if self.above else '<='} {self.threshold:.3g}"
-
-    @property
-    def importance(self) -> float:
-        """IV = ER * EC, in [0, 1] (Barlow, definition 5)."""
-        return self.error_rate * self.error_coverage
-
-
-@dataclass(frozen=True)
-class Split:
-    """A tree of depth 1: the images with ``feature`` above ``threshold``, and the others.
-
-    Attributes:
-        gain: information gain in bits, in [0, 1], failures and successes weighing the same.
-    """
-
-    feature: int
-    threshold: float
-    gain: float
-
-    def above(self, features: Tensor) -> Tensor:
-        """Which images, bool N, of features N x F are above the threshold."""
-        # In float32 the threshold between two neighbouring numbers would be rounded onto one of them.
-        return features[:, self.feature].double() > self.threshold
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A leaf of a tree over a group, as counts (Barlow, definitions 1 to 3)."""
-
-    failures: int
-    images: int
-    group_failures: int
-    group_images: int
+        """The rule in words: ``feature 17 'buckle' <= 0.3641 and feature 3 > 1.2``."""
+        return rule_words(self.path)
 
     @property
     def error_rate(self) -> float:
-        """ER, the share of failures in the leaf; 0 in an empty leaf."""
-        return self.failures / max(self.images, 1)
+        """ER, the share of failures among the images that the rule picks, in [0, 1]."""
+        return self.cluster.error_rate
 
     @property
     def base_error_rate(self) -> float:
-        """BER, the share of failures in the group; 0 in an empty group."""
-        return self.group_failures / max(self.group_images, 1)
+        """BER, the share of failures in the group, in [0, 1]."""
+        return self.cluster.base_error_rate
 
     @property
     def error_coverage(self) -> float:
-        """EC, the leaf's share of the group's failures; 0 in a group without failures."""
-        return self.failures / max(self.group_failures, 1)
+        """EC, the share of the group's failures that the rule picks, in [0, 1]."""
+        return self.cluster.error_coverage
 
     @property
-    def p_value(self) -> float:
-        """Chance of so many failures, or more, among as many images drawn from the group at random."""
-        at_least = self.failures - 1  # sf is the chance of more than that
-        return float(hypergeom.sf(at_least, self.group_images, self.group_failures, self.images))
+    def importance(self) -> float:
+        """IV = ER * EC, in [0, 1]."""
+        return self.cluster.importance
+
+    def __str__(self) -> str:
+        low, high = self.cluster.error_rate_interval
+        return (
+            f"{self.group}: where {self.rule}, error rate {self.error_rate:.1%} (95% interval {low:.1%} to {high:.1%}, "
+            f"{100 * self.cluster.increase:+.1f} points) on {self.cluster.images} images, "
+            f"{self.error_coverage:.0%} of the failures"
+        )
 
 
-def failure_modes(
-    subject: Subject, classifier: Classifier, *, delta: float = 0.1, tau: float = 0.2, seed: int = 0
-) -> list[FailureMode]:
-    """The failure modes of a model on the subject's test set, most important first (Barlow, section 5).
+@dataclass(frozen=True, eq=False, repr=False)
+class FailureModes(Sequence[FailureMode]):
+    """The failure modes of a model, most important first; and what else came out of looking for them.
 
-    The features are the model's own; the paper takes those of an adversarially robust network, which show
-    more readily what they stand for.
+    Attributes:
+        modes: those that are reported.
+        trees: the measured tree of every group that was looked into, by the group's name.
+        groups: these groups.
+        passed_over: the groups with too few failures to say anything.
+        measures: bool N, the images whose failures were counted.
+    """
+
+    modes: tuple[FailureMode, ...]
+    trees: Mapping[str, Node]
+    groups: Mapping[str, Group]
+    passed_over: tuple[str, ...]
+    measures: Mask
+
+    @overload
+    def __getitem__(self, index: int) -> FailureMode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[FailureMode]: ...
+    def __getitem__(self, index: int | slice) -> FailureMode | Sequence[FailureMode]:
+        return self.modes[index]
+
+    def __len__(self) -> int:
+        return len(self.modes)
+
+    def __repr__(self) -> str:
+        found = f"{len(self)} failure modes in {len(self.trees)} groups"
+        return "\n".join([f"<{found}; {len(self.passed_over)} with too few failures>", *map(str, self.modes)])
+
+    def above(self, times: float = 2.0, coverage: float = 0.2) -> list[FailureMode]:
+        """The modes with ER > ``times`` BER and EC >= ``coverage``: ``assert not defuse_failure_modes.above(2)``."""
+        return [m for m in self.modes if m.error_rate > times * m.base_error_rate and m.error_coverage >= coverage]
+
+    def rows(self, group: str, path: Path, features: Features) -> Rows:
+        """The images of a group that meet a rule's conditions, among those that were counted."""
+        rows = self.groups[group].rows
+        rows = rows[self.measures[rows]]
+        return rows[matches(path, rows_of(features, rows))]
+
+
+def class_groups(classes: Sequence[str], labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Iterator[Group]:
+    """All images with each label, then all with each prediction.
 
     Args:
-        classifier: the model; neither it nor the subject's model is changed.
-        delta: how far a rule's error rate must exceed its group's, at least.
-        tau: the share of its group's failures that a rule must cover, at least.
-        seed: decides which half of the images chooses rules and which measures them.
+        labels, predictions: indices into ``classes``, N.
+    """
+    kinds: tuple[tuple[Literal["label", "prediction"], NDArray[np.int64]], ...] = (
+        ("label", labels),
+        ("prediction", predictions),
+    )
+    for kind, indices in kinds:
+        for index, name in enumerate(classes):
+            yield Group(kind, name, np.flatnonzero(indices == index))
+
+
+def mask_group(name: str, mask: Sequence[bool], images: int) -> Group:
+    """The images of a user's mask.
 
     Raises:
-        DefuseError: the model has no features to read (see :func:`penultimate_features`), or its logits or
-            the test set cannot be used.
+        DefuseError: it is not one truth value an image.
     """
-    with seeded(seed):
-        images = subject.test_images
-        predictions = classifier.predict(images.pixels)
-        features = penultimate_features(classifier, images.pixels)
-    groups = class_groups(subject.classes, images.labels, predictions)
-    return find_failure_modes(features, predictions != images.labels, groups, delta=delta, tau=tau, seed=seed)
-
-
-def class_groups(classes: Sequence[str], labels: Tensor, predictions: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Each group's name and members, bool N: all images with a label, then all with a prediction.
-
-    Args:
-        labels, predictions: indices into ``classes``, int64 N.
-    """
-    for kind, indices in (("label", labels), ("prediction", predictions)):
-        for index, name in enumerate(classes):
-            yield f"{kind} {name}", indices == index
+    given = np.asarray(mask)
+    if given.dtype != bool or given.shape != (images,):
+        raise DefuseError(
+            f"Subject(groups=...): {name!r} is {given.dtype} of shape {given.shape}: give one bool for each of the "
+            f"{images} test images."
+        )
+    return Group("images", name, np.flatnonzero(given))
 
 
 def find_failure_modes(
-    features: Tensor,
-    failed: Tensor,
-    groups: Iterable[tuple[str, Tensor]],
+    features: Features,
+    failed: Mask,
+    groups: Iterable[Group],
+    settings: ExplainSettings | None = None,
     *,
-    delta: float = 0.1,
-    tau: float = 0.2,
     seed: int = 0,
-) -> list[FailureMode]:
-    """The failure modes in groups of images, most important first.
+    names: Mapping[int, str] | None = None,
+) -> FailureModes:
+    """The failure modes in groups of images.
 
-    A leaf is reported where ER > BER + ``delta``, EC > ``tau``, and chance does not explain it: an exact
-    hypergeometric test of every leaf measured, at a false discovery rate of 5% (Benjamini and Hochberg
-    1995, JRSS B 57, p. 289). Groups with fewer than 10 failures in either half are passed over.
+    A leaf is reported where ER > BER + ``delta`` and EC > ``tau`` and, unless everything is to be as in the
+    paper, chance does not explain it: a permutation test of each leaf that failed more than its group on the
+    images that grew the tree, at a false discovery rate over all groups (Benjamini and Hochberg 1995, JRSS B
+    57, p. 289).
 
     Args:
-        features: float N x F.
+        features: float32 N x F; a memory-mapped file is read one group at a time.
         failed: bool N, whether the model is wrong.
-        groups: names and members, bool N.
+        seed: decides which half of the images grows trees and which measures them.
+        names: what people call features, by number.
     """
-    fits = torch.from_numpy(random_numbers(seed).permutation(len(failed)) % 2 == 0)
-    modes: list[FailureMode] = []
-    p_values: list[float] = []
-    for group, members in groups:
-        fitted, measured = members & fits, members & ~fits
-        if min(int(failed[half].sum()) for half in (fitted, measured)) < MIN_FAILURES:
+    settings = settings or ExplainSettings()
+    paper = settings.selection == "paper"
+    grows = np.ones(len(failed), dtype=bool) if paper else random_numbers(seed).permutation(len(failed)) % 2 == 0
+    measures = grows if paper else ~grows
+    trees: dict[str, Node] = {}
+    tried: dict[str, Group] = {}
+    passed_over: list[str] = []
+    leaves: list[tuple[str, Node]] = []
+    for group in groups:
+        growing, measuring = group.rows[grows[group.rows]], group.rows[measures[group.rows]]
+        if min(failed[growing].sum(), failed[measuring].sum()) < settings.min_failures:
+            passed_over.append(str(group))
             continue
-        split = best_split(features[fitted], failed[fitted])
-        if split is None:
-            continue
-        for above, leaf in leaves(split, features[measured], failed[measured]).items():
-            modes.append(_failure_mode(group, split, above, leaf))
-            p_values.append(leaf.p_value)
+        tree = grown(rows_of(features, growing), failed[growing], settings, seed=seed, names=names)
+        suspects = [node.path for node in tree.leaves() if node.cluster.increase > 0]
+        if not paper:
+            tree = measured(tree, rows_of(features, measuring), failed[measuring])
+        trees[str(group)], tried[str(group)] = tree, group
+        leaves += [(str(group), node) for node in tree.leaves() if node.path in suspects]
+    q_values = [None] * len(leaves) if paper else false_discovery_control([leaf.cluster.p_value for _, leaf in leaves])
     found = [
-        mode
-        for mode, adjusted in zip(modes, false_discovery_control(p_values), strict=True)
-        if adjusted <= FALSE_DISCOVERY_RATE
-        and mode.error_rate > mode.base_error_rate + delta
-        and mode.error_coverage > tau
+        FailureMode(group, leaf.path, leaf.cluster, None if q_value is None else float(q_value))
+        for (group, leaf), q_value in zip(leaves, q_values, strict=True)
+        if (q_value is None or q_value <= settings.false_discoveries)
+        and leaf.cluster.increase > settings.delta
+        and leaf.cluster.error_coverage > settings.tau
     ]
-    return sorted(found, key=lambda mode: mode.importance, reverse=True)
+    found.sort(key=lambda mode: mode.importance, reverse=True)
+    return FailureModes(tuple(found), trees, tried, tuple(passed_over), measures)
 
 
-def best_split(features: Tensor, failed: Tensor) -> Split | None:
-    """The threshold on one feature that tells most about failure, by an exact search over all of them.
+def rows_of(features: Features, rows: Rows) -> Features:
+    """Some rows of N x F features, in memory.
 
-    This is a decision tree of depth 1 by entropy (Barlow, section 5) with balanced classes, as in the paper's
-    code: failures and successes have the same total weight, however rare failures are. The threshold lies
-    halfway between two neighbouring values; of equally good splits the lowest feature number wins, then the
-    lowest threshold.
-
-    Args:
-        features: float N x F.
-        failed: bool N.
-
-    Returns:
-        None where nothing can be gained: no feature varies, or all images failed, or none did.
+    Of a mapped file they are read through a map of their own: its pages are given back when it goes.
     """
-    failures, successes = int(failed.sum()), int((~failed).sum())
-    if not failures or not successes:
-        return None
-    values, order = features.T.contiguous().sort(dim=1)
-    # How many failures and successes lie left of a cut after each image but the last: F x (N - 1).
-    failures_left = failed[order].cumsum(dim=1)[:, :-1].double()
-    successes_left = (~failed)[order].cumsum(dim=1)[:, :-1].double()
-    left = _entropy(failures_left / failures / 2, successes_left / successes / 2)
-    right = _entropy((failures - failures_left) / failures / 2, (successes - successes_left) / successes / 2)
-    # No threshold cuts between equal values. The sum comes first, so that a feature and its mirror image tie.
-    gains = torch.where(values[:, :-1] < values[:, 1:], 1 - (left + right), 0)
-    feature, cut = divmod(int(gains.argmax()), gains.shape[1])
-    gain = gains[feature, cut].item()
-    if gain <= 0:
-        return None
-    return Split(feature, threshold=values[feature, cut : cut + 2].double().mean().item(), gain=gain)
-
-
-def leaves(split: Split, features: Tensor, failed: Tensor) -> dict[bool, Leaf]:
-    """The two leaves of a split over a group: under True the images above the threshold.
-
-    Args:
-        features: float N x F.
-        failed: bool N.
-    """
-    above = split.above(features)
-    return {
-        side: Leaf(
-            failures=int(failed[above == side].sum()),
-            images=int((above == side).sum()),
-            group_failures=int(failed.sum()),
-            group_images=len(failed),
-        )
-        for side in (True, False)
-    }
-
-
-def aler(tree: Iterable[Leaf]) -> float:
-    """Average leaf error rate: the sum of ER * EC over all leaves of a tree (Barlow, definition 4).
-
-    Some leaf has at least this error rate; what it exceeds BER by is how much the tree explains.
-    """
-    return sum(leaf.error_rate * leaf.error_coverage for leaf in tree)
-
-
-def _entropy(failures: Tensor, successes: Tensor) -> Tensor:
-    """Entropy in bits of one side of a cut, times the side's weight.
-
-    With weights f and s that is f log((f + s) / f) + s log((f + s) / s), written so that no side, however
-    empty, divides by zero.
-    """
-    nats: Tensor = entr(failures) + entr(successes) - entr(failures + successes)
-    return nats / log(2)
-
-
-def _failure_mode(group: str, split: Split, above: bool, leaf: Leaf) -> FailureMode:
-    return FailureMode(
-        group=group,
-        feature=split.feature,
-        threshold=split.threshold,
-        above=above,
-        error_rate=leaf.error_rate,
-        base_error_rate=leaf.base_error_rate,
-        error_coverage=leaf.error_coverage,
-        images=leaf.images,
-    )
+    if isinstance(features, np.memmap) and features.filename is not None:
+        file = np.memmap(features.filename, features.dtype, "r", features.offset, features.shape)
+        return np.asarray(file[rows])
+    return features[rows]

@@ -1,51 +1,157 @@
-"""Features of images: what a network's last linear layer sees."""
+"""Features of images: what one layer of a network says, for any network (Barlow, section 4)."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
+from pytest_defuse.explain.gain import Features
+from pytest_defuse.files import replace_file, replace_text
+from pytest_defuse.images import content_hash
+from pytest_defuse.progress import Progress
+
+BATCH = 256
+"""Images a forward pass."""
 
 
-def penultimate_features(classifier: Classifier, pixels: Tensor) -> Tensor:
-    """The penultimate layer's output: the input of the last ``nn.Linear`` of the network (Barlow, section 4).
+class FeatureNetwork:
+    """A network whose layer describes images by one vector each.
 
     Args:
-        classifier: its own frozen copy of the model is run, in its batches; no hook stays on it.
-        pixels: uint8, N x C x H x W.
-
-    Returns:
-        float32 N x F on the CPU.
+        classifier: a frozen copy of the network; what it outputs does not matter, and no hook stays on it.
+        layer: the name of the module whose output is read, as in ``named_modules()``; feature maps
+            N x F x h x w and tokens N x T x F are averaged over their positions. Default: the input of the
+            last ``nn.Linear`` that the network registers, the paper's penultimate layer.
 
     Raises:
-        DefuseError: the model has no linear layer, does not run the last one it registers, or gives it
-            something else than one vector an image; or its logits are not usable.
+        DefuseError: there is no such layer.
     """
-    layers = [(name, layer) for name, layer in classifier.module.named_modules() if isinstance(layer, nn.Linear)]
-    if not layers:
-        raise DefuseError(
-            f"{classifier.name} has no nn.Linear: failure modes read the features that the last linear layer "
-            "sees, so give a model that computes its logits with one."
-        )
-    name, last = layers[-1]
-    where = f"the last nn.Linear of {classifier.name}" + (f", {name!r}," if name else "")
-    seen: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # A copy, because the model may go on to write into its own tensor.
-        seen.extend(tensor.to("cpu", torch.float32, copy=True) for tensor in inputs)
+    def __init__(self, classifier: Classifier, layer: str | None = None) -> None:
+        self.classifier = classifier
+        modules = {name: module for name, module in classifier.module.named_modules() if name or layer is None}
+        if layer is None:
+            linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+            if not linear:
+                raise DefuseError(
+                    f"{classifier.name} has no nn.Linear, whose input would be its features: name a layer with "
+                    "@pytest.mark.defuse_explain(layer=...)."
+                )
+            self.layer, self._takes_input = linear[-1], True
+        elif layer in modules:
+            self.layer, self._takes_input = layer, False
+        else:
+            raise DefuseError(f"{classifier.name} has no layer {layer!r}: it has {', '.join(modules)}.")
+        self._module = modules[self.layer]
 
-    with last.register_forward_pre_hook(keep):
-        classifier.logits(pixels)
-    if not seen and len(pixels):
-        raise DefuseError(
-            f"{where} was not called when the model ran: register the layer that computes the logits after "
-            "all other linear layers."
-        )
-    features = torch.cat(seen) if seen else torch.empty(0, last.in_features)
-    if features.shape != (len(pixels), last.in_features):
-        raise DefuseError(
-            f"{where} saw {tuple(features.shape)} for {len(pixels)} images: failure modes need one vector of "
-            f"{last.in_features} features an image, so pool before that layer and call it once."
-        )
-    return features
+    @property
+    def name(self) -> str:
+        """Which features these are: ``input of 'head.4'`` or ``output of 'layer4'``."""
+        return f"{'input' if self._takes_input else 'output'} of {self.layer!r}"
+
+    @property
+    def key(self) -> str:
+        """What tells feature numbers of one network and layer from those of others: 12 hex digits."""
+        return content_hash("feature names", self.classifier.hash, self.name)[:12]
+
+    def of(self, images: Tensor) -> Tensor:
+        """The features, float32 N x F on the network's device, of float images N x C x H x W in [0, 1]; differentiable.
+
+        Raises:
+            DefuseError: the layer is not run exactly once, or does not give a vector of numbers for every image.
+        """
+        seen: list[Any] = []
+
+        def keep(_: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
+            values = inputs[0] if self._takes_input else output
+            # A copy, because the network may go on to write into its own tensor.
+            seen.append(values.float().clone() if isinstance(values, Tensor) else values)
+
+        hooked = self._module.register_forward_pre_hook if self._takes_input else self._module.register_forward_hook
+        with hooked(keep):
+            self.classifier.read(images)
+        where = f"the {self.name} of {self.classifier.name}"
+        if len(seen) != 1:
+            raise DefuseError(
+                f"{where} was seen {len(seen)} times in one pass: name a layer that runs once, with "
+                "@pytest.mark.defuse_explain(layer=...)."
+            )
+        features = seen[0]
+        if isinstance(features, Tensor) and not self._takes_input and features.ndim in (3, 4):
+            features = features.flatten(2).mean(dim=2) if features.ndim == 4 else features.mean(dim=1)
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise DefuseError(
+                f"{where} is {shape} for {len(images)} images: failure modes need one vector an image, so pool "
+                "before that layer, or name another with @pytest.mark.defuse_explain(layer=...)."
+            )
+        if not torch.isfinite(features).all():
+            raise DefuseError(f"{where} is NaN or infinite for some image: check the network's weights.")
+        return features
+
+    def read(self, pixels: Tensor, cache: Path | None = None, progress: Progress | None = None) -> Features:
+        """The features of uint8 pixels N x C x H x W, a batch at a time.
+
+        Args:
+            cache: a folder in which they are kept, to be found again by content hash.
+
+        Returns:
+            float32 N x F; mapped from the cache's file where there is one, and read-only then.
+        """
+        if not len(pixels):
+            raise DefuseError("There are no images to read features of: give the subject a test set.")
+        if cache is None:
+            return np.concatenate(list(self._batches(pixels, progress or Progress())))
+        # Equal weights may serve different architectures or preprocessing: their first features differ.
+        first = next(self._batches(pixels[:2], Progress()))
+        key = content_hash("features 1", self.classifier.hash, self.name, torch.from_numpy(first), pixels)
+        file = cache / f"features-{key[:16]}.npy"
+        try:
+            found: Features = np.load(file, mmap_mode="r", allow_pickle=False)
+            if found.shape == (len(pixels), first.shape[1]):
+                return found
+        except (OSError, ValueError):  # none yet, or a damaged one
+            pass
+        if not (ignore := cache / ".gitignore").exists():
+            replace_text(ignore, "*\n")
+        replace_file(file, lambda temporary: self._write(temporary, pixels, first.shape[1], progress or Progress()))
+        stored: Features = np.load(file, mmap_mode="r", allow_pickle=False)
+        return stored
+
+    def _write(self, path: Path, pixels: Tensor, width: int, progress: Progress) -> None:
+        file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(pixels), width))
+        start = 0
+        for batch in self._batches(pixels, progress):
+            file[start : start + len(batch)] = batch
+            start += len(batch)
+        file.flush()
+
+    @torch.inference_mode()
+    def _batches(self, pixels: Tensor, progress: Progress) -> Iterator[Features]:
+        with progress.task("reading features", len(pixels)) as advance:
+            for chunk in pixels.split(BATCH):
+                yield self.of(chunk.to(self.classifier.device).float() / 255).cpu().numpy()
+                advance(len(chunk))
+
+
+@contextmanager
+def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Copies of what all submodules put out inside the block, in the order in which they finish."""
+    outputs: list[Tensor] = []
+
+    def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs.append(output.detach().float().clone())
+
+    handles = [part.register_forward_hook(keep) for part in module.modules()]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -16,6 +16,9 @@ class Bounds:
 
     Attributes:
         min_accuracy: the least accuracy, in [0, 1].
+        max_error_rate: the largest share of wrong answers, in [0, 1].
+        max_increase: how far the error rate may exceed that of the group that a failure mode was found in, in
+            [0, 1]: 0.1 is ten points. Scenarios of another method have no such group.
         max_drop: the most that accuracy may fall below the baseline's, in [0, 1]: 0.02 is two points.
         max_relative_drop: the same as a share of the baseline's accuracy, in [0, 1].
         max_flips: how many images that the baseline had right this model may have wrong.
@@ -24,11 +27,14 @@ class Bounds:
         confidence: with it a bound is a test: it fails only when the interval at this confidence excludes it.
         only: ids or labels of the scenarios that the test is about; default: all accepted ones.
 
-    Without ``min_accuracy``, ``max_drop``, ``max_relative_drop`` and ``max_flips`` the bound is *no regression*:
-    the accuracy in the baseline or, without one, the accuracy recorded when the scenario was discovered.
+    Without ``min_accuracy``, ``max_error_rate``, ``max_increase``, ``max_drop``, ``max_relative_drop`` and
+    ``max_flips`` the bound is *no regression*: the accuracy in the baseline or, without one, the accuracy
+    recorded when the scenario was discovered.
     """
 
     min_accuracy: float | None = None
+    max_error_rate: float | None = None
+    max_increase: float | None = None
     max_drop: float | None = None
     max_relative_drop: float | None = None
     max_flips: int | None = None
@@ -36,6 +42,15 @@ class Bounds:
     max_shift_drop: float | None = None
     confidence: float | None = None
     only: tuple[str, ...] = ()
+
+    def least_accuracy(self, base_error_rate: float | None) -> float:
+        """The accuracy that the bounds ask for without a baseline, in [0, 1]."""
+        asked = [0.0 if self.min_accuracy is None else self.min_accuracy]
+        if self.max_error_rate is not None:
+            asked.append(1 - self.max_error_rate)
+        if self.max_increase is not None and base_error_rate is not None:
+            asked.append(1 - base_error_rate - self.max_increase)
+        return max(asked)
 
     @staticmethod
     def of(given: Mapping[str, Any], source: str = "the defuse marker") -> "Bounds":

@@ -17,6 +17,8 @@ from pytest_defuse.gate.statistics import (
 
 DEFAULT_CONFIDENCE = 0.95
 WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
+ASKING = ("min_accuracy", "max_error_rate", "max_increase", "max_drop", "max_relative_drop", "max_flips")
+"""The bounds of which any makes up for the default, no regression."""
 ROUNDING = 1e-12
 """A bound that is just reached holds, whatever floating point makes of the last digit."""
 
@@ -30,6 +32,7 @@ class Answers:
         before: the baseline's class names; None where the baseline has not seen the image.
         same_model: whether the baseline is of the same weights.
         recorded: accuracy when the images were found, in [0, 1]; None where nothing was recorded.
+        base_error_rate: of the group that the images are a failure mode of, in [0, 1]; None for other images.
     """
 
     labels: Sequence[str]
@@ -37,6 +40,7 @@ class Answers:
     before: Sequence[str | None]
     same_model: bool = False
     recorded: float | None = None
+    base_error_rate: float | None = None
 
     @property
     def correct(self) -> int:
@@ -51,6 +55,7 @@ class Answers:
             [self.predicted[index] for index in chosen],
             [self.before[index] for index in chosen],
             self.same_model,
+            base_error_rate=self.base_error_rate,
         )
 
 
@@ -83,7 +88,8 @@ class Check:
     """One bound held against one group of images.
 
     Attributes:
-        bound: ``min_accuracy``, ``max_drop``, ``max_relative_drop``, ``max_flips`` or ``no_regression``.
+        bound: ``min_accuracy``, ``max_error_rate``, ``max_increase``, ``max_drop``, ``max_relative_drop``,
+            ``max_flips`` or ``no_regression``.
         group: the class whose images are counted; empty for all images.
         images: how many they are; for a drop and for flips, those that the baseline has seen.
         measured: an accuracy in [0, 1], a drop in accuracy in [-1, 1], or a number of flips.
@@ -206,6 +212,11 @@ def _checks(group: str, answers: Answers, bounds: Bounds) -> Iterator[Check]:
     comparison = compare(answers)
     if bounds.min_accuracy is not None:
         yield _accuracy("min_accuracy", group, answers, bounds.min_accuracy, "min_accuracy", bounds.confidence)
+    if bounds.max_error_rate is not None:
+        least, reason = 1 - bounds.max_error_rate, f"max_error_rate {bounds.max_error_rate:.1%}"
+        yield _accuracy("max_error_rate", group, answers, least, reason, bounds.confidence)
+    if bounds.max_increase is not None:
+        yield _increase(group, answers, bounds.max_increase, bounds.confidence)
     if bounds.max_drop is not None:
         yield _drop("max_drop", group, comparison, bounds.max_drop, bounds.confidence)
     if bounds.max_relative_drop is not None:
@@ -213,7 +224,7 @@ def _checks(group: str, answers: Answers, bounds: Bounds) -> Iterator[Check]:
         yield _drop("max_relative_drop", group, comparison, most, bounds.confidence)
     if bounds.max_flips is not None:
         yield _flips(group, comparison, bounds.max_flips, bounds.confidence)
-    if (bounds.min_accuracy, bounds.max_drop, bounds.max_relative_drop, bounds.max_flips) == (None,) * 4:
+    if all(getattr(bounds, name) is None for name in ASKING):
         if comparison:
             yield _drop("no_regression", group, comparison, 0.0, bounds.confidence)
         elif answers.recorded is not None:
@@ -239,6 +250,14 @@ def _accuracy(bound: str, group: str, answers: Answers, least: float, reason: st
         # A bound of 0 asks for nothing.
         p=None if confidence is None or least == 0 else two_sided_p(score(answers.correct, total, least)),
     )
+
+
+def _increase(group: str, answers: Answers, most: float, confidence: float | None) -> Check:
+    base = answers.base_error_rate
+    if base is None:
+        return _unseen("max_increase", group, most, confidence, "a group of its own")
+    reason = f"base error rate {base:.1%} plus max_increase"
+    return _accuracy("max_increase", group, answers, max(0.0, 1 - base - most), reason, confidence)
 
 
 def _drop(bound: str, group: str, comparison: Comparison | None, most: float, confidence: float | None) -> Check:
@@ -285,8 +304,8 @@ def _flips(group: str, comparison: Comparison | None, most: int, confidence: flo
     )
 
 
-def _unseen(bound: str, group: str, limit: float, confidence: float | None) -> Check:
-    """A bound against a baseline that is not there yet: a first run is no error."""
+def _unseen(bound: str, group: str, limit: float, confidence: float | None, missing: str = "a baseline yet") -> Check:
+    """A bound against something that is not there, such as a baseline: a first run is no error."""
     level = confidence or DEFAULT_CONFIDENCE
-    reason = f"{bound}, without a baseline yet"
+    reason = f"{bound}, without {missing}"
     return Check(bound, group, 0, 0.0, limit, 0.0, level, (-1.0, 1.0), "holds", reason)

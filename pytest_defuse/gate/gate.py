@@ -149,7 +149,8 @@ def answers_to(
         return error
     sheet = scenario.record.sheets.held_out
     same_model = baseline is not None and baseline.model == model.hash
-    return Answers([label] * count, said.predicted, before, same_model, sheet.accuracy(label))
+    recorded, base = sheet.accuracy(label), scenario.record.method.base_error_rate
+    return Answers([label] * count, said.predicted, before, same_model, recorded, base)
 
 
 def gate_scenarios(

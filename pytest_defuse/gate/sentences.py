@@ -29,6 +29,8 @@ def _in_words(check: Check) -> str:
 
 
 def _accuracy(check: Check) -> str:
+    if not check.images and check.outcome == "holds":
+        return f"was not held against {check.reason}"
     measured = ""
     if check.group:
         measured = f"accuracy {Accuracy(round(check.measured * check.images), check.images, check.confidence)} "
@@ -67,7 +69,7 @@ def _of_all_images(check: Check) -> bool:
 
 
 def _is_drop(check: Check) -> bool:
-    return check.bound != "min_accuracy" and check.reason != "no regression from discovery"
+    return check.bound in ("max_drop", "max_relative_drop") or check.reason == "no regression from the baseline"
 
 
 def _enough(check: Check) -> str:

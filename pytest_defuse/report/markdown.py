@@ -24,6 +24,7 @@ from pytest_defuse.report.words import (
     correction_sentence,
     counted,
     discovery_sentences,
+    explanation_sentences,
     gate_command,
     headline,
     known_sentences,
@@ -79,9 +80,11 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
             yield _sentence(look_sentence(discovery, start))
             commands = [label_command(candidate.id, candidate.proposed_label) for candidate in discovery.new]
             yield _code([*commands, reject_command("ID")])
-    if results.failure_modes:
+    for explanation in results.explanations:
         yield "### Failure modes"
-        yield _table(failure_mode_table(results.failure_modes))
+        yield _items(explanation_sentences(explanation, start))
+        if explanation.modes:
+            yield _table(failure_mode_table(explanation.modes))
 
 
 def _folded(title: str, block: str) -> Iterable[str]:

@@ -228,22 +228,78 @@ class CorrectionResult:
 
 @dataclass(frozen=True)
 class FailureModeResult:
-    """A failure mode of real images (Barlow), with rates in [0, 1]."""
+    """A failure mode of real images (Barlow), with rates in [0, 1] and the 95% interval of the error rate."""
 
-    subject: str
     group: str
     rule: str
     error_rate: float
     base_error_rate: float
     error_coverage: float
     images: int
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """A node of a failure tree and those below it.
+
+    Attributes:
+        condition: the last step of the path to it; empty at the root.
+        failures, images, group_failures: counts, of those images that did not grow the tree.
+        rates: ER, EC and IV with their 95% intervals, in words.
+        reported: whether it is a failure mode.
+        figure: a PNG in base64, or empty.
+    """
+
+    condition: str
+    failures: int
+    images: int
+    group_failures: int
+    rates: list[str]
+    reported: bool
+    figure: str
+    children: "list[NodeResult]"
+
+
+@dataclass(frozen=True)
+class TreeResult:
+    """The tree of a group that has a failure mode; ALER with its 95% interval."""
+
+    group: str
+    base_error_rate: float
+    aler: float
+    aler_interval: tuple[float, float]
+    root: NodeResult
+
+
+@dataclass(frozen=True)
+class ExplanationResult:
+    """What an explanation found on real images (Barlow).
+
+    Attributes:
+        features: which features the rules are about, in words; ``key`` is what their names are kept under.
+        groups: how many were looked into; ``passed_over`` had too few failures.
+        modes: most important first.
+        trees: of the groups that have one.
+        new, known: candidates of the modes, in a session that discovers.
+    """
+
+    subject: str
+    features: str
+    key: str
+    groups: int
+    passed_over: int
+    modes: list[FailureModeResult]
+    trees: list[TreeResult]
+    new: list[CandidateResult] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
 
 
 Judged = ScenarioResult | TestSetResult | OverallResult
-Result = Judged | DiscoveryResult | CorrectionResult | FailureModeResult
+Result = Judged | DiscoveryResult | CorrectionResult | ExplanationResult
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (ScenarioResult, TestSetResult, OverallResult, DiscoveryResult, CorrectionResult, FailureModeResult)
+    for kind in (ScenarioResult, TestSetResult, OverallResult, DiscoveryResult, CorrectionResult, ExplanationResult)
 }
 
 
@@ -261,7 +317,7 @@ class Results:
     test_sets: list[TestSetResult] = field(default_factory=list)
     discoveries: list[DiscoveryResult] = field(default_factory=list)
     corrections: list[CorrectionResult] = field(default_factory=list)
-    failure_modes: list[FailureModeResult] = field(default_factory=list)
+    explanations: list[ExplanationResult] = field(default_factory=list)
     overall: list[OverallResult] = field(default_factory=list)
     failed: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -282,7 +338,7 @@ class Results:
             "OverallResult": results.overall,
             "DiscoveryResult": results.discoveries,
             "CorrectionResult": results.corrections,
-            "FailureModeResult": results.failure_modes,
+            "ExplanationResult": results.explanations,
         }
         for item in items:
             result = decode(item)
@@ -301,7 +357,7 @@ class Results:
         return [*self.scenarios, *self.test_sets]
 
     def __iter__(self) -> Iterator[Result]:
-        return chain(self.judged, self.corrections, self.discoveries, self.failure_modes)
+        return chain(self.judged, self.corrections, self.discoveries, self.explanations)
 
     def __bool__(self) -> bool:
         return bool(self.failed) or any(True for _ in self)

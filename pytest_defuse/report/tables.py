@@ -154,13 +154,15 @@ def trial_table(result: CorrectionResult) -> Table:
 
 
 def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
-    """Failure modes of real images."""
+    """Failure modes of real images; the increase is in percentage points."""
     rows = (
         Row(
             (
                 mode.group,
                 mode.rule,
                 percent(mode.error_rate),
+                span(mode.interval),
+                f"{100 * (mode.error_rate - mode.base_error_rate):+.1f}",
                 percent(mode.base_error_rate),
                 percent(mode.error_coverage),
                 str(mode.images),
@@ -168,7 +170,7 @@ def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
         )
         for mode in modes
     )
-    numbers = _numbers("error rate", "base", "coverage", "images")
+    numbers = _numbers("error rate", interval_name(0.95), "increase", "base", "coverage", "images")
     return Table((*_text("group", "rule"), *numbers), tuple(rows))
 
 

@@ -25,6 +25,7 @@ from pytest_defuse.report.words import (
     comparison_sentences,
     correction_sentence,
     discovery_sentences,
+    explanation_sentences,
     gate_command,
     known_sentences,
     label_command,
@@ -85,8 +86,10 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
         misses = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
         _sentences(console, (f"again: {gate_command(scenario, results.arguments)}" for scenario in misses))
     _sentences(console, results.notices, STYLES["unsure"])
-    if results.failure_modes:
-        _table(console, failure_mode_table(results.failure_modes))
+    for explanation in results.explanations:
+        _sentences(console, explanation_sentences(explanation, start))
+        if explanation.modes:
+            _table(console, failure_mode_table(explanation.modes))
     for correction in results.corrections:
         style = STYLES["fails" if correction.problems else "holds"]
         _sentences(console, outcome_sentences(correction, start), style)

@@ -13,6 +13,7 @@ from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    ExplanationResult,
     Judged,
     Results,
     ScenarioResult,
@@ -83,8 +84,7 @@ def headline(results: Results) -> str:
     said += [f"{share(test.correct, test.total)} on the test set" for test in results.test_sets]
     said += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
     said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
-    if results.failure_modes:
-        said.append(counted(len(results.failure_modes), "failure mode"))
+    said += [counted(len(explanation.modes), "failure mode") for explanation in results.explanations]
     flips = sum(len(s.comparison.lost) for s in results.sets if s.comparison)
     if flips:
         said.append(counted(flips, "flip"))
@@ -220,7 +220,23 @@ def novelty_sentence(candidate: CandidateResult) -> str:
     )
 
 
-def look_sentence(result: DiscoveryResult, start: Path) -> str:
+def explanation_sentences(result: ExplanationResult, start: Path) -> list[str]:
+    """How far an explanation looked, whose features it is about, and what became a candidate."""
+    looked = f"failure modes of {result.subject}: {len(result.modes)} in {counted(result.groups, 'group')}"
+    if result.passed_over:
+        looked += f"; {counted(result.passed_over, 'group')} with too few failures to tell"
+    said = [looked]
+    if result.modes:
+        said.append(f"features: {result.features}; their names are kept under {result.key} in store.yaml")
+    if result.new:
+        said.append(look_sentence(result, start))
+        said += [label_command(candidate.id, candidate.proposed_label) for candidate in result.new]
+    if result.known:
+        said.append(f"known already: {', '.join(result.known)}")
+    return said
+
+
+def look_sentence(result: DiscoveryResult | ExplanationResult, start: Path) -> str:
     """Where the pictures of new candidates are; the commands that label them follow."""
     sheets = Path(result.new[0].folder).parent / "*" / "held_out.png"
     return f"look at {relative(sheets, start)}, then accept what you can label:"

@@ -74,7 +74,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
     covariance = (region.covariance + region.covariance.T) / 2
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
-    held_out = _sheet(candidate.held_out, candidate.held_out_predictions, subject.classes)
+    held_out = sheet_of(candidate.held_out, candidate.held_out_predictions, subject.classes)
     return ScenarioRecord(
         format=FORMAT,
         id=scenario_id(label, prediction, held_out.sha256),
@@ -84,7 +84,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
         failure_rate=FailureRate(failed=candidate.failed, drawn=candidate.drawn, low=low, high=high),
         tile=tile_of(candidate.held_out.numpy()),
         sheets=Sheets(
-            correction=_sheet(candidate.correction, candidate.correction_predictions, subject.classes),
+            correction=sheet_of(candidate.correction, candidate.correction_predictions, subject.classes),
             held_out=held_out,
         ),
         method=Method(name="defuse"),
@@ -93,7 +93,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
             model=discovery.model_hash,
             data=discovery.data_hash,
             seed=discovery.seed,
-            versions={name: version(name) for name in ("pytest-defuse", "torch")},
+            versions=versions(),
         ),
         region=LatentRegion(
             generator=discovery.generator_hash,
@@ -105,7 +105,13 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
     )
 
 
-def _sheet(pixels: Tensor, predictions: Tensor, classes: Sequence[str]) -> Sheet:
+def versions() -> dict[str, str]:
+    """What found a scenario."""
+    return {name: version(name) for name in ("pytest-defuse", "torch")}
+
+
+def sheet_of(pixels: Tensor, predictions: Tensor, classes: Sequence[str]) -> Sheet:
+    """The record of a sheet: its tiles, uint8 N x C x H x W, and what the model says of them, class indices N."""
     names = [classes[index] for index in predictions.tolist()]
     counts = dict(Counter(names).most_common())
     tiles = {name: tuple(tile for tile, other in enumerate(names) if other == name) for name in counts}

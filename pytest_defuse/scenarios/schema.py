@@ -28,6 +28,9 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+FeatureKey = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+FeatureNumber = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+FeatureName = Annotated[str, Field(min_length=1, max_length=80)]
 ClassName = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"]})]
 """A class by its name; ``label: 3`` typed by hand is the name "3", so editors shall not complain of it."""
 ScenarioId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
@@ -225,10 +228,11 @@ class LatentRegion(Record):
 
 
 class Method(Record):
-    """How the scenario was found; a failure mode of Barlow carries its rule."""
+    """How the scenario was found; a failure mode of Barlow carries its rule and its group's error rate."""
 
     name: Literal["defuse", "barlow"]
     rule: str | None = None
+    base_error_rate: Share | None = None
 
 
 class Provenance(Record):
@@ -328,7 +332,11 @@ class Voting(Record):
 
 
 class StoreRecord(FileRecord):
-    """store.yaml: what every scenario of one subject shares."""
+    """store.yaml: what every scenario of one subject shares.
+
+    ``feature_names`` holds what people call features, by the key of their network and layer, which every report
+    of failure modes shows, then by number: numbers mean something else in another network.
+    """
 
     schema_name = "store"
     schema_file = ".schema/store.json"
@@ -337,6 +345,7 @@ class StoreRecord(FileRecord):
     tile: Tile
     budgets: Budgets = Budgets()
     voting: Voting = Voting()
+    feature_names: dict[FeatureKey, dict[FeatureNumber, FeatureName]] = {}
 
     @model_validator(mode="after")
     def _classes_differ(self) -> Self:

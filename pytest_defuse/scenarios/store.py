@@ -184,6 +184,30 @@ class Store:
             text = json.dumps(json_schema(kind), indent=1)
             replace_text(self.folder / ".schema" / f"{kind.schema_name}.json", f"{text}\n")
 
+    def feature_names(self) -> dict[str, dict[int, str]]:
+        """What people call features: by the key of their network and layer, then by number."""
+        given = self.record().feature_names
+        return {key: {int(number): name for number, name in names.items()} for key, names in given.items()}
+
+    def name_feature(self, key: str, feature: int, name: str) -> None:
+        """Keep what people call a feature of the network and layer with this key; no name forgets it.
+
+        Raises:
+            DefuseError: there is no store yet, or the key or name cannot be used.
+        """
+        with self._writing():
+            record = self.record()
+            names = {known: dict(given) for known, given in record.feature_names.items()}
+            names.setdefault(key, {}).pop(str(feature), None)
+            if name:
+                names[key][str(feature)] = name
+            try:
+                named = StoreRecord.model_validate(record.model_dump() | {"feature_names": names})
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"]
+                raise DefuseError(f"Feature {feature} of {key!r} named {name!r}: {problem}.") from error
+            write_record(self.folder / "store.yaml", named)
+
     def add(self, record: ScenarioRecord, correction: Pixels, held_out: Pixels) -> Scenario:
         """Write a new scenario, its folder appearing whole; one that is there already is left as it is.
 

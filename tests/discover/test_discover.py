@@ -313,3 +313,20 @@ def test_a_discovery_without_candidates_writes_nothing(found: Discovery, store: 
     nothing = Discovery(**(vars(found) | {"candidates": ()}))
     assert store_candidates(store, subject(), nothing).new == ()
     assert not store.folder.exists()
+
+
+@pytest.mark.usefixtures("found")
+def test_a_search_stays_around_the_images_that_it_may_start_from(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    located: list[Tensor] = []
+    locate = module.locate
+
+    def spy(*arguments: Any) -> Any:
+        located.append(arguments[2])
+        return locate(*arguments)
+
+    monkeypatch.setattr(module, "locate", spy)
+    lying = torch.tensor([label == 0 for _, label in TRAIN])
+    assert discover(subject(), SETTINGS, cache=cache, starts=lying).failures
+    assert located[0].tolist() == lying.nonzero().squeeze(1).tolist()
+    with pytest.raises(DefuseError, match="no image to search around"):
+        discover(subject(), SETTINGS, cache=cache, starts=torch.zeros(len(TRAIN), dtype=torch.bool))

@@ -1,10 +1,13 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import BATCH, Classifier
+from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.explain.features import penultimate_features
+from pytest_defuse.explain.features import BATCH, FeatureNetwork
 
 
 def images(count: int) -> Tensor:
@@ -15,6 +18,10 @@ def network() -> nn.Sequential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def features_of(model: nn.Module, layer: str | None = None, **changes: object) -> FeatureNetwork:
+    return FeatureNetwork(Classifier(model, 3, **changes), layer)
 
 
 class Unreached(nn.Module):
@@ -56,48 +63,120 @@ class Overwriting(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("count", [0, 1, BATCH + 1])
+@pytest.mark.parametrize("count", [1, BATCH + 1])
 def test_features_are_what_the_last_linear_layer_sees(count: int) -> None:
     model = network()
-    features = penultimate_features(Classifier(model, 3), images(count))
-    assert features.dtype == torch.float32
-    torch.testing.assert_close(features, model[:3](images(count) / 255).detach())
+    found = features_of(model)
+    assert found.name == "input of '3'"
+    features = found.read(images(count))
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, model[:3](images(count) / 255).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_is_read_by_its_name() -> None:
+    model = network()
+    found = features_of(model, "1")
+    assert found.name == "output of '1'"
+    np.testing.assert_allclose(found.read(images(3)), model[:2](images(3) / 255).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_feature_maps_and_tokens_are_averaged() -> None:
+    pixels = images(3)
+    maps = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Flatten(), nn.Linear(24, 3))
+    expected = maps[0](pixels / 255).mean(dim=(2, 3)).detach()
+    np.testing.assert_allclose(features_of(maps, "0").read(pixels), expected, rtol=1e-4, atol=1e-6)
+    tokens = nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (4, 4)), nn.Flatten(1, 2), nn.Linear(4, 5))
+    expected = tokens(pixels / 255).mean(dim=1).detach()
+    np.testing.assert_allclose(features_of(tokens, "3").read(pixels), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_without_logits_will_do() -> None:
+    trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 7))
+    assert features_of(trunk, "1").read(images(4)).shape == (4, 7)
 
 
 def test_normalisation_comes_before_the_features() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    features = penultimate_features(Classifier(model, 3, normalize=lambda x: 2 * x - 1), images(2))
-    torch.testing.assert_close(features, (images(2) / 255 * 2 - 1).flatten(1))
+    features = features_of(model, normalize=lambda x: 2 * x - 1).read(images(2))
+    np.testing.assert_allclose(features, (images(2) / 255 * 2 - 1).flatten(1), rtol=1e-6)
 
 
 def test_half_precision_models_give_float32() -> None:
-    assert penultimate_features(Classifier(network().bfloat16(), 3), images(2)).dtype == torch.float32
+    assert features_of(network().bfloat16()).read(images(2)).dtype == np.float32
 
 
 def test_a_model_that_writes_into_its_features_gives_them_as_the_layer_saw_them() -> None:
-    features = penultimate_features(Classifier(Overwriting(), 3), images(2))
-    torch.testing.assert_close(features, images(2).flatten(1) / 255)
+    np.testing.assert_allclose(features_of(Overwriting()).read(images(2)), (images(2) / 255).flatten(1))
+
+
+def test_no_hook_stays() -> None:
+    found = features_of(network())
+    found.read(images(2))
+    for module in found.classifier.module.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    ("model", "layer", "message"),
     [
-        (nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), "the model has no nn.Linear"),
-        (Unreached(), "the last nn.Linear of the model, 'auxiliary', was not called"),
-        (Rows(), r"'head', saw \(2, 4, 4\) for 2 images: failure modes need one vector of 4 features"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(16, 4)), r"the model returned shape \(2, 4\) for 3 classes"),
+        (nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), None, r"has no nn\.Linear"),
+        (network(), "head", r"has no layer 'head': it has 0, 1, 2, 3\."),
+        (Unreached(), None, r"input of 'auxiliary' of .* was seen 0 times"),
+        (Rows(), None, r"is \(2, 4, 4\) for 2 images"),
+        (nn.Sequential(nn.Flatten(), nn.LSTM(16, 3)), "1", r"is tuple for 2 images"),
     ],
+    ids=["no linear layer", "no such layer", "not run", "several vectors an image", "no tensor"],
 )
-def test_models_without_such_features_are_refused(model: nn.Module, message: str) -> None:
+def test_a_layer_that_cannot_be_read_is_refused_in_a_sentence(
+    model: nn.Module, layer: str | None, message: str
+) -> None:
     with pytest.raises(DefuseError, match=message):
-        penultimate_features(Classifier(model, 3), images(2))
+        features_of(model, layer).read(images(2))
 
 
-@pytest.mark.parametrize("class_count", [3, 4])
-def test_no_hook_stays_on_the_classifier(class_count: int) -> None:
-    classifier = Classifier(network(), class_count)
-    try:
-        penultimate_features(classifier, images(2))
-    except DefuseError:
-        assert class_count == 4
-    assert not any(module._forward_pre_hooks for module in classifier.module.modules())
+def test_features_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(DefuseError, match="NaN or infinite"):
+        features_of(network(), normalize=lambda x: x / 0).read(images(2))
+
+
+class TestCache:
+    def test_features_are_kept_and_found_again(self, tmp_path: Path) -> None:
+        pixels = images(BATCH + 3)
+        first = features_of(network()).read(pixels, tmp_path)
+        (file,) = tmp_path.glob("features-*.npy")
+        written = file.stat().st_mtime_ns
+        again = features_of(network()).read(pixels, tmp_path)
+        assert isinstance(again, np.memmap)
+        assert file.stat().st_mtime_ns == written
+        np.testing.assert_array_equal(first, again)
+        np.testing.assert_allclose(first, features_of(network()).read(pixels), rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("change", ["images", "weights", "layer", "normalisation"])
+    def test_whatever_changes_features_has_a_file_of_its_own(self, tmp_path: Path, change: str) -> None:
+        features_of(network()).read(images(4), tmp_path)
+        model = network()
+        if change == "weights":
+            model[3].bias.data += 1
+        layer = "1" if change == "layer" else None
+        normalize = (lambda x: x - 0.5) if change == "normalisation" else None
+        pixels = images(4).flip(0) if change == "images" else images(4)
+        found = features_of(model, layer, normalize=normalize)
+        np.testing.assert_allclose(found.read(pixels, tmp_path), found.read(pixels), rtol=1e-5, atol=1e-6)
+        assert len(list(tmp_path.glob("features-*.npy"))) == 2
+
+    def test_a_damaged_file_counts_as_none(self, tmp_path: Path) -> None:
+        first = np.array(features_of(network()).read(images(4), tmp_path))
+        (file,) = tmp_path.glob("features-*.npy")
+        file.write_bytes(file.read_bytes()[:90])
+        np.testing.assert_array_equal(features_of(network()).read(images(4), tmp_path), first)
+
+    def test_the_folder_ignores_itself_in_git(self, tmp_path: Path) -> None:
+        features_of(network()).read(images(4), tmp_path / "cache")
+        assert (tmp_path / "cache" / ".gitignore").read_text() == "*\n"
+
+
+def test_names_belong_to_one_network_and_layer() -> None:
+    keys = {features_of(network()).key, features_of(network(), "1").key, features_of(network().bfloat16()).key}
+    assert len(keys) == 3
+    assert features_of(network()).key in keys

@@ -1,6 +1,7 @@
 """Answers held against bounds: what holds, what fails, and what so few images cannot tell."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -51,6 +52,30 @@ def test_the_strictest_bound_decides(bounds: dict[str, float], before: int | Non
     assert said.bound == pytest.approx(bound)
     assert said.reason == reason
     assert said.outcome == ("holds" if bound <= 0.5 else "fails")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "bound", "reason"),
+    [
+        ({"max_error_rate": 0.2}, 0.8, "max_error_rate 20.0%"),
+        ({"max_increase": 0.1}, 0.6, "base error rate 30.0% plus max_increase"),
+        ({"max_increase": 0.1, "max_error_rate": 0.6}, 0.6, "base error rate 30.0% plus max_increase"),
+        ({"max_increase": 0.9}, 0.0, "base error rate 30.0% plus max_increase"),
+    ],
+)
+def test_a_failure_mode_is_held_to_error_rates(bounds: dict[str, float], bound: float, reason: str) -> None:
+    for correct in (50, 70, 90):
+        said = verdict(replace(answers(correct), base_error_rate=0.3), **bounds)
+        assert said.bound == pytest.approx(bound)
+        assert said.reason == reason
+        assert said.outcome == ("holds" if correct >= 100 * bound else "fails")
+    assert Bounds.of(bounds).least_accuracy(0.3) == pytest.approx(bound)
+
+
+def test_images_of_no_group_have_no_increase() -> None:
+    said = verdict(answers(10), max_increase=0.1)
+    assert (said.outcome, said.bound, said.reason) == ("holds", 0.0, "max_increase, without a group of its own")
+    assert Bounds(max_increase=0.1).least_accuracy(None) == 0
 
 
 def test_nothing_asked_and_nothing_recorded_holds() -> None:

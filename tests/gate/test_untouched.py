@@ -11,7 +11,7 @@ from scenarios.planting import plant, random_tiles
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from pytest_defuse.explain.failure_modes import failure_modes
+from pytest_defuse.explain.explanation import explain
 from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import gate_scenario, shift_accuracies
 from pytest_defuse.gate.predictions import predict_test
@@ -24,7 +24,7 @@ VERBS: dict[str, Verb] = {
     "gate": lambda subject, scenario: gate_scenario(scenario, subject, subject.classifier(), Bounds()),
     "test set": lambda subject, _: predict_test(subject, subject.classifier()),
     "shifts": lambda subject, _: shift_accuracies(subject, subject.classifier(), subject.classifier()),
-    "failure modes": lambda subject, _: failure_modes(subject, subject.classifier()),
+    "failure modes": lambda subject, _: explain(subject, subject.classifier()),
 }
 
 

@@ -142,5 +142,5 @@ def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, acce
 
 
 def test_failure_modes_are_given_to_a_test(project: pytest.Pytester) -> None:
-    project.makepyfile(test_model="def test_it(defuse_failure_modes): assert defuse_failure_modes == []")
+    project.makepyfile(test_model="def test_it(defuse_failure_modes): assert not defuse_failure_modes")
     project.runpytest_subprocess().assert_outcomes(passed=1)

@@ -13,10 +13,13 @@ from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    ExplanationResult,
     FailureModeResult,
+    NodeResult,
     Results,
     ScenarioResult,
     TestSetResult,
+    TreeResult,
     TrialResult,
 )
 from pytest_defuse.scenarios.sheets import encode_sheet
@@ -153,8 +156,22 @@ def compare() -> Callable[..., Comparison]:
 
 
 @pytest.fixture
-def failure_mode() -> FailureModeResult:
-    return FailureModeResult("digits", "labelled 9", "feature 12 > 0.31", 0.4, 0.03, 0.62, 55)
+def explanation() -> ExplanationResult:
+    """A failure mode of depth 1 with its tree, whose nodes carry a figure of one pixel."""
+    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    leaves = [
+        NodeResult("feature 12 <= 0.31", 13, 745, 35, ["error rate 1.7%"], False, pixel, []),
+        NodeResult("feature 12 > 0.31", 22, 55, 35, ["error rate 40.0%"], True, pixel, []),
+    ]
+    return ExplanationResult(
+        subject="digits",
+        features="input of 'head.4' of the model",
+        key="3f2a91c0de12",
+        groups=14,
+        passed_over=6,
+        modes=[FailureModeResult("label 9", "feature 12 > 0.31", 0.4, 0.044, 0.63, 55, (0.28, 0.53))],
+        trees=[TreeResult("label 9", 0.044, 0.26, (0.17, 0.35), NodeResult("", 35, 800, 35, [], False, "", leaves))],
+    )
 
 
 @pytest.fixture
@@ -163,7 +180,7 @@ def everything(
     tested: TestSetResult,
     discovery: Callable[..., DiscoveryResult],
     correction: Callable[..., CorrectionResult],
-    failure_mode: FailureModeResult,
+    explanation: ExplanationResult,
 ) -> Results:
     """One result of every kind, and scenarios of every outcome."""
     return Results(
@@ -175,5 +192,5 @@ def everything(
         test_sets=[tested],
         discoveries=[discovery()],
         corrections=[correction()],
-        failure_modes=[failure_mode],
+        explanations=[explanation],
     )

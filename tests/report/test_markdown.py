@@ -13,6 +13,7 @@ from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    ExplanationResult,
     Results,
     ScenarioResult,
     TestSetResult,
@@ -75,7 +76,14 @@ def test_correction_that_misses_lists_the_bounds(correction: Callable[..., Corre
 
 def test_failure_modes(everything: Results) -> None:
     modes = tables(render_markdown(everything))[-1]
-    assert modes[2] == ["labelled 9", "feature 12 &gt; 0.31", "40.0%", "3.0%", "62.0%", "55"]
+    rates = ["40.0%", "28.0% - 53.0%", "+35.6", "4.4%", "63.0%", "55"]
+    assert modes[2] == ["label 9", "feature 12 &gt; 0.31", *rates]
+
+
+def test_an_explanation_says_where_it_could_not_tell(explanation: ExplanationResult) -> None:
+    text = render_markdown(Results(explanations=[explanation]))
+    assert "- Failure modes of digits: 1 in 14 groups; 6 groups with too few failures to tell" in text
+    assert "3f2a91c0de12" in text
 
 
 @pytest.mark.parametrize("label", ["<b>|x", "a\\|b", "x\ny", "[x](http://y)", "`|`"])

@@ -12,13 +12,16 @@ from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    ExplanationResult,
     FailureModeResult,
     LatentMapResult,
+    NodeResult,
     NoveltyResult,
     OverallResult,
     Results,
     ScenarioResult,
     TestSetResult,
+    TreeResult,
     TrialResult,
     decode,
     encode,
@@ -57,6 +60,12 @@ JUDGED: dict[str, st.SearchStrategy[Any]] = {
     "checks": st.lists(CHECKS, max_size=2),
     "comparison": COMPARISONS,
 }
+RATES = dict.fromkeys(("error_rate", "base_error_rate", "error_coverage"), SHARES) | {
+    "interval": st.tuples(SHARES, SHARES)
+}
+LEAVES = st.builds(NodeResult, children=st.just([]))
+NODES = st.builds(NodeResult, children=st.lists(LEAVES, max_size=2))
+TREES = st.builds(TreeResult, root=NODES, base_error_rate=SHARES, aler=SHARES, aler_interval=st.tuples(SHARES, SHARES))
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "scenario": st.builds(ScenarioResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
     "test set": st.builds(TestSetResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
@@ -78,7 +87,12 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
         shifts=st.dictionaries(st.text(), st.tuples(SHARES, SHARES), max_size=3),
         seconds=SECONDS,
     ),
-    "failure mode": st.builds(FailureModeResult, error_rate=SHARES, base_error_rate=SHARES, error_coverage=SHARES),
+    "explanation": st.builds(
+        ExplanationResult,
+        modes=st.lists(st.builds(FailureModeResult, **RATES), max_size=2),
+        trees=st.lists(TREES, max_size=2),
+        new=st.lists(CANDIDATES, max_size=1),
+    ),
 }
 
 

@@ -1,0 +1,126 @@
+"""What a feature stands for: where in an image it is seen, and what makes it stronger (Barlow, section 4)."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pytest_defuse.explain.failure_modes import Rows
+from pytest_defuse.explain.features import FeatureNetwork, recorded_outputs
+from pytest_defuse.explain.gain import Features
+from pytest_defuse.explain.robust import ascend
+
+OCCLUDED_SHARE = 7
+"""An occluding patch has this part of the image's side."""
+
+
+def most_activating(features: Features, feature: int, rows: Rows, count: int = 6) -> Rows:
+    """The ``count`` of some images on which a feature is largest, largest first."""
+    return rows[np.argsort(-features[rows, feature], kind="stable")[:count]]
+
+
+@torch.no_grad()
+def heatmaps(network: FeatureNetwork, pixels: Tensor, feature: int) -> Tensor:
+    """Where each image shows a feature: float N x H x W on the CPU, scaled to [0, 1] image by image.
+
+    The map is that of the paper where the network has one: the feature's map just before it is averaged over the
+    image, or its value at each token of a vision transformer. For other networks it is how much the feature
+    falls when a grey patch covers the place. A map without any contrast is all zero.
+
+    Args:
+        pixels: uint8 N x C x H x W.
+    """
+    images = _floats(network, pixels)
+    maps = _feature_maps(network, images)
+    chosen = _occlusion(network, images, feature) if maps is None else maps[:, feature]
+    low, high = chosen.amin(dim=(1, 2), keepdim=True), chosen.amax(dim=(1, 2), keepdim=True)
+    scaled = (chosen - low) / torch.where(high > low, high - low, 1)
+    resized = F.interpolate(scaled[:, None], size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+    return resized[:, 0].clamp(0, 1).cpu()
+
+
+def feature_attack(
+    network: FeatureNetwork,
+    pixels: Tensor,
+    feature: int,
+    *,
+    bound: float | None = None,
+    step: float | None = None,
+    steps: int = 100,
+) -> Tensor:
+    """Each image changed, inside an L2 ball, so that a feature is as strong as can be (appendix C).
+
+    Args:
+        pixels: uint8 N x C x H x W.
+        bound: the radius of the ball, pixels being in [0, 1]; default: as if every value moved by 0.1.
+            The paper takes 500 at 3 x 224 x 224, with steps of 1, 500 of them: more than the whole box.
+        step: length of one step; default: a twentieth of the bound.
+
+    Returns:
+        float N x C x H x W in [0, 1] on the CPU; no image is farther than ``bound`` from where it began.
+    """
+    images = _floats(network, pixels)
+    if bound is None:
+        bound = 0.1 * math.sqrt(images[0].numel())
+    with torch.enable_grad():
+        attacked = ascend(
+            lambda inputs: network.of(inputs)[:, feature],
+            images,
+            images,
+            bound=bound,
+            step=bound / 20 if step is None else step,
+            steps=steps,
+        )
+    return attacked.cpu()
+
+
+def _floats(network: FeatureNetwork, pixels: Tensor) -> Tensor:
+    return pixels.to(network.classifier.device).float() / 255
+
+
+def _feature_maps(network: FeatureNetwork, images: Tensor) -> Tensor | None:
+    """The last outputs inside the network, as N x F x h x w, of which the features are the pooled values."""
+    with recorded_outputs(network.classifier.module) as outputs:
+        features = network.of(images)
+    for output in reversed(outputs):
+        for maps, pooled in _readings(output, features.shape[1]):
+            if maps.shape[-1] > 1 and torch.allclose(pooled, features, rtol=1e-3, atol=1e-5):
+                return maps
+    return None
+
+
+def _readings(output: Tensor, features: int) -> list[tuple[Tensor, Tensor]]:
+    """An output as maps N x F x h x w, with each way in which they can become features N x F."""
+    readings = []
+    if output.ndim == 4:
+        for maps in (output, output.permute(0, 3, 1, 2)):
+            if maps.shape[1] == features:
+                readings += [(maps, maps.mean(dim=(2, 3))), (maps, maps.amax(dim=(2, 3)))]
+    if output.ndim == 3 and output.shape[2] == features:
+        tokens = output.shape[1]
+        for extra in (0, 1):  # without and with a class token in front
+            side = math.isqrt(tokens - extra)
+            if side * side == tokens - extra:
+                maps = output[:, extra:].transpose(1, 2).unflatten(2, (side, side))
+                pooled = [output[:, 0]] if extra else []
+                readings += [(maps, vector) for vector in (*pooled, output.mean(dim=1), output[:, extra:].mean(dim=1))]
+    return readings
+
+
+def _occlusion(network: FeatureNetwork, images: Tensor, feature: int) -> Tensor:
+    """How much the feature falls when a patch of the image's mean colour covers each place: N x h x w, not below 0."""
+    height, width = images.shape[-2:]
+    patch = max(1, min(height, width) // OCCLUDED_SHARE)
+    rows, columns = -(-height // patch), -(-width // patch)
+    grey = images.mean(dim=(2, 3), keepdim=True)
+    before = network.of(images)[:, feature]
+    falls = []
+    for row in range(rows):
+        for column in range(columns):
+            covered = images.clone()
+            covered[:, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = grey
+            falls.append(before - network.of(covered)[:, feature])
+    maps: Tensor = torch.stack(falls, dim=1).unflatten(1, (rows, columns)).clamp(min=0)
+    return maps

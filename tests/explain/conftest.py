@@ -1,0 +1,17 @@
+"""The subject of these tests, explained once."""
+
+import pytest
+from spots import spots
+
+from pytest_defuse import Subject
+from pytest_defuse.explain import Explanation, explain
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    return spots()
+
+
+@pytest.fixture(scope="session")
+def explanation(subject: Subject) -> Explanation:
+    return explain(subject, subject.classifier())

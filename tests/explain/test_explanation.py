@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from spots import MARK, Spots, images, pairs
+from torch import Tensor, nn
+
+from pytest_defuse import Subject
+from pytest_defuse.discover.discovery import Candidate
+from pytest_defuse.discover.regions import Region
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.explain import ExplainSettings, Explanation, describe_region, explain, matching_images
+from pytest_defuse.images import content_hash
+
+
+def marked(pixels: Tensor) -> Tensor:
+    return pixels[:, 0, MARK[0], MARK[1]].eq(255).all(dim=2).all(dim=1)
+
+
+def test_the_feature_behind_the_failures_is_named(explanation: Explanation) -> None:
+    """Bright images are missed where the mark is; images taken for dark are wrong where it is, or up left is bright."""
+    (missed,) = [mode for mode in explanation.modes if mode.group == "label bright"]
+    assert missed.rule.startswith("feature 3 > ")
+    assert missed.error_coverage == 1
+    assert missed.error_rate > 0.95
+    assert {mode.group for mode in explanation.modes} == {"label bright", "prediction dark"}
+
+
+def test_the_images_of_a_mode_are_those_that_its_rule_picks(explanation: Explanation) -> None:
+    (missed,) = [mode for mode in explanation.modes if mode.group == "label bright"]
+    picked = explanation.images(missed)
+    assert len(picked) == missed.cluster.images
+    assert (picked.labels == 1).all()
+    assert marked(picked.pixels).all()
+
+
+def test_another_networks_features_are_read(subject: Subject) -> None:
+    trunk = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 7))
+    other = replace(subject, feature_network=trunk)
+    found = explain(other, other.classifier(), ExplainSettings(layer="1"))
+    assert found.features.shape == (800, 4)
+    assert found.network.name == "output of '1'"
+    assert any(mode.path[0].feature == 3 for mode in found.modes)
+
+
+def test_the_users_groups_are_looked_into(subject: Subject) -> None:
+    first_half = np.arange(800) < 400
+    grouped = replace(subject, groups={"of May": first_half})
+    found = explain(grouped, grouped.classifier())
+    assert found.modes.groups["images of May"].rows.tolist() == list(range(400))
+
+
+def test_a_group_that_does_not_fit_is_refused(subject: Subject) -> None:
+    grouped = replace(subject, groups={"of May": [True]})
+    with pytest.raises(DefuseError, match="give one bool for each of the 800 test images"):
+        explain(grouped, grouped.classifier())
+
+
+def test_names_of_this_network_are_used_and_those_of_others_are_not(subject: Subject, explanation: Explanation) -> None:
+    names = {explanation.network.key: {3: "mark"}, "0" * 12: {3: "sky"}}
+    named = explain(subject, subject.classifier(), names=names)
+    assert named.modes[0].rule.startswith("feature 3 'mark' > ")
+
+
+def test_training_images_that_meet_the_rule_are_where_a_search_may_start(
+    subject: Subject, explanation: Explanation
+) -> None:
+    mode = explanation.modes[0]
+    picked = matching_images(explanation.network, subject.train_images, mode.path)
+    assert (picked == marked(subject.train_images.pixels)).double().mean() > 0.98
+
+
+def test_a_regions_pictures_are_described_by_a_rule(explanation: Explanation) -> None:
+    """Generated pictures of bright images, all marked: what sets them apart from the real ones is the mark."""
+    pixels, labels = images(800, 7)
+    pixels = pixels[labels == 1]
+    pixels[:, :, MARK[0], MARK[1]] = 255
+    predictions = explanation.model.predict(pixels)
+    region = Region(np.zeros(2), np.eye(2), 1.0, 1, 0, 1.0)
+    candidate = Candidate(region, 60, 64, pixels[:200], pixels[200:], predictions[:200], predictions[200:])
+    (mode,) = describe_region(explanation, candidate)
+    assert mode.group == "images of a region of bright"
+    assert mode.rule.startswith("feature 3 > ")
+
+
+def test_same_seed_same_modes(subject: Subject) -> None:
+    first, again = (explain(subject, subject.classifier(), seed=3) for _ in range(2))
+    assert list(first.modes) == list(again.modes)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depth": 4}, r"defuse_explain\(depth=4\): give a whole number from 1 to 3"),
+        ({"depth": 1.5}, "give a whole number"),
+        ({"tau": -0.1}, "give a number from 0 to 1"),
+        ({"top": True}, "of 1 or more"),
+        ({"selection": "guess"}, 'give "gain" or "paper"'),
+        ({"layer": 3}, "give a module's name"),
+        ({"deep": 3}, "has no setting 'deep': it has layer, selection"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(DefuseError, match=message):
+        ExplainSettings.of(given)
+
+
+def test_nothing_of_the_users_changes() -> None:
+    model = Spots().train()
+    data = pairs(100, 0)
+    subject = Subject("spots", model, ["dark", "bright"], train=data, test=data, feature_network=model)
+
+    def state() -> tuple[object, ...]:
+        return (
+            content_hash(*model.state_dict().values()),
+            [module.training for module in model.modules()],
+            [parameter.requires_grad for parameter in model.parameters()],
+            [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules()],
+            torch.get_rng_state().tolist(),
+        )
+
+    before = state()
+    explain(subject, subject.classifier())
+    assert state() == before

@@ -1,0 +1,110 @@
+"""Failure modes through pytest: from a rule to a candidate, a gate, and a report."""
+
+import pytest
+
+from pytest_defuse.scenarios.sheets import pixel_hash
+from pytest_defuse.scenarios.store import Store
+
+CONFTEST = """
+import pytest, pytest_defuse, torch
+from torch.utils.data import TensorDataset
+
+def images(count, seed):
+    # Class 1 is bright up left; a quarter of all images has a white mark in the lower right corner.
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    pixels = torch.randint(40, (count, 1, 8, 8), generator=random)
+    pixels[:, :, :4, :4] += (labels * 200)[:, None, None, None]
+    pixels[torch.rand(count, generator=random) < 0.25, :, 5:8, 5:8] = 255
+    return TensorDataset(pixels.to(torch.uint8), labels)
+
+class Spots(torch.nn.Module):
+    # Right but for the weight of the lower right corner, which must not count.
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(4, 2)
+        torch.nn.init.zeros_(self.head.bias)
+        self.head.weight.data = torch.tensor([[0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, -4.0]])
+
+    def forward(self, images):
+        return self.head(torch.nn.functional.avg_pool2d(images, 4).flatten(1))
+
+@pytest.fixture(scope="session")
+def defuse_subject():
+    return pytest_defuse.Subject(name="spots", model=Spots(), classes=["dark", "bright"], train=images(2560, 1),
+                                 test=images(800, 0), checkpoint="spots.pt")
+"""
+
+TESTS = """
+import pytest
+
+@pytest.mark.defuse_explain(depth=1)
+def test_failure_modes(defuse_failure_modes):
+    assert not defuse_failure_modes.above(2.0, coverage=0.2)
+
+@pytest.mark.defuse(max_error_rate=0.2, max_increase=0.05)
+def test_scenario(defuse_scenario):
+    defuse_scenario.check()
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    monkeypatch.setenv("COLUMNS", "200")
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(test_model=TESTS)
+    return pytester
+
+
+@pytest.mark.parametrize("workers", [(), ("-n0",), ("-n2",)], ids=["plain", "n0", "n2"])
+def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
+    project: pytest.Pytester, workers: tuple[str, ...]
+) -> None:
+    result = project.runpytest_subprocess("-k", "failure_modes", *workers)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*label bright*feature 3 > *"])
+    result.stdout.fnmatch_lines(["*failure modes of spots: 2 in 2 groups; 2 groups with too few failures*"])
+    assert not (project.path / "fixtures").exists()
+
+
+@pytest.mark.slow
+def test_a_failure_mode_is_discovered_labelled_gated_and_corrected(project: pytest.Pytester) -> None:
+    project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes", "--defuse-report=report.html")
+    store = Store(project.path / "fixtures" / "spots")
+    scenarios = {scenario.record.proposed_label: scenario for scenario in store.scenarios()}
+    found = scenarios["bright"]
+    method = found.record.method
+    assert method.name == "barlow"
+    assert method.rule is not None
+    assert method.rule.startswith("label bright: feature 3 > ")
+    assert found.record.provenance.seed == 0
+    for split in ("correction", "held_out"):
+        marks = found.pixels(split)[:, 0, 5:8, 5:8]
+        assert (marks == 255).all(axis=(1, 2)).mean() > 0.95
+    assert pixel_hash(found.pixels("held_out")) == found.record.sheets.held_out.sha256
+    page = (project.path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 2
+
+    again = project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes")
+    again.stdout.fnmatch_lines([f"known already: *{found.id}*"])
+    store.update(found.id, status="accepted", label="bright")
+    gated = project.runpytest_subprocess("-k", "scenario")
+    gated.assert_outcomes(failed=1)
+    gated.stdout.fnmatch_lines(["*is below the bound 80.0% (max_error_rate 20.0%)*plus max_increase*"])
+    corrected = project.runpytest_subprocess("--defuse-correct", "-k", "scenario")
+    corrected.assert_outcomes(passed=1)
+    assert (project.path / "spots.defused.safetensors").exists()
+
+
+def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_model="""
+        import pytest
+        @pytest.mark.defuse_explain(depth=9)
+        def test_failure_modes(defuse_failure_modes): ...
+        """
+    )
+    result = project.runpytest_subprocess()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["defuse_explain(depth=9): give a whole number from 1 to 3."])
+    result.stdout.no_fnmatch_line("*Traceback*")
