@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
-from pytest_defuse.correct.finetune import Trial
 from pytest_defuse.files import replace_text
 from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
 from pytest_defuse.options import Options
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
-from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult, TrialResult
+from pytest_defuse.report.results import CorrectionResult, Results
 from pytest_defuse.run import SubjectRun
 
 
@@ -29,38 +27,8 @@ def finish_correction(
         None where nothing was corrected.
     """
     # Only a run whose model was judged has corrected anything; asking for the correction would start it.
-    correction = vars(run).get("correction")
-    if correction is None:
-        return None
-    results = Results.of(collected)
-    problems = _problems(run, results, failed)
-    corrected = corrected_path(run.subject.checkpoint)
-    output = attempt_path(corrected) if problems else corrected
-    judged: dict[str, ScenarioResult | TestSetResult] = {
-        **{s.id: s for s in results.scenarios},
-        **{f"test set of {t.subject}": t for t in results.test_sets},
-    }
-    before_after = {name: [_share(r.before, r.total), _share(r.correct, r.total)] for name, r in judged.items()}
-    metadata = {
-        "parent": run.original.hash,
-        "scenarios": {s.id: s.record.sheets.correction.sha256 for s in run.store.scenarios("accepted")},
-        "lambda": correction.chosen.weight,
-        "seed": run.options.seed,
-        "accuracy before and after": before_after,
-        "problems": problems,
-    }
-    save_checkpoint(output, correction.chosen.model, metadata)
-    return CorrectionResult(
-        subject=run.subject.name,
-        validation_source=correction.validation_source,
-        before=_row(correction.before),
-        trials=[_row(trial) for trial in correction.trials],
-        chosen=correction.chosen.weight,
-        shifts=run.shifts,
-        output=str(output.resolve()),
-        problems=problems,
-        seconds=run.correction_seconds,
-    )
+    correcting = vars(run).get("correcting")
+    return None if correcting is None else correcting.settle(_problems(run, Results.of(collected), failed))
 
 
 def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> list[str]:
@@ -113,7 +81,7 @@ def _append(path: Path, text: str) -> None:
 
 
 def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:
-    """Every reason not to take the corrected model."""
+    """What the tests say against the corrected model."""
     problems = []
     if failed:
         problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
@@ -124,19 +92,4 @@ def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[
     judged = {s.id for s in results.scenarios}
     if unjudged := [s.id for s in run.store.scenarios("accepted") if s.id not in judged]:
         problems.append(f"no test judged {', '.join(unjudged)}: run the whole gate")
-    allowed = [b.max_shift_drop for b in run.bounds.values() if b.max_shift_drop is not None]
-    for name, (before, after) in run.shifts.items():
-        if allowed and before - after > min(allowed):
-            problems.append(
-                f"shift set {name} fell from {before:.1%} to {after:.1%}, more than max_shift_drop {min(allowed):.1%}"
-            )
     return problems
-
-
-def _row(trial: Trial) -> TrialResult:
-    shares = [accuracy.value for accuracy in trial.scenarios.values()]
-    return TrialResult(trial.weight, trial.validation.value, min(shares), sum(shares) / len(shares))
-
-
-def _share(correct: int | None, total: int) -> float | None:
-    return None if correct is None else correct / total

@@ -2,14 +2,16 @@
 
 import hashlib
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from pytest_defuse.determinism import seeded
 from pytest_defuse.errors import DefuseError
@@ -45,6 +47,40 @@ class LabelledImages:
     def hash(self) -> str:
         """sha256 over shape, pixels and labels, in hex."""
         return content_hash(self.pixels, self.labels)
+
+
+class Streamed:
+    """A data set that can only be gone through, once and in order, as one with places.
+
+    Args:
+        source: yields (image, class index) pairs, or batches of them: images N x ..., class indices N. It is
+            read when somebody first asks, and kept.
+    """
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._pairs[index]
+
+    @cached_property
+    def _pairs(self) -> list[Any]:
+        pairs: list[Any] = []
+        for item in self.source:
+            labels = item[1] if isinstance(item, tuple | list) and len(item) == 2 else None
+            batch = isinstance(labels, Tensor | np.ndarray) and labels.ndim == 1
+            pairs += zip(*item, strict=True) if batch else [item]
+        return pairs
+
+
+def indexed(dataset: Any) -> Dataset:
+    """A data set with places, whatever it is; generators, loaders and iterable data sets are read into memory."""
+    streams = not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
+    places: Dataset = Streamed(dataset) if streams and hasattr(dataset, "__iter__") else dataset
+    return places
 
 
 def load(dataset: Dataset, name: str, classes: Sequence[str]) -> LabelledImages:

@@ -12,6 +12,7 @@ from pytest_defuse.session import RESULTS, SESSION, DefuseSession, fixtures_of, 
 MARKERS = (
     "defuse(min_accuracy, max_drop, max_shift_drop, confidence, only): bounds for defuse_scenario; "
     "without one, no regression from what was recorded at discovery",
+    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
     "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
 )
 

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.correct.checkpoints import corrected_path
-from pytest_defuse.correct.finetune import Correction, correct
+from pytest_defuse.correcting import Correcting
 from pytest_defuse.devices import device_named
 from pytest_defuse.discover.discovery import Discovery, discover
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.explain.failure_modes import FailureMode, failure_modes
 from pytest_defuse.gate.baseline import Baseline, load_baseline
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
+from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
 from pytest_defuse.report.results import (
@@ -37,15 +36,23 @@ class SubjectRun:
 
     Args:
         bounds: those of every scenario that a collected test gates, by id; correction aims at them.
+        correction: what the tests' ``defuse_correct`` markers say.
     """
 
-    def __init__(self, subject: Subject, options: Options, bounds: Mapping[str, Bounds], progress: Progress) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        options: Options,
+        bounds: Mapping[str, Bounds],
+        correction: Mapping[str, Any],
+        progress: Progress,
+    ) -> None:
         self.subject = subject
         self.options = options
         self.bounds = bounds
+        self.correction = correction
         self.progress = progress
         self.store = Store(options.store / subject.name)
-        self.correction_seconds = 0.0
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
 
     @cached_property
@@ -59,34 +66,24 @@ class SubjectRun:
         return self.subject.classifier(self.device)
 
     @cached_property
-    def correction(self) -> Correction | None:
-        """The finetuned models, in a session that corrects; written when every test has judged them."""
+    def correcting(self) -> Correcting | None:
+        """The correction, in a session that corrects; written when every test has judged its model."""
         if not self.options.correct:
             return None
-        corrected_path(self.subject.checkpoint)  # a subject without a checkpoint is refused before the work
-        started = time.monotonic()
-        correction = correct(
+        return Correcting(
             self.subject,
             self.store.scenarios("accepted"),
-            {name: bounds.min_accuracy or 0.0 for name, bounds in self.bounds.items()},
-            seed=self.options.seed,
-            device=self.device,
-            progress=self.progress,
+            self.original,
+            self.correction,
+            self.bounds,
+            self.options,
+            self.progress,
         )
-        self.correction_seconds = time.monotonic() - started
-        return correction
 
     @cached_property
     def model(self) -> Classifier:
         """The model that tests judge: the corrected one in a session that corrects, else the original."""
-        if self.correction is None:
-            return self.original
-        return self.subject.classifier(self.device, self.correction.chosen.model)
-
-    @cached_property
-    def shifts(self) -> dict[str, tuple[float, float]]:
-        """Accuracy of the original and of the judged model on each shift set."""
-        return shift_accuracies(self.subject, self.original, self.model)
+        return self.original if self.correcting is None else self.correcting.model
 
     @cached_property
     def baseline(self) -> Baseline | None:
@@ -97,7 +94,7 @@ class SubjectRun:
         """Hold the model against a scenario."""
         gated = gate_scenario(scenario, self.subject, self.model, bounds, self.baseline)
         before = None
-        if self.correction is not None:
+        if self.correcting is not None:
             before = gate_scenario(scenario, self.subject, self.original, bounds).accuracy.correct
         result = ScenarioResult(
             subject=self.subject.name,
@@ -123,7 +120,7 @@ class SubjectRun:
         labels = self.subject.test_images.labels
         predictions = predict_test(self.subject, self.model)
         before = None
-        if self.correction is not None:
+        if self.correcting is not None:
             before = measured(predict_test(self.subject, self.original), labels).correct
         accuracy = measured(predictions, labels)
         return TestSetResult(

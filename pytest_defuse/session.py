@@ -30,6 +30,7 @@ class DefuseSession:
         self.config = config
         self.options = options
         self.bounds: dict[str, Bounds] = {}
+        self.correction: dict[str, Any] = {}
         self.runs: list[SubjectRun] = []
         self.results: list[dict[str, Any]] = []
         self.failed: list[str] = []
@@ -47,7 +48,7 @@ class DefuseSession:
         from pytest_defuse.run import SubjectRun
 
         share_threads(getattr(self.config, "workerinput", {}).get("workercount", 1))
-        run = SubjectRun(subject, self.options, self.bounds, self._progress())
+        run = SubjectRun(subject, self.options, self.bounds, self.correction, self._progress())
         self.runs.append(run)
         return run
 
@@ -60,8 +61,9 @@ class DefuseSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """Remember each scenario's bounds; add the item that --defuse-discover needs when no test asks for it."""
+        """Remember bounds and how to correct; add the item that --defuse-discover needs when no test asks for it."""
         for item in items:
+            self._remember_correction(item)
             callspec = getattr(item, "callspec", None)
             scenario = callspec.params.get("defuse_scenario") if callspec else None
             if scenario is not None:
@@ -110,6 +112,15 @@ class DefuseSession:
             )
         for problem in self.problems:
             terminalreporter.write_line(problem, red=True)
+
+    def _remember_correction(self, item: pytest.Item) -> None:
+        """A session corrects in one way, whichever of its tests says how."""
+        for name, value in marker_values(item, "defuse_correct").items():
+            if self.correction.setdefault(name, value) != value:
+                raise pytest.UsageError(
+                    f"two tests give defuse_correct({name}=...) different values, {self.correction[name]!r} and "
+                    f"{value!r}: a session corrects in one way."
+                )
 
     def _progress(self) -> Progress:
         """Who shows how far long work is: nobody under -q."""

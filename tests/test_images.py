@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import content_hash, load, quantise, size_words, to_pixels
+from pytest_defuse.images import content_hash, indexed, load, quantise, size_words, to_pixels
 
 CLASSES = ["cat", "dog", "eel"]
 GREY = torch.arange(20, dtype=torch.uint8).view(1, 4, 5)
@@ -156,3 +156,29 @@ def test_the_content_hash_reads_values_not_memory() -> None:
 
 def test_sizes_are_named_width_first() -> None:
     assert size_words(torch.zeros(7, 3, 4, 5)) == "5 x 4 RGB"
+
+
+@pytest.mark.parametrize("kind", ["batches", "pairs", "loader", "iterable"])
+def test_what_can_only_be_gone_through_is_read_once_and_kept(kind: str) -> None:
+    pairs = [(GREY + number, number % 3) for number in range(7)]
+
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(pairs)
+
+    sources: dict[str, Any] = {
+        "batches": (batch for batch in torch.utils.data.DataLoader(pairs, batch_size=3)),
+        "pairs": (pair for pair in pairs),
+        "loader": torch.utils.data.DataLoader(pairs, batch_size=3),
+        "iterable": Stream(),
+    }
+    dataset = indexed(sources[kind])
+    for _ in range(2):
+        images = load(dataset, "train", CLASSES)
+        assert torch.equal(images.pixels, torch.stack([image for image, _ in pairs]))
+        assert images.labels.tolist() == [label for _, label in pairs]
+
+
+def test_a_data_set_with_places_is_left_as_it_is() -> None:
+    pairs = [(GREY, 0)]
+    assert indexed(pairs) is pairs

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report import tables, words
+from pytest_defuse.report import correction, tables, words
 from pytest_defuse.report.results import CandidateResult, Results, ScenarioResult
 
 PICTURE_BUDGET = 4_000_000
@@ -115,6 +115,7 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
         start=start,
         words=words,
         tables=tables,
+        correcting=correction,
         scenarios=scenarios,
         discoveries=discoveries,
         omitted=album.omitted,

@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
     failure_mode_table,
     scenario_table,
-    trial_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
@@ -24,7 +24,6 @@ from pytest_defuse.report.words import (
     look_sentence,
     outcome_sentences,
     reject_command,
-    shift_sentences,
 )
 
 
@@ -46,8 +45,9 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     for correction in results.corrections:
         yield "### Correction"
         yield _items(outcome_sentences(correction, start))
-        yield _table(trial_table(correction))
-        yield _items([correction_sentence(correction), *shift_sentences(correction)])
+        yield from map(_table, correction_tables(correction))
+        yield tradeoff_mermaid(correction)
+        yield _items([correction_sentence(correction), *correction_notes(correction)])
     for discovery in results.discoveries:
         yield "### Discovery"
         yield _items([*discovery_sentences(discovery), *known_sentences(discovery)])

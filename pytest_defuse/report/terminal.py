@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from pytest_defuse.report.correction import correction_notes, correction_tables
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
     failure_mode_table,
     scenario_table,
-    trial_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
@@ -25,7 +25,6 @@ from pytest_defuse.report.words import (
     look_sentence,
     outcome_sentences,
     reject_command,
-    shift_sentences,
 )
 
 STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"}
@@ -56,8 +55,9 @@ def render(results: Results, *, width: int, color: bool, start: Path) -> str:
         _sentences(console, known_sentences(discovery))
     for correction in results.corrections:
         console.print(correction_sentence(correction))
-        _table(console, trial_table(correction))
-        _sentences(console, shift_sentences(correction))
+        for table in correction_tables(correction):
+            _table(console, table)
+        _sentences(console, correction_notes(correction))
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
