@@ -17,6 +17,7 @@ from pytest_defuse.classifier import Classifier
 from pytest_defuse.correct.audit import Audit, audit
 from pytest_defuse.correct.checkpoints import attempt_path, check_output, corrected_path, save_checkpoint
 from pytest_defuse.correct.correction import Correction, correct
+from pytest_defuse.correct.harm import Comparison
 from pytest_defuse.correct.recheck import recheck
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
@@ -78,7 +79,10 @@ class Correcting:
     def audit(self) -> Audit:
         """Everything that the choice did not see; looked at when it is made."""
         control = self.subject.classifier(self.original.device, self.correction.control_model)
-        return audit(self.subject, self.scenarios, self.original, control, self.model, self.settings)
+        try:
+            return audit(self.subject, self.scenarios, self.original, control, self.model, self.settings)
+        except DefuseError as error:  # a picture or a shift set that cannot be read
+            return Audit((), Comparison(*[torch.empty(0, dtype=torch.int64)] * 3), (str(error),))
 
     def settle(self, problems: Sequence[str]) -> CorrectionResult:
         """Write the corrected checkpoint if nothing speaks against it, else keep the attempt under another name.

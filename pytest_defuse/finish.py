@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_defuse.correcting import Correcting
 from pytest_defuse.files import replace_text
 from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
 from pytest_defuse.options import Options
@@ -27,8 +28,10 @@ def finish_correction(
         None where nothing was corrected.
     """
     # Only a run whose model was judged has corrected anything; asking for the correction would start it.
-    correcting = vars(run).get("correcting")
-    return None if correcting is None else correcting.settle(_problems(run, Results.of(collected), failed))
+    correcting = vars(run).get("started_correction")
+    if not isinstance(correcting, Correcting):
+        return None
+    return correcting.settle(_problems(run, Results.of(collected), failed))
 
 
 def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> list[str]:

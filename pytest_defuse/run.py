@@ -12,6 +12,7 @@ from pytest_defuse.correcting import Correcting
 from pytest_defuse.devices import device_named
 from pytest_defuse.discover.discovery import Discovery, discover
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain.failure_modes import FailureMode, failure_modes
 from pytest_defuse.gate.baseline import Baseline, load_baseline
 from pytest_defuse.gate.bounds import Bounds
@@ -65,20 +66,30 @@ class SubjectRun:
         """The model under test."""
         return self.subject.classifier(self.device)
 
-    @cached_property
+    @property
     def correcting(self) -> Correcting | None:
         """The correction, in a session that corrects; written when every test has judged its model."""
         if not self.options.correct:
             return None
-        return Correcting(
-            self.subject,
-            self.store.scenarios("accepted"),
-            self.original,
-            self.correction,
-            self.bounds,
-            self.options,
-            self.progress,
-        )
+        if isinstance(self.started_correction, DefuseError):
+            raise self.started_correction
+        return self.started_correction
+
+    @cached_property
+    def started_correction(self) -> Correcting | DefuseError:
+        """The correction, or why there is none: no test tries again what another could not have."""
+        try:
+            return Correcting(
+                self.subject,
+                self.store.scenarios("accepted"),
+                self.original,
+                self.correction,
+                self.bounds,
+                self.options,
+                self.progress,
+            )
+        except DefuseError as error:
+            return error
 
     @cached_property
     def model(self) -> Classifier:

@@ -47,6 +47,10 @@ class DefuseSession:
         from pytest_defuse.devices import share_threads
         from pytest_defuse.run import SubjectRun
 
+        if self.runs and self.options.correct_output:
+            raise DefuseError(
+                "--defuse-correct-output names one file, but this session corrects several subjects: run one at a time."
+            )
         share_threads(getattr(self.config, "workerinput", {}).get("workercount", 1))
         run = SubjectRun(subject, self.options, self.bounds, self.correction, self._progress())
         self.runs.append(run)
@@ -88,7 +92,9 @@ class DefuseSession:
         from pytest_defuse.finish import finish_correction, write_reports
         from pytest_defuse.report.results import encode
 
-        corrections = [result for run in self.runs if (result := finish_correction(run, self.results, self.failed))]
+        # What was interrupted has not been judged: its training is kept, and the next run goes on from it.
+        runs = [] if session.exitstatus == pytest.ExitCode.INTERRUPTED else self.runs
+        corrections = [result for run in runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
         self.problems = write_reports(self.options, self.results, self.failed)
         missed = any(result.problems for result in corrections)

@@ -188,3 +188,25 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
     assert "lost: dark, was dark, is bright" in page
     assert '<svg class="tradeoff"' in page
     assert "xychart-beta" in (project.path / "s.md").read_text()
+
+
+def test_a_held_out_picture_that_cannot_be_read(project: pytest.Pytester, accept: Accept) -> None:
+    scenario = accept(mean=0.495)
+    scenario.picture("held_out").unlink()
+    result = project.runpytest_subprocess("--defuse-correct")
+    result.stdout.fnmatch_lines(["*held_out.png*", "*the attempt is toy.failed-attempt.safetensors"])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.495)
+    project.makepyfile(test_model="def test_it(defuse_test_accuracy):\n    raise KeyboardInterrupt")
+    result = project.runpytest_subprocess("--defuse-correct")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert not list(project.path.glob("*.safetensors"))
+    assert list((project.path / ".defuse_cache").glob("correction-*/lambda0.0-*.pt"))
+    project.makepyfile(test_model=TESTS)
+    project.runpytest_subprocess("--defuse-correct").stdout.fnmatch_lines(
+        ["*taken up where it was left*", "every bound*"]
+    )
