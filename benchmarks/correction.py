@@ -10,25 +10,24 @@ from DEFUSE_DATA (default ../shared/data); classifier, generator and scenarios a
 import argparse
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from correction_cases import Case, case
-from torch import nn
+from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.correct.audit import Audit, audit
 from pytest_defuse.correct.correction import Correction, correct
+from pytest_defuse.correct.harm import Comparison, excesses
 from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings, papers_settings
+from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.determinism import seeded
 from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Progress
 
+CONTROL = "lambda = 0, more training alone"
 PAPER = {
     "mnist": ("before - / 98.3 / 29.1", "adversarial only - / 99.1 / 58.3", "Defuse - / 99.1 / 96.4"),
     "gtsrb": ("before 98.8 / 98.7 / 27.8", "Defuse 98.1 / 97.7 / 85.6"),
@@ -66,57 +65,91 @@ def main() -> None:
         return correction
 
     default = corrected(CorrectionSettings())
-    rows = [("before", made.subject.model), ("lambda = 0, more training alone", default.control_model)]
+    sets = everything(made)
+    rows: dict[str, Row] = {}
+
+    def add(name: str, model: nn.Module) -> None:
+        rows[name] = scored(made, model, sets)
+        print(f"{name}: test {rows[name].percent['test set']:.2f}", flush=True)
+
+    add("before", made.subject.model)
+    add(CONTROL, default.control_model)
+    add("default search", default.model)
     if not arguments.no_adversarial:
-        rows.append(("finetuned on adversarial images only", adversarial(made, arguments.seed)))
+        add("finetuned on adversarial images only", adversarial(made, arguments.seed, arguments.cache / "adversarial"))
     if arguments.grid:
         grid = corrected(papers_settings())
-        rows.append(("the papers' grid of 17 lambdas", grid.model))
+        add("the papers' grid of 17 lambdas", grid.model)
         print(f"default search / grid: {default.images / grid.images:.3f} of the images forward and backward")
-    rows.append(("default search", default.model))
-    table(made, default, rows)
+    table(made, rows)
     for line in PAPER[arguments.collection]:
         print(f"the papers (validation / test / held-out scenarios, other model and scenarios): {line}")
 
 
-def adversarial(made: Case, seed: int) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Predictions of one model on every set, and accuracies in percent by column."""
+
+    predictions: dict[str, Tensor]
+    percent: dict[str, float]
+
+
+def adversarial(made: Case, seed: int, folder: Path) -> nn.Module:
     """The model finetuned on single adversarial images in place of scenarios, searched for in the same way."""
     settings = CorrectionSettings()
     images = LabelledImages(made.adversarial_pixels, made.adversarial_labels)
-    with seeded(seed), TemporaryDirectory() as folder:
+    folder = folder / f"{made.subject.name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with seeded(seed):
         parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": images})
-        search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=Path(folder))
+        search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=folder)
         return search.model(search.run(Progress()))
 
 
-def table(made: Case, default: Correction, rows: Sequence[tuple[str, nn.Module]]) -> None:
-    """Accuracy of every model on everything, in percent, and what it is above the control."""
-    control = made.subject.classifier(model=default.control_model)
-    audits = [audit_of(made, model, control, default.settings) for _, model in rows]
-    names = ["test set", "held out, mean", "held out, worst"]
-    names += [score.name for score in audits[0].scores if score.kind.startswith("shift")]
-    print(f"{'accuracy, %':40}" + "".join(f"{name:>17}" for name in names))
-    base = figures(audits[1])
-    for (name, _), audited in zip(rows, audits, strict=True):
-        own = figures(audited)
-        print(f"{name:40}" + "".join(f"{own[key]:9.2f} ({own[key] - base[key]:+6.2f})"[:17].rjust(17) for key in names))
-    worst = min((s.after - s.control) / s.total for s in audits[-1].scores if s.kind.startswith("shift"))
-    print(f"default search, worst shift set against the control: {100 * worst:+.2f} points")
-    print(f"default search, bounds on harm that do not hold: {list(audits[-1].problems) or 'none'}")
-
-
-def audit_of(made: Case, model: nn.Module, control: Classifier, settings: CorrectionSettings) -> Audit:
-    """One model's accuracies."""
+def everything(made: Case) -> dict[str, LabelledImages]:
+    """What no search has seen: the test set, shifted copies, shift sets, and held-out tiles by scenario."""
     subject = made.subject
-    before, after = subject.classifier(), subject.classifier(model=model)
-    return audit(subject, made.scenarios, before, control, after, settings)
+    sets = {"test set": subject.test_images, **shifted_copies(subject.test_images)}
+    sets |= {name: subject.shift_images(name) for name in subject.shifts}
+    for scenario in made.scenarios:
+        pixels = torch.from_numpy(scenario.pixels("held_out"))
+        labels = torch.full((len(pixels),), subject.index_of(str(scenario.record.label)))
+        sets[scenario.id] = LabelledImages(pixels, labels)
+    return sets
 
 
-def figures(audited: Audit) -> dict[str, float]:
-    """Percent by column."""
-    shares = {score.name: 100 * score.after / score.total for score in audited.scores}
-    held_out = [shares[score.name] for score in audited.scores if score.kind == "scenario"]
-    return {**shares, "held out, mean": sum(held_out) / len(held_out), "held out, worst": min(held_out)}
+def scored(made: Case, model: nn.Module, sets: dict[str, LabelledImages]) -> Row:
+    """One model on everything."""
+    classifier = made.subject.classifier(model=model)
+    predictions = {name: classifier.predict(images.pixels) for name, images in sets.items()}
+    right = {name: 100 * (predictions[name] == sets[name].labels).double().mean().item() for name in sets}
+    held_out = [right.pop(scenario.id) for scenario in made.scenarios]
+    return Row(
+        predictions, {**right, "held out, mean": sum(held_out) / len(held_out), "held out, worst": min(held_out)}
+    )
+
+
+def table(made: Case, rows: dict[str, Row]) -> None:
+    """Accuracy of every model on everything, in percent, and what it is above the control."""
+    control = rows[CONTROL].percent
+    print(f"{'accuracy, %, and above the control':38}" + "".join(f"{name:>17}" for name in control))
+    for name, row in rows.items():
+        cells = [f"{value:.2f} ({value - control[column]:+.2f})" for column, value in row.percent.items()]
+        print(f"{name:38}" + "".join(f"{cell:>17}" for cell in cells))
+    best = rows["default search"]
+    others = [column for column in control if not column.startswith(("held out", "test set"))]
+    worst = min(others, key=lambda column: best.percent[column] - control[column])
+    print(
+        f"default search, worst shift against the control: {worst}, {best.percent[worst] - control[worst]:+.2f} points"
+    )
+    sets, before = everything(made), rows["before"].predictions
+    compared = {
+        name: Comparison(sets[name].labels, before[name], best.predictions[name]) for name in ("test set", *others)
+    }
+    test = compared.pop("test set")
+    problems = excesses(test, compared, CorrectionSettings(), made.subject.classes, "test set")
+    print(f"default search, bounds on harm that do not hold: {'; '.join(problems) or 'none'}")
+    print(f"test images lost {len(test.negative_flips)}, won {len(test.positive_flips)}")
 
 
 if __name__ == "__main__":

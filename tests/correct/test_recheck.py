@@ -13,6 +13,7 @@ from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
 
 GENERATOR = "c" * 64
+COVARIANCE = ((1.0, 0.0), (0.0, 1.0))
 
 
 def found(subject: Subject, scenario: Scenario, tmp_path: Path) -> list[str]:
