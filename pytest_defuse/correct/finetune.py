@@ -124,7 +124,7 @@ class Finetuning:
             chosen = chosen[:0]
         # Training images come first, so that they are augmented alike in every trial.
         batch, tiles = self._fed(self.train[chosen]), self._scenario_batch()
-        parts = max(1, -(-(len(batch[0]) + len(tiles[0])) // settings.at_once))
+        parts = _parts(len(batch[0]), len(tiles[0]), settings.at_once)
         for (images, labels), (mixed, shown, others, shares) in zip(
             _pieces(batch, parts), _pieces(tiles, parts), strict=True
         ):
@@ -263,6 +263,14 @@ def plain_copy(model: nn.Module, state: State | None = None) -> nn.Module:
     if state is not None:
         plain.load_state_dict(state)
     return plain
+
+
+def _parts(images: int, tiles: int, at_once: int) -> int:
+    """Into how few parts both must be cut, so that no part of them together is larger than ``at_once``."""
+    parts = 1
+    while -(-images // parts) + -(-tiles // parts) > max(2, at_once):
+        parts += 1
+    return parts
 
 
 def _pieces(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
