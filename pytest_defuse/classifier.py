@@ -7,11 +7,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from pytest_defuse.batches import BATCH, Batches
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import content_hash
-
-BATCH = 256
-"""Images a forward pass; on a CPU larger batches are slower."""
 
 
 class Classifier:
@@ -41,6 +39,7 @@ class Classifier:
         name: str = "the model",
     ) -> None:
         self.module = _copied(model, name).to(device).eval().requires_grad_(False)
+        self.batches = Batches(BATCH)
         self.class_count = class_count
         self.normalize = normalize
         self.device = torch.device(device)
@@ -56,7 +55,14 @@ class Classifier:
         """
         if not len(pixels):  # not every model can take an empty batch
             return torch.empty(0, self.class_count)
-        return torch.cat([self._checked(self.forward(chunk), len(chunk)) for chunk in pixels.split(BATCH)])
+        logits = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), pixels)
+        if not torch.isfinite(logits).all():
+            bad = int((~torch.isfinite(logits)).any(dim=1).sum())
+            raise DefuseError(
+                f"{self.name} returned NaN or infinite logits for {bad} of {len(logits)} images: "
+                "check its checkpoint and Subject(normalize=...)."
+            )
+        return logits
 
     def predict(self, pixels: Tensor) -> Tensor:
         """Predicted class indices, int64 N, of uint8 pixels N x C x H x W."""
@@ -64,7 +70,11 @@ class Classifier:
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The model's own output for one batch of uint8 pixels, on its device."""
-        output: Tensor = self.module(model_input(pixels.to(self.device), self.normalize).to(self._dtype))
+        return self.read(pixels.to(self.device).float() / 255)
+
+    def read(self, images: Tensor) -> Tensor:
+        """The model's own output for float images in [0, 1] on its device; differentiable in them."""
+        output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
         return output
 
     @cached_property
@@ -84,14 +94,7 @@ class Classifier:
                 f"{self.name} returned shape {tuple(output.shape)} for {self.class_count} classes and {count} images: "
                 f"its logits must be N x {self.class_count}, in the order of Subject(classes=...)."
             )
-        logits = output.float().cpu()
-        if not torch.isfinite(logits).all():
-            bad = int((~torch.isfinite(logits)).any(dim=1).sum())
-            raise DefuseError(
-                f"{self.name} returned NaN or infinite logits for {bad} of {len(logits)} images: "
-                "check its checkpoint and Subject(normalize=...)."
-            )
-        return logits
+        return output.float().cpu()
 
 
 def _copied(model: nn.Module, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Where models compute."""
+"""Where models compute, and in which type."""
 
 import os
 
@@ -23,6 +23,16 @@ def device_named(name: str) -> torch.device:
             f"--defuse-device is {name!r}, which cannot be used on this machine: give auto, cpu, cuda, cuda:N or mps."
         ) from error
     return device
+
+
+def trains_in_bfloat16(device: torch.device | str) -> bool:
+    """Whether convolutions are faster in bfloat16: on GPUs that have it, and CPUs with instructions for it."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch that will do
+        return False
+    return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
 
 
 def share_threads(workers: int) -> None:

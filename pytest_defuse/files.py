@@ -28,6 +28,12 @@ def replace_text(path: Path, text: str) -> None:
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
+def append_text(path: Path, text: str) -> None:
+    """Add UTF-8 text to the end of a file that others write to as well, such as a job's summary."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_defuse.correcting import Correcting
-from pytest_defuse.files import replace_text
+from pytest_defuse.files import append_text, replace_text
 from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
 from pytest_defuse.options import Options
 from pytest_defuse.report.html import render_html
@@ -56,7 +56,7 @@ def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed:
         # Other steps of the job may have written there already.
         (
             Path(step_summary) if step_summary and results else None,
-            lambda path: _append(path, render_markdown(results)),
+            lambda path: append_text(path, render_markdown(results)),
         ),
     ]
     problems = []
@@ -76,11 +76,6 @@ def _baseline(results: Results) -> Baseline:
         scenarios={s.id: Predictions(s.images, s.predicted) for s in results.scenarios},
         test={t.subject: Predictions(t.images, t.predicted) for t in results.test_sets},
     )
-
-
-def _append(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(text)
 
 
 def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:

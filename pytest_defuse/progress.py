@@ -22,3 +22,6 @@ class Progress:
         def unseen(steps: int, note: str = "") -> None: ...
 
         yield unseen
+
+    def say(self, sentence: str) -> None:
+        """Tell something that a person should know."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import Dataset, LabelledImages, indexed, load, size_words
+
+if TYPE_CHECKING:
+    from pytest_defuse.discover.generator import Generator
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,8 @@ class Subject:
         shifts: further labelled data sets, by name, that the model must not get worse on.
         judges: other models (same input, same classes) whose second opinion says what an image shows;
             default: small networks trained on ``train``.
+        generator: what decodes latent codes to images (``encode``, ``decode`` and ``hash``, see
+            :class:`pytest_defuse.discover.generator.Generator`); default: a beta-VAE trained on ``train``.
 
     Raises:
         DefuseError: a name, class list or model that cannot be used.
@@ -47,6 +52,7 @@ class Subject:
     checkpoint: str | Path | None = None
     shifts: Mapping[str, Dataset] = field(default_factory=dict)
     judges: Sequence[nn.Module] | None = None
+    generator: "Generator | None" = None
 
     def __post_init__(self) -> None:
         for name in ("train", "test", "validation"):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from pytest_defuse.cache import cached_weights
+from pytest_defuse.errors import DefuseError
 
 
 def untrained() -> nn.Module:
@@ -60,3 +61,9 @@ def test_a_damaged_file_is_trained_again(tmp_path: Path, content: bytes) -> None
     cached_weights(first, file, lambda: fill(first, 7))
     cached_weights(second, file, lambda: pytest.fail("trained again"))
     assert all((tensor == 7).all() for tensor in second.state_dict().values())
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(DefuseError, match=r"net\.safetensors cannot be written .*: make room, or name another folder"):
+        cached_weights(untrained(), tmp_path / "cache" / "net.safetensors", lambda: None)

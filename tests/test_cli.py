@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -6,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from review.stores import add_candidate, build_store
 
-from pytest_defuse.cli import main, options_here
+from pytest_defuse.cli import main
+from pytest_defuse.cli.settings import options_here
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 
@@ -186,7 +190,7 @@ class TestList:
         path = store.scenarios()[0].yaml
         path.write_text(path.read_text().replace('status: "candidate"', "status: maybe"))
         assert main(["list"]) == 2
-        assert f"{path.relative_to(Path.cwd())}:3: status" in capsys.readouterr().err
+        assert f"{path.relative_to(Path.cwd())}:4: status" in capsys.readouterr().err
 
 
 class TestVerify:
@@ -212,7 +216,7 @@ class TestVerify:
                 (first / "scenario.yaml", "size: is not a key"),
                 (second / "held_out.png", "other pixels"),
                 (third / "correction.png", "git lfs pull"),
-                (third / "held_out.png", "cannot be read"),
+                (third / "held_out.png", "is missing"),
                 (store.folder / "forgotten" / "scenario.yaml", "is missing"),
             ],
             strict=True,
@@ -231,6 +235,205 @@ class TestVerify:
         assert lines
         assert all(line.startswith(str(Path("fixtures/digits/store.yaml"))) for line in lines)
         assert len(set(lines)) == len(lines)
+
+    def test_as_json(self, store: Store, capsys) -> None:
+        (store.scenarios()[0].folder / "held_out.png").unlink()
+        path = store.folder / "store.yaml"
+        path.write_text(path.read_text().replace("tiles: 256", "tiles: 5"))
+        assert main(["verify", "--json"]) == 1
+        values = json.loads(capsys.readouterr().out)
+        assert values["scenarios"] == 3
+        assert [(p["line"], p["warning"]) for p in values["problems"]].count((None, False)) == 1
+        assert sum(problem["warning"] for problem in values["problems"]) == 6
+        assert {problem["file"].partition("/digits/")[0] for problem in values["problems"]} == {"fixtures"}
+
+    def test_warnings_alone_are_no_failure(self, store: Store, capsys) -> None:
+        path = store.folder / "store.yaml"
+        path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 2"))
+        assert main(["verify"]) == 0
+        assert capsys.readouterr().out.splitlines() == [
+            "fixtures/digits/store.yaml:11: warning: budgets.scenarios: the store has 3: remove some that were "
+            "rejected, or raise this budget.",
+            "3 scenarios in fixtures: every file is whole, 1 warning",
+        ]
+
+    def test_the_pre_commit_hook_runs_it_for_every_file_of_a_store(self, store: Store) -> None:
+        (hook,) = yaml.safe_load((Path(__file__).parents[1] / ".pre-commit-hooks.yaml").read_text())
+        assert hook["entry"] == "pytest-defuse verify"
+        assert hook["pass_filenames"] is False
+        store.vote(ids(store)[0], "anna", {"correction": {0: "1"}})
+        files = [path for path in store.folder.rglob("*") if path.suffix in (".yaml", ".png")]
+        assert len(files) == 1 + 3 * 3 + 1
+        assert all(re.search(hook["files"], path.relative_to(Path.cwd()).as_posix()) for path in files)
+        assert not re.search(hook["files"], "docs/config.yaml")
+
+
+class TestVotes:
+    @pytest.fixture
+    def voted(self, store: Store) -> Store:
+        """The first scenario voted a 1, the second nothing, the third without votes; models say else."""
+        first, second, third = ids(store)
+        for scenario in store.scenarios():
+            sheets = scenario.record.sheets.model_dump()
+            for sheet in sheets.values():
+                names = list(sheet["predicted"])
+                sheet["predicted_tiles"] = {names[0]: range(8), names[1]: [8]}
+            store.update(scenario.id, sheets=sheets)
+        for who in ("anna", "bob"):
+            store.vote(first, who, {"correction": {0: "1", 1: "1", 2: "1", 3: None, 4: "7"}})
+            store.vote(second, who, {"correction": {0: None, 1: None}})
+        store.vote(first, "cleo", {"correction": {0: "1", 1: "7"}})
+        store.vote(third, "judge", {"correction": {0: "3"}}, "model")
+        return store
+
+    def test_shows_what_they_say_and_how_far_they_agree(self, voted: Store, capsys) -> None:
+        first, second, third = ids(voted)
+        before = contents(voted.folder)
+        assert main(["votes"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [
+            f"{first} (candidate): scenario 1, the model is wrong on 4 of 4 tiles",
+            "  5 tiles by anna, bob, cleo; agreement 93%",
+            "  another class on tile correction 4",
+            "  none of the above on tile correction 3",
+            f"{second} (candidate): no scenario, none of the above on every tile",
+            "  2 tiles by anna, bob; agreement 100%",
+            "  none of the above on tile correction 0, correction 1",
+            f"{third} (candidate): undecided, nobody has voted",
+            "  not counted: judge (model)",
+            "",
+            "agreement       images  mean +- standard error",
+            "scenarios            5  93.3% +- 6.7",
+            "others               2  100.0% +- 0.0",
+            "both                 7  95.2% +- 4.8",
+        ]
+        assert contents(voted.folder) == before
+
+    def test_decides_where_they_do(self, voted: Store, capsys) -> None:
+        first, _, third = voted.scenarios()
+        assert main(["votes", "--decide"]) == 0
+        decided = [(s.record.status, s.record.label) for s in voted.scenarios()]
+        assert decided == [("accepted", "1"), ("rejected", None), ("candidate", None)]
+        assert voted.get(first.id).record.sheets.correction.excluded == (3, 4)
+        assert voted.get(first.id).record.sheets.held_out.excluded == ()
+        assert voted.get(third.id) == third
+
+    def test_says_by_its_exit_code_that_some_are_undecided(self, voted: Store, capsys) -> None:
+        third = ids(voted)[2]
+        voted.vote(third, "anna", {"correction": {0: "3", 1: "5"}})
+        assert main(["votes", "--decide", "--only", third]) == 1
+        assert voted.get(third).record.status == "candidate"
+        assert [s.record.status for s in voted.scenarios()] == ["candidate"] * 3
+        assert main(["votes", "--only", third]) == 0
+
+    def test_leaves_decisions_of_people_alone(self, voted: Store, capsys) -> None:
+        first = ids(voted)[0]
+        main(["label", first, "--reject"])
+        main(["votes", "--decide"])
+        assert voted.get(first).record.status == "rejected"
+
+    def test_as_json(self, voted: Store, capsys) -> None:
+        assert main(["votes", "--json"]) == 0
+        values = json.loads(capsys.readouterr().out)
+        assert [scenario["outcome"] for scenario in values["scenarios"]] == ["scenario", "no scenario", "undecided"]
+        assert values["scenarios"][2] | {"scenario": ""} == {
+            "scenario": "",
+            "status": "candidate",
+            "voters": [],
+            "models": ["judge"],
+            "tiles": 0,
+            "ties": 0,
+            "agreement": None,
+            "outcome": "undecided",
+            "label": None,
+            "reason": "nobody has voted",
+            "remarks": ["not counted: judge (model)"],
+        }
+        assert [row["images"] for row in values["agreement"]] == [5, 2, 7]
+
+
+class TestJson:
+    def test_of_every_command_is_json_and_nothing_else(self, store: Store, capsys) -> None:
+        first = ids(store)[0]
+        for command in (
+            ["list"],
+            ["verify"],
+            ["votes"],
+            ["migrate", "--check"],
+            ["schema"],
+            ["label", first, "--reject"],
+            ["export", "label-studio", "out", "--only", first],
+        ):
+            assert main([*command, "--json"]) == 0
+            out, err = capsys.readouterr()
+            assert err == ""
+            assert json.loads(out) is not None
+
+    def test_of_a_decision_is_its_state(self, store: Store, capsys) -> None:
+        first = ids(store)[0]
+        main(["label", first, "--label", "8", "--json"])
+        assert json.loads(capsys.readouterr().out) == [
+            {
+                "scenario": f"digits/{first}",
+                "status": "accepted",
+                "label": "8",
+                "file": f"fixtures/digits/{first}/scenario.yaml",
+            }
+        ]
+        main(["list", "--json"])
+        listed = json.loads(capsys.readouterr().out)
+        assert [entry["status"] for entry in listed] == ["accepted", "candidate", "candidate"]
+        assert listed[0]["predicted"] == {"2": 8, "1": 1}
+
+    def test_of_misuse_is_the_sentence_too(self, project: Path, capsys) -> None:
+        assert main(["list", "--json"]) == 2
+        out, err = capsys.readouterr()
+        assert json.loads(out)["error"] == err.splitlines()
+
+
+class TestSchema:
+    @pytest.mark.parametrize("kind", ["scenario", "store", "votes"])
+    def test_is_what_the_files_of_a_store_name(self, store: Store, kind: str, capsys) -> None:
+        assert main(["schema", kind]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads(
+            (store.folder / ".schema" / f"{kind}.json").read_text()
+        )
+
+    def test_is_the_scenarios_by_default(self, project: Path, capsys) -> None:
+        main(["schema"])
+        assert json.loads(capsys.readouterr().out)["title"] == "pytest-defuse scenario, format 1"
+
+
+class TestMigrate:
+    def test_makes_a_file_edited_by_hand_canonical(self, store: Store, capsys) -> None:
+        path = store.scenarios()[0].yaml
+        good = path.read_bytes()
+        path.write_text(path.read_text().replace('status: "candidate"', "status:   candidate  # see below"))
+        assert main(["migrate"]) == 0
+        assert capsys.readouterr().out == f"{path.relative_to(Path.cwd())} was not canonical\n"
+        assert path.read_bytes() == good
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(store: Store, capsys) -> None:
+    (store.folder / ".lock").unlink()
+    (store.folder / ".lock").mkdir()
+    assert main(["label", ids(store)[0], "--reject"]) == 2
+    assert capsys.readouterr().err.endswith("fixtures/digits/.lock cannot be used (Is a directory).\n")
+
+
+def test_help_names_the_exit_codes(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "exit codes:" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_reader_that_stops_reading_is_no_error(store: Store) -> None:
+    program = "import sys; from pytest_defuse.cli import main; sys.exit(main())"
+    command = f'"{sys.executable}" -c "{program}" schema | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{\n", "")
 
 
 def test_review_without_its_packages_says_what_to_install(store: Store, monkeypatch, capsys) -> None:

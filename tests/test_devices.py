@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from pytest_defuse.devices import device_named, share_threads
+from pytest_defuse.devices import device_named, share_threads, trains_in_bfloat16
 from pytest_defuse.errors import DefuseError
 
 
@@ -29,3 +29,13 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int, 
     monkeypatch.setattr(torch, "set_num_threads", told.append)
     share_threads(workers)
     assert told == threads
+
+
+def test_bfloat16_is_for_devices_with_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert trains_in_bfloat16("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert not trains_in_bfloat16(torch.device("cpu"))
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not trains_in_bfloat16("cpu")
+    assert not trains_in_bfloat16("mps")

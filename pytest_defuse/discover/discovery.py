@@ -8,46 +8,39 @@ from torch import Tensor
 
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
+from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_report, split_off
+from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
+from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.evidence import Evidence, evidence_for
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
-from pytest_defuse.discover.identify import identify, locate
+from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
+from pytest_defuse.discover.identify import identify
+from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.regions import Region, distill, merge_overlapping
+from pytest_defuse.discover.locate import check_reconstructions, locate, sample
+from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import wilson_interval
+from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Progress
 from pytest_defuse.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
+class Candidate(TestedRegion):
     """A confirmed region with the pictures of its two sheets.
 
     Attributes:
-        region: where it is.
-        failed, drawn: of ``drawn`` fresh draws, ``failed`` show the region's label to the judges while the
-            model says another class.
         correction, held_out: uint8 N x C x H x W, further draws on which the judges surely see the label.
         correction_predictions, held_out_predictions: int64 N, what the model says of them.
+        evidence: the training images that the region lies among, for the reviewer.
     """
 
-    region: Region
-    failed: int
-    drawn: int
     correction: Tensor
     held_out: Tensor
     correction_predictions: Tensor
     held_out_predictions: Tensor
-
-    @property
-    def failure_rate(self) -> float:
-        """The share of fresh draws that fail."""
-        return self.failed / self.drawn
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the failure rate."""
-        return wilson_interval(self.failed, self.drawn)
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,29 +48,35 @@ class Discovery:
     """What was found, and what it cost.
 
     Attributes:
-        candidates: most weight first.
+        candidates: of the confirmed regions, those that cover most images, in that order.
+        regions: every region that was tested on fresh draws, confirmed or not, in the same order.
         settings, seed: what it was asked for.
         accuracy, reconstruction_accuracy: of the model, on training images and their reconstructions.
-        judge_accuracies: of each judge, on the test set.
+        judges: how far the second opinions can be trusted, on the test set.
+        generator: what it keeps of training and test images.
         failures: draws on which the model failed, the judges being sure.
-        regions: regions before confirmation.
+        passes: forward passes of the model in the search, confirmations included.
         generator_hash, model_hash, data_hash: sha256 of the weights and of the training images.
     """
 
     candidates: tuple[Candidate, ...]
+    regions: tuple[TestedRegion, ...]
     settings: DiscoverySettings
     seed: int
     accuracy: float
     reconstruction_accuracy: float
-    judge_accuracies: tuple[float, ...]
+    judges: JudgesReport
+    generator: GeneratorReport
     failures: int
-    regions: int
+    passes: int
     generator_hash: str
     model_hash: str
     data_hash: str
 
     def __repr__(self) -> str:
-        return f"<discovery: {len(self.candidates)} candidates of {self.regions} regions, {self.failures} failures>"
+        return (
+            f"<discovery: {len(self.candidates)} candidates of {len(self.regions)} regions, {self.failures} failures>"
+        )
 
 
 def discover(
@@ -92,7 +91,7 @@ def discover(
     """Find regions of latent space on which the subject's model surely fails (Defuse, sections 3.1-3.2).
 
     Args:
-        cache: the folder in which trained generators and judges are kept.
+        cache: the folder in which trained generators and judges are kept, and the journals of searches.
 
     Raises:
         DefuseError: data, model or generator that cannot be used; the message says what to do.
@@ -106,123 +105,133 @@ def discover(
             raise DefuseError("train holds images of one class only: discovery needs at least two.")
         model = subject.classifier(device)
         model.logits(images.pixels[:2])  # a model that cannot be used is refused before anything is trained
-        judges = _judges(subject, settings, seed, device, cache, progress)
-        generator = trained_generator(
-            images,
-            GeneratorSettings(latent=settings.latent, beta=settings.beta, steps=settings.generator_steps),
-            seed=seed,
-            device=device,
-            cache=cache,
-            progress=progress,
+        judges, generator = _second_sight(subject, settings, seed, device, cache, progress)
+        trust = judges_report(judges, model, subject.test_images)
+        for warning in trust.warnings:
+            progress.say(warning)
+
+        journal = Journal(
+            cache / "searches",
+            {
+                "subject": subject.name,
+                "model": model.hash,
+                "data": images.hash,
+                "generator": generator.hash,
+                "panel of judges": judges.hash,
+                "settings": repr(settings),
+                "seed": str(seed),
+                "kind of device": torch.device(device).type,
+            },
         )
-        located = locate(model, generator, images, settings.worst_reconstruction)
-        failures = identify(model, judges, generator, located, settings, seed=seed, progress=progress)
-        regions = merge_overlapping(distill(failures, settings, seed), settings.max_overlap)
-        candidates = _confirmed(regions, model, judges, generator, settings, seed, progress)
-        test = subject.test_images
-        judge_accuracies = tuple(
-            (judge.predict(test.pixels) == test.labels).double().mean().item() for judge in judges.panel
+        if news := journal.opened():
+            progress.say(news)
+        evaluator = Evaluator(model, None if settings.mode == "paper" else judges, generator)
+        chosen = sample(len(images), _affordable(images, settings), seed)
+        located = locate(evaluator, images, chosen, journal, progress)
+        check_reconstructions(located, settings.worst_reconstruction)
+        found = identify(evaluator, located, settings, seed=seed, journal=journal, progress=progress)
+        regions = distill(found.failures, settings, seed, device)
+
+        judged = Evaluator(model, judges, generator, evaluator.compute)
+        results = tested(regions, judged, located, settings, seed=seed, progress=progress)
+        confirmed = [result for result in results if result.confirmed][: settings.candidates]
+        candidates = tuple(
+            _candidate(
+                result,
+                judged,
+                settings,
+                seed,
+                number,
+                evidence_for(result.region, regions, found.failures, located, images),
+            )
+            for number, result in enumerate(confirmed)
         )
+        uninvolved = judges.panel[-1] if len(judges.panel) > 1 else None
     return Discovery(
-        candidates=tuple(candidates),
+        candidates=candidates,
+        regions=tuple(results),
         settings=settings,
         seed=seed,
         accuracy=located.accuracy,
         reconstruction_accuracy=located.reconstruction_accuracy,
-        judge_accuracies=judge_accuracies,
-        failures=len(failures),
-        regions=len(regions),
+        judges=trust,
+        generator=generator_report(generator, model, images, subject.test_images, judge=uninvolved),
+        failures=len(found.failures),
+        passes=found.passes,
         generator_hash=generator.hash,
         model_hash=model.hash,
         data_hash=images.hash,
     )
 
 
-def _judges(
+def _second_sight(
     subject: Subject,
     settings: DiscoverySettings,
     seed: int,
     device: torch.device | str,
     cache: Path,
     progress: Progress,
-) -> Judges:
-    if subject.judges is not None:
-        given = [
+) -> tuple[Judges, Generator]:
+    """The judges, calibrated on images that they were not trained on, and a generator that keeps what one sees."""
+    training, held_out = subject.train_images, subject.validation_images
+    if held_out is None:
+        training, held_out = split_off(training, seed)
+    count = len(subject.classes)
+    if subject.judges is None:
+        panel = trained_judges(
+            training, count, JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
+        )
+    else:
+        panel = [
             Classifier(
-                judge,
-                len(subject.classes),
-                normalize=subject.normalize,
-                device=device,
-                name=f"judge {position} of subject {subject.name!r}",
+                judge, count, normalize=subject.normalize, device=device, name=f"judge {n} of subject {subject.name!r}"
             )
-            for position, judge in enumerate(subject.judges, start=1)
+            for n, judge in enumerate(subject.judges, start=1)
         ]
-        for judge in given:
-            judge.logits(subject.train_images.pixels[:2])  # refused, like the model, before anything is trained
-        return Judges(given, settings.confidence)
-    panel = trained_judges(
-        subject.train_images,
-        len(subject.classes),
-        JudgeSettings(),
+        for judge in panel:
+            judge.logits(training.pixels[:2])  # refused, like the model, before anything is trained
+    judges = calibrated(panel, held_out, least=settings.confidence)
+    if subject.generator is not None:
+        check_generator(subject.generator, training.pixels[:2])
+        return judges, subject.generator
+    generator = trained_generator(
+        training,
+        _generator_settings(settings, training),
+        judge=panel[0],
         seed=seed,
         device=device,
         cache=cache,
         progress=progress,
     )
-    return Judges(panel, settings.confidence)
+    return judges, generator
 
 
-def _confirmed(
-    regions: list[Region],
-    model: Classifier,
-    judges: Judges,
-    generator: Generator,
-    settings: DiscoverySettings,
-    seed: int,
-    progress: Progress,
-) -> list[Candidate]:
-    """The regions whose fresh draws surely fail in more than rho, with pictures from yet other draws."""
-    candidates: list[Candidate] = []
-    with progress.task("confirming regions", len(regions)) as advance:
-        for number, region in enumerate(regions):
-            pixels = generator.decode(region.codes(settings.confirmations, seed, 2, number))
-            predictions = model.predict(pixels)
-            seen, failed = judges.contradict(pixels, predictions)
-            count = int((failed & (seen == region.label)).sum())
-            if wilson_interval(count, settings.confirmations)[0] > settings.rho:
-                candidates.append(_candidate(region, count, model, judges, generator, settings, seed, number))
-            advance(1, f"{len(candidates)} confirmed")
-            if len(candidates) == settings.candidates:
-                break
-    return candidates
+def _generator_settings(settings: DiscoverySettings, training: LabelledImages) -> GeneratorSettings:
+    if settings.generator == "paper":
+        return GeneratorSettings.paper(len(training))
+    return GeneratorSettings(latent=settings.latent, beta=settings.beta, steps=settings.generator_steps)
+
+
+def _affordable(images: LabelledImages, settings: DiscoverySettings) -> int:
+    """Reading reconstructions costs forward passes too: at most an eighth of the budget goes into it."""
+    return len(images) if settings.mode == "paper" else max(2, settings.budget // 8)
 
 
 def _candidate(
-    region: Region,
-    failed: int,
-    model: Classifier,
-    judges: Judges,
-    generator: Generator,
+    result: TestedRegion,
+    evaluator: Evaluator,
     settings: DiscoverySettings,
     seed: int,
     number: int,
+    evidence: Evidence,
 ) -> Candidate:
-    wanted, tiles = 2 * settings.images, []
-    # The region was confirmed, so more than rho of its draws are sure: a few rounds always suffice.
-    for attempt in range(4 * int(1 / settings.rho) + 1):
-        pixels = generator.decode(region.codes(wanted, seed, 3 + attempt, number))
-        seen, sure = judges.verdicts(pixels)
-        tiles.append(pixels[sure & (seen == region.label)])
-        if sum(map(len, tiles)) >= wanted:
-            break
-    pixels = torch.cat(tiles)[:wanted]
-    correction, held_out = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
+    tiles = pictures(result.region, evaluator, settings, seed, number)
+    correction, held_out = tiles[: len(tiles) // 2], tiles[len(tiles) // 2 :]
     return Candidate(
-        region=region,
-        failed=failed,
-        drawn=settings.confirmations,
+        **vars(result),
         correction=correction,
         held_out=held_out,
-        correction_predictions=model.predict(correction),
-        held_out_predictions=model.predict(held_out),
+        correction_predictions=evaluator.model.predict(correction),
+        held_out_predictions=evaluator.model.predict(held_out),
+        evidence=evidence,
     )

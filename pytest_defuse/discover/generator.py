@@ -1,8 +1,14 @@
-"""The image generator: a small convolutional beta-VAE (Higgins et al. 2017; Defuse, appendix A)."""
+"""The image generator: anything that encodes and decodes, by default a small convolutional beta-VAE.
+
+The papers' (Higgins et al. 2017; Defuse, appendix B) is trained on pixels alone, and what a classifier reads is
+soon blurred away. The default one is trained to keep what a judge sees, never what the model under test sees:
+that would hide the model's failures.
+"""
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -10,12 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.cache import cached_weights
+from pytest_defuse.batches import BATCH, Batches
+from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import seeded
+from pytest_defuse.devices import trains_in_bfloat16
+from pytest_defuse.discover.perceptual import FeatureMaps
+from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.images import LabelledImages, content_hash, quantise
 from pytest_defuse.progress import Progress
 
-BATCH = 256
+HIDDEN = 256
 
 
 class Generator(Protocol):
@@ -32,27 +42,64 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """How the built-in generator is made.
+    """How the built-in generator is made: a beta-VAE that is trained to keep what a judge sees.
+
+    The loss of an image, in nats, is BCE + perceptual * values * distance + beta * KL: the cross-entropy of its
+    ``values`` = C * H * W pixel values, what a judge sees (:meth:`FeatureMaps.distance`), and the divergence.
 
     Attributes:
-        latent: dimensions of the latent code.
+        latent: dimensions of the latent code; 0: 16 a colour channel, so 16 for grey and 48 for RGB images.
         beta: weight of the KL term. The papers' 4 blurs small strokes away; what the search needs first is
             that the classifier can still read the reconstructions.
-        steps: optimiser steps, of Adam at a rate that falls from ``rate`` to 0 along a cosine.
+        perceptual: weight of the perceptual term; 0 trains on pixels alone.
+        channels, deep_channels: of the first and of every further convolution.
+        grid: convolutions halve the image until its shorter side is at most this.
+        hidden: fully connected layers of 256 in the encoder, and in the decoder.
+        steps, batch, rate, falling: of Adam; see :class:`Schedule`.
         warmup: steps over which the KL term grows to its weight.
     """
 
-    latent: int = 16
+    latent: int = 0
     beta: float = 0.5
+    perceptual: float = 0.5
     channels: int = 32
+    deep_channels: int = 64
+    grid: int = 8
+    hidden: int = 1
     steps: int = 3000
     warmup: int = 500
     batch: int = 128
-    rate: float = 1e-3
+    rate: float = 2e-3
+    falling: bool = True
+
+    @staticmethod
+    def paper(
+        images: int, *, latent: int = 10, channels: int = 32, grid: int = 4, epochs: int = 800, warmup: int = 500
+    ) -> "GeneratorSettings":
+        """The plain beta-VAE of Defuse's appendix B for a training set of so many images.
+
+        MNIST has latent 10, 32 channels, 800 epochs; GTSRB (128 pixels) 15, 64, 800 and grid 8; SVHN 10, 64, 400
+        and a warm-up of 5,000 steps. The appendix names no reconstruction error: here it is cross-entropy, the
+        likelihood that goes with its sigmoid. (One of its two paragraphs on MNIST says beta 0.4.)
+        """
+        return GeneratorSettings(
+            latent=latent,
+            beta=4.0,
+            perceptual=0.0,
+            channels=channels,
+            deep_channels=channels,
+            grid=grid,
+            hidden=2,
+            steps=epochs * -(-images // 2048),
+            warmup=warmup,
+            batch=2048,
+            rate=1e-3,
+            falling=False,
+        )
 
 
 class BetaVAE(nn.Module):
-    """Convolutions of 4 x 4 and stride 2, a hidden layer of 256, and the mirror of both.
+    """Convolutions of 4 x 4 and stride 2, hidden layers of 256, and the mirror of both.
 
     Args:
         shape: channels, height and width of the images.
@@ -61,70 +108,83 @@ class BetaVAE(nn.Module):
     def __init__(self, shape: Sequence[int], settings: GeneratorSettings) -> None:
         super().__init__()
         channels, height, width = shape
-        self.size = (height, width)
-        widths = [channels, settings.channels, 2 * settings.channels]
-        while min(height, width) // 2 ** (len(widths) - 1) > 8:
-            widths.append(2 * settings.channels)
+        self.channels, self.size = channels, (height, width)
+        self.latent = settings.latent or 16 * channels
+        widths = [channels, settings.channels]
+        while -(-min(height, width) // 2 ** (len(widths) - 1)) > settings.grid:
+            widths.append(settings.deep_channels)
         stages = len(widths) - 1
         # Sizes are rounded up to what the strides divide, and the decoder's output is cropped again.
-        self.grid = (-(-height // 2**stages), -(-width // 2**stages))
-        self.padding = (0, self.grid[1] * 2**stages - width, 0, self.grid[0] * 2**stages - height)
-        flat = widths[-1] * self.grid[0] * self.grid[1]
+        grid = (-(-height // 2**stages), -(-width // 2**stages))
+        self.padding = (0, grid[1] * 2**stages - width, 0, grid[0] * 2**stages - height)
+        flat = widths[-1] * grid[0] * grid[1]
         down = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
         up = [
             layer
             for b, a in zip(widths[::-1], widths[-2::-1], strict=False)
             for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))
         ]
-        self.encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(flat, 256), nn.ReLU())
-        self.moments = nn.Linear(256, 2 * settings.latent)
+        self.encoder = nn.Sequential(*down, nn.Flatten(), *_hidden(flat, settings.hidden))
+        self.moments = nn.Linear(HIDDEN, 2 * self.latent)
         self.decoder = nn.Sequential(
-            nn.Linear(settings.latent, 256),
-            nn.ReLU(),
-            nn.Linear(256, flat),
-            nn.Unflatten(1, (widths[-1], *self.grid)),
+            *_hidden(self.latent, settings.hidden),
+            nn.Linear(HIDDEN, flat),
+            nn.Unflatten(1, (widths[-1], *grid)),
             *up,
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), N x latent each, of float images in [0, 1]."""
-        mean, log_variance = self.moments(self.encoder(F.pad(images, self.padding))).chunk(2, dim=1)
+        """Mean and log-variance of q(z|x), float32 N x latent each, of float images in [0, 1]."""
+        mean, log_variance = self.moments(self.encoder(F.pad(images, self.padding))).float().chunk(2, dim=1)
         return mean, log_variance.clamp(-12, 6)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Logits of pixels, N x C x H x W, of latent codes."""
+        """Logits of pixels, float32 N x C x H x W, of latent codes."""
         height, width = self.size
         images: Tensor = self.decoder(codes)
-        return images[..., :height, :width]
+        return images[..., :height, :width].float()
+
+
+def _hidden(inputs: int, layers: int) -> list[nn.Module]:
+    return [m for i in range(layers) for m in (nn.Linear(HIDDEN if i else inputs, HIDDEN), nn.ReLU())]
 
 
 class TrainedVAE:
     """A trained beta-VAE as a :class:`Generator`."""
 
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
-        self.network = network.to(device).eval().requires_grad_(False)
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device = torch.device(device)
+        self.batches = Batches(BATCH)
         state = network.state_dict()
         self.hash = content_hash(*(part for name in sorted(state) for part in (name, state[name])))
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z|x), float32 N x d each, of uint8 pixels."""
-        moments = [self.network.encode(chunk.to(self.device).float() / 255) for chunk in pixels.split(BATCH)]
-        mean, log_variance = (torch.cat(part).cpu() for part in zip(*moments, strict=True))
-        return mean, (log_variance / 2).exp()
+        if not len(pixels):
+            return torch.empty(0, self.network.latent), torch.empty(0, self.network.latent)
+        moments = self.batches(lambda some: torch.stack(self.network.encode(some.to(self.device) / 255), dim=1), pixels)
+        mean, log_variance = moments.cpu().unbind(dim=1)
+        return mean.contiguous(), (log_variance / 2).exp()
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """uint8 pixels of latent codes, float32 N x d."""
-        chunks = [quantise(self.network.decode(chunk.to(self.device)).sigmoid()) for chunk in codes.split(BATCH)]
-        return torch.cat(chunks).cpu()
+        """uint8 pixels of latent codes, float32 N x d; they stay on the generator's device."""
+        if not len(codes):
+            return torch.empty(0, self.network.channels, *self.network.size, dtype=torch.uint8, device=self.device)
+        return self.batches(lambda some: quantise(self.render(some)), codes).contiguous()
+
+    def render(self, codes: Tensor) -> Tensor:
+        """Float images in [0, 1] of latent codes, float32 N x d; differentiable."""
+        return self.network.decode(codes.to(self.device)).sigmoid()
 
 
 def trained_generator(
     images: LabelledImages,
     settings: GeneratorSettings,
     *,
+    judge: Classifier | None = None,
     seed: int,
     device: torch.device | str,
     cache: Path,
@@ -132,40 +192,51 @@ def trained_generator(
 ) -> TrainedVAE:
     """The generator of these images: from the cache, or trained now and cached.
 
-    The cache's key is the content of the images, the settings and the seed, so equal input never
-    trains twice.
+    The cache's key is the content of the images, the judge, the settings and the seed, so equal input never
+    trains twice; an interrupted training goes on where it stopped (:func:`train_once`).
+
+    Args:
+        judge: whose view the reconstructions must keep; never the model under test. Without one the
+            perceptual term is left out.
+
+    Raises:
+        DefuseError: the cache cannot be written to.
     """
-    key = content_hash("beta-vae 1", images.pixels, repr(settings), str(seed))
+    if judge is None:
+        settings = replace(settings, perceptual=0.0)
+    seen_by = f"{judge.hash} {judge.module}" if judge is not None and settings.perceptual else ""
+    key = content_hash("beta-vae 2", images.pixels, repr(settings), str(seed), seen_by)
     with seeded(seed):
-        network = BetaVAE(images.pixels.shape[1:], settings)
-        cached_weights(
-            network,
-            cache / f"generator-{key[:16]}.safetensors",
-            lambda: _train(network, images.pixels, settings, device, progress),
-        )
+        network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
+    maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual else None
+    train_once(
+        network,
+        partial(_loss, network, maps, images.pixels, settings, torch.device(device)),
+        Schedule(settings.steps, settings.rate, falling=settings.falling),
+        cache / f"generator-{key[:16]}.safetensors",
+        seed=seed,
+        progress=progress,
+        title="training the generator",
+    )
     return TrainedVAE(network, device)
 
 
-def _train(
+def _loss(
     network: BetaVAE,
+    maps: FeatureMaps | None,
     pixels: Tensor,
     settings: GeneratorSettings,
-    device: torch.device | str,
-    progress: Progress,
-) -> None:
-    network.to(device).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    with progress.task("training the generator", settings.steps) as advance:
-        for step in range(settings.steps):
-            batch = pixels[torch.randint(len(pixels), (settings.batch,))].to(device).float() / 255
-            mean, log_variance = network.encode(batch)
-            codes = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-            error = F.binary_cross_entropy_with_logits(network.decode(codes), batch, reduction="sum") / len(batch)
-            divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum() / 2 / len(batch)
-            loss = error + settings.beta * min(1.0, (step + 1) / settings.warmup) * divergence
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            advance(1, f"loss {loss.item():.1f}")
+    device: torch.device,
+    step: int,
+) -> Tensor:
+    """The loss of one batch, in nats an image."""
+    batch = pixels[torch.randint(len(pixels), (settings.batch,))].to(device) / 255
+    with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
+        mean, log_variance = network.encode(batch.contiguous(memory_format=torch.channels_last))
+        logits = network.decode(mean + torch.randn_like(mean) * (log_variance / 2).exp())
+        error = F.binary_cross_entropy_with_logits(logits, batch, reduction="sum") / len(batch)
+        divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum() / 2 / len(batch)
+        loss = error + settings.beta * min(1.0, (step + 1) / settings.warmup) * divergence
+        if maps is not None:
+            loss = loss + settings.perceptual * batch[0].numel() * maps.distance(batch, logits.sigmoid())
+    return loss

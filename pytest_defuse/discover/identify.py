@@ -1,164 +1,276 @@
-"""Identification: latent codes near training images whose decoded image the model gets wrong."""
+"""Identification: latent codes near training images whose decoded image the model gets wrong.
 
-from collections.abc import Sequence
+Noise belongs to (seed, image, draw) alone, so the codes of random draws are bit-exact whatever the
+batch size, the order, the number of processes or interruptions. Which of them fail is decided as
+:class:`~pytest_defuse.discover.evaluate.Evaluator` says, and the adaptive search goes where failures
+were: on one machine the result is the same; between devices it is equal up to float rounding.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.determinism import random_numbers
-from pytest_defuse.discover.generator import Generator
-from pytest_defuse.discover.judges import Judges
+from pytest_defuse.discover.ascend import ascend
+from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.failures import Failures, ranks
+from pytest_defuse.discover.journal import Journal, Piece
+from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
+from pytest_defuse.progress import Advance, Progress
 
-CHUNK = 1024
-"""Latent codes decoded at once: bounds memory, changes nothing else."""
+PIECE = 4096
+"""Draws, about, in one piece of the journal: some seconds of work."""
 
+ROUNDS = 8
+EXPLORATION = 0.05
+"""Share of a round's blocks that go to images at random, whatever their margin, so that none is starved for ever."""
 
-@dataclass(frozen=True, eq=False)
-class LatentImages:
-    """The training images in latent space, and how well the generator rebuilds them.
-
-    Attributes:
-        means: float32 N x d, the means of q(z|x).
-        spread: float32 d, the standard deviation of ``means`` over the images.
-        margin: float32 N, the model's logit of the label less its largest other logit, at the reconstruction.
-        accuracy: the model's accuracy on the images.
-        reconstruction_accuracy: the model's accuracy on their reconstructions.
-    """
-
-    means: Tensor
-    spread: Tensor
-    margin: Tensor
-    accuracy: float
-    reconstruction_accuracy: float
+PAPER, ADAPTIVE, EXPLORING = range(3)  # the streams of random numbers
 
 
 @dataclass(frozen=True, eq=False)
-class Failures:
-    """Draws on which the judges are sure and differ from the model.
+class Identified:
+    """What a search found, and the forward passes of the model that it took, confirmations included."""
+
+    failures: Failures
+    passes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """Draws to be examined, those to be kept first before others.
 
     Attributes:
         codes: float32 n x d.
-        labels: int64 n, what the judges see.
-        predictions: int64 n, what the model says.
-        images: int64 n, index of the training image that the draw started from.
-        draws: int64 n, number of the draw at that image.
+        at: int64 n, positions among the located images.
+        numbers: int64 n, the number of each draw at its image.
+        wanted: int64 n, at most so many failures of the draw's image are kept.
     """
 
     codes: Tensor
-    labels: Tensor
-    predictions: Tensor
-    images: Tensor
-    draws: Tensor
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, chosen: Tensor) -> "Failures":
-        return Failures(*(part[chosen] for part in vars(self).values()))
-
-    def capped(self, most: int) -> "Failures":
-        """At most ``most`` failures of each image, those that come first."""
-        order = self.images.argsort(stable=True)
-        _, counts = self.images[order].unique_consecutive(return_counts=True)
-        starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-        earlier = torch.empty_like(order)
-        earlier[order] = torch.arange(len(order)) - starts
-        return self[earlier < most]
-
-    @staticmethod
-    def joined(parts: "list[Failures]") -> "Failures":
-        """All parts as one."""
-        return Failures(*(torch.cat(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
-
-
-def locate(
-    classifier: Classifier, generator: Generator, images: LabelledImages, worst_reconstruction: float
-) -> LatentImages:
-    """Encode the images and check that the model can still read their reconstructions.
-
-    Raises:
-        DefuseError: accuracy on reconstructions is below ``worst_reconstruction`` times the accuracy on
-            images; draws would then "fail" because of the generator alone.
-    """
-    means, _ = generator.encode(images.pixels)
-    logits = torch.cat([classifier.logits(generator.decode(chunk)) for chunk in means.split(CHUNK)])
-    own = logits.gather(1, images.labels[:, None]).squeeze(1)
-    others = logits.scatter(1, images.labels[:, None], -torch.inf).max(dim=1).values
-    accuracy = (classifier.predict(images.pixels) == images.labels).double().mean().item()
-    rebuilt = (own > others).double().mean().item()
-    if rebuilt < worst_reconstruction * accuracy:
-        raise DefuseError(
-            f"The generator cannot rebuild the images: the model is right on {accuracy:.1%} of the training images "
-            f"but on {rebuilt:.1%} of their reconstructions (at least {worst_reconstruction * accuracy:.1%} is "
-            "needed), so its failures would be the generator's: train the generator longer or with more latent "
-            "dimensions: @pytest.mark.defuse_discover(generator_steps=..., latent=...)."
-        )
-    if not rebuilt:
-        raise DefuseError(
-            "The model is wrong on every reconstructed training image: check its checkpoint, Subject(normalize=...) "
-            "and the order of Subject(classes=...)."
-        )
-    return LatentImages(means, means.std(dim=0), own - others, accuracy, rebuilt)
+    at: Tensor
+    numbers: Tensor
+    wanted: Tensor
 
 
 def identify(
-    classifier: Classifier,
-    judges: Judges,
-    generator: Generator,
+    evaluator: Evaluator,
     located: LatentImages,
     settings: DiscoverySettings,
     *,
     seed: int,
+    journal: Journal,
     progress: Progress,
-) -> Failures:
-    """Search near the images where the model's margin is small, then again around what failed.
+) -> Identified:
+    """Search for failures in the mode that the settings name: :func:`paper`, or :func:`adaptive` for the others."""
+    search = paper if settings.mode == "paper" else adaptive
+    return search(evaluator, located, settings, seed=seed, journal=journal, progress=progress)
 
-    First round: ``draws`` draws z = mean + noise * spread * e, e ~ N(0, I), at each of the
-    ``budget // draws`` images with the smallest positive margin (an image whose reconstruction is
-    misread says nothing about the model). Second round: ``neighbours`` draws around each failure of
-    the first, with ``neighbour_noise``. Each round keeps at most ``cap`` failures of an image.
 
-    e belongs to (seed, round, image, draw) alone, so neither batch size nor order changes a draw's
-    code; codes are bit-exact, decoded pixels equal up to float rounding before they become uint8.
+def paper(
+    evaluator: Evaluator,
+    located: LatentImages,
+    settings: DiscoverySettings,
+    *,
+    seed: int,
+    journal: Journal,
+    progress: Progress,
+) -> Identified:
+    """Algorithm 1 of the papers to the letter.
+
+    z = mu + e with e_d ~ Beta(a, b), which is not centred, ``draws`` times at every image; of an image
+    the ``cap`` failures of smallest ||e|| are kept.
     """
-    rebuilt = (located.margin > 0).nonzero().squeeze(1)
-    order = located.margin[rebuilt].argsort(stable=True)
-    chosen = rebuilt[order[: max(1, settings.budget // settings.draws)]]
 
-    def search(origins: Tensor, streams: Sequence[tuple[int, ...]], draws: int, noise: float, title: str) -> Failures:
-        found = []
-        per_chunk = max(1, CHUNK // draws)
-        with progress.task(title, len(origins) * draws) as advance:
-            for start in range(0, len(origins), per_chunk):
-                some = streams[start : start + per_chunk]
-                e = np.stack([random_numbers(seed, *s).standard_normal((draws, origins.shape[1])) for s in some])
-                codes = origins[start : start + per_chunk, None] + noise * located.spread * torch.from_numpy(e)
-                codes = codes.flatten(0, 1).float()
-                pixels = generator.decode(codes)
-                predictions = classifier.predict(pixels)
-                labels, failed = judges.contradict(pixels, predictions)
-                images = torch.tensor([s[1] for s in some]).repeat_interleave(draws)
-                numbers = torch.arange(draws).repeat(len(some))
-                found.append(Failures(codes, labels, predictions, images, numbers)[failed])
-                advance(len(codes), f"{sum(map(len, found)):,} failures")
-        return Failures.joined(found).capped(settings.cap)
+    def piece(some: Tensor) -> Piece:
+        shape = (settings.draws, located.means.shape[1])
+        streams = [random_numbers(seed, PAPER, int(image)) for image in located.images[some]]
+        e = torch.from_numpy(np.concatenate([stream.beta(settings.a, settings.b, shape) for stream in streams]))
+        nearest = e.norm(dim=1).argsort(stable=True)
+        at = some.repeat_interleave(settings.draws)[nearest]
+        numbers = torch.arange(settings.draws).repeat(len(some))[nearest]
+        codes = (located.means[at] + e[nearest]).float()
+        return examined(evaluator, located, Draws(codes, at, numbers, torch.full((len(at),), settings.cap)))
 
-    first = search(
-        located.means[chosen],
-        [(0, int(image)) for image in chosen],
-        settings.draws,
-        settings.noise,
-        "searching for failures",
-    )
-    if not len(first):
-        return first
-    around = [(1, int(image), int(draw)) for image, draw in zip(first.images, first.draws, strict=True)]
-    second = search(first.codes, around, settings.neighbours, settings.neighbour_noise, "searching around the failures")
-    return Failures.joined([first, second])
+    total = len(located.images) * settings.draws
+    with progress.task("searching for failures", total) as advance:
+        pieces = torch.arange(len(located.images)).split(max(1, PIECE // settings.draws))
+        work = {f"paper-{number}": partial(piece, some) for number, some in enumerate(pieces)}
+        found = _done(journal, work, advance, 0)
+    return Identified(_in_order(Failures.joined([failures for failures, _ in found])), sum(p for _, p in found))
+
+
+def adaptive(
+    evaluator: Evaluator,
+    located: LatentImages,
+    settings: DiscoverySettings,
+    *,
+    seed: int,
+    journal: Journal,
+    progress: Progress,
+) -> Identified:
+    """Spend the budget where failures are likely.
+
+    Every draw is z = centre + noise * spread * e, e ~ N(0, I), drawn back onto the generator's
+    manifold. It begins with the reconstructions that are misread. Then, in each of ``ROUNDS`` rounds,
+    an image gets at most one block of ``draws`` draws: images with failures, until they have ``cap``,
+    around one of these; then the images tried least, those of smallest margin first; and a few at
+    random. In the mode ``gradient`` draws are moved by :func:`~pytest_defuse.discover.ascend.ascend`
+    before they are examined.
+    """
+    per_draw = 1 + (settings.steps if settings.mode == "gradient" else 0)
+    spent = torch.zeros(len(located.images), dtype=torch.int64)
+
+    def piece(blocks: "Blocks") -> Piece:
+        shape = (settings.draws, located.means.shape[1])
+        streams = zip(located.images[blocks.at].tolist(), blocks.numbers.tolist(), strict=True)
+        e = np.stack([random_numbers(seed, ADAPTIVE, *stream).standard_normal(shape) for stream in streams])
+        offsets = blocks.noise[:, None, None] * located.spread * torch.from_numpy(e)
+        codes = located.on_manifold((blocks.centres[:, None] + offsets).flatten(0, 1).float())
+        if settings.mode == "gradient":
+            codes = located.on_manifold(ascend(evaluator, codes, located.spread, settings))
+        draws = Draws(
+            codes=codes,
+            at=blocks.at.repeat_interleave(settings.draws),
+            numbers=(1 + blocks.numbers[:, None] * settings.draws + torch.arange(settings.draws)).flatten(),
+            wanted=blocks.wanted.repeat_interleave(settings.draws),
+        )
+        found = examined(evaluator, located, draws)
+        return found | {"passes": found["passes"] + (per_draw - 1) * len(codes)}
+
+    def reconstructions() -> Piece:
+        misread = (located.margin <= 0).nonzero().squeeze(1)
+        ones = torch.ones_like(misread)
+        return examined(evaluator, located, Draws(located.means[misread], misread, 0 * ones, ones))
+
+    with progress.task("searching for failures", settings.budget) as advance:
+        advance(len(located.images))  # the model has read every reconstruction
+        ((failures, passes),) = _done(journal, {"adaptive-0": reconstructions}, advance, 0)
+        passes += len(located.images)
+        for turn in range(1, ROUNDS + 1):
+            affordable = max(0, settings.budget - passes) // (ROUNDS + 1 - turn) // (settings.draws * per_draw)
+            blocks = allocated(located, failures, spent, affordable, settings, seed, turn)
+            spent[blocks.at] += 1
+            work = {
+                f"adaptive-{turn}-{number}": partial(piece, some)
+                for number, some in enumerate(blocks.split(max(1, PIECE // settings.draws)))
+            }
+            found = _done(journal, work, advance, len(failures))
+            failures = Failures.joined([failures, *(some for some, _ in found)])
+            passes += sum(p for _, p in found)
+    return Identified(_in_order(failures), passes)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Blocks of draws, each at another image.
+
+    Attributes:
+        at: int64 n, positions among the located images.
+        numbers: int64 n, how many blocks the image had before.
+        centres: float32 n x d, what the draws of the block lie around.
+        noise: float32 n, their standard deviation in units of the latent dimensions' spread.
+        wanted: int64 n, at most so many failures are kept.
+    """
+
+    at: Tensor
+    numbers: Tensor
+    centres: Tensor
+    noise: Tensor
+    wanted: Tensor
+
+    def split(self, size: int) -> "list[Blocks]":
+        """At most ``size`` blocks each, at least one."""
+        if not len(self.at):
+            return []
+        return [Blocks(*parts) for parts in zip(*(part.split(size) for part in vars(self).values()), strict=True)]
+
+
+def allocated(
+    located: LatentImages,
+    failures: Failures,
+    spent: Tensor,
+    affordable: int,
+    settings: DiscoverySettings,
+    seed: int,
+    turn: int,
+) -> Blocks:
+    """At most ``affordable`` blocks, each at another image that still wants failures; see :func:`adaptive`."""
+    order = failures.images.argsort(stable=True)
+    owners = torch.searchsorted(located.images, failures.images[order])
+    have = owners.bincount(minlength=len(spent))
+    wanting = (have < settings.cap).nonzero().squeeze(1)
+    with_failures, without = wanting[have[wanting] > 0], wanting[have[wanting] == 0]
+    rates = have[with_failures] / (1 + spent[with_failures])
+    promising = with_failures[rates.argsort(descending=True, stable=True)]
+    untried = without[torch.from_numpy(np.lexsort((located.margin[without].abs(), spent[without])))]
+    anywhere = wanting[torch.from_numpy(random_numbers(seed, EXPLORING, turn).permutation(len(wanting)))]
+    exploring = int(EXPLORATION * affordable)
+    chosen = torch.cat([torch.cat([promising, untried])[: affordable - exploring], anywhere[:exploring]])
+    at = torch.tensor(sorted(set(chosen.tolist())), dtype=torch.int64)
+    centres = located.means[at].clone()
+    noise = torch.full((len(at),), settings.noise)
+    if len(failures):
+        around = have[at] > 0
+        first = have.cumsum(0) - have
+        nth = first[at[around]] + spent[at[around]] % have[at[around]]
+        centres[around] = failures.codes[order][nth]
+        noise[around] = settings.neighbour_noise
+    return Blocks(at, spent[at], centres, noise, settings.cap - have[at])
+
+
+def examined(evaluator: Evaluator, located: LatentImages, draws: Draws) -> Piece:
+    """The failures among the draws, each confirmed in float32, and the model's forward passes that this took.
+
+    Draws are confirmed only while their image wants more failures.
+    """
+    sources = located.labels[draws.at]
+    suspects = evaluator.screen(draws.codes, sources).nonzero().squeeze(1)
+    missing = torch.zeros(len(located.images), dtype=torch.int64)
+    missing[draws.at] = draws.wanted
+    kept: list[Failures] = []
+    passes = len(draws.codes)
+    while len(suspects):
+        chosen = ranks(draws.at[suspects]) < missing[draws.at[suspects]]
+        some, suspects = suspects[chosen], suspects[~chosen]
+        verdicts = evaluator.verdicts(draws.codes[some], sources[some])
+        passes += len(some)
+        sure = some[verdicts.failed]
+        missing -= draws.at[sure].bincount(minlength=len(missing))
+        kept.append(
+            Failures(
+                draws.codes[sure],
+                verdicts.labels[verdicts.failed],
+                verdicts.predictions[verdicts.failed],
+                located.images[draws.at[sure]],
+                draws.numbers[sure],
+            )
+        )
+        suspects = suspects[missing[draws.at[suspects]] > 0]
+    none = Failures(draws.codes[:0], *[torch.zeros(0, dtype=torch.int64)] * 4)
+    return {**vars(Failures.joined([none, *kept])), "passes": torch.tensor(passes)}
+
+
+def _done(
+    journal: Journal, work: Mapping[str, Callable[[], Piece]], advance: Advance, before: int
+) -> list[tuple[Failures, int]]:
+    """The pieces of work, done now or earlier: failures, and forward passes."""
+    count = before
+
+    def finished(piece: Piece) -> None:
+        nonlocal count
+        count += len(piece["draws"])
+        advance(int(piece["passes"]), f"{count:,} failures")
+
+    pieces = journal.all(work, finished)
+    return [(Failures(*(piece[name] for name in Failures.__annotations__)), int(piece["passes"])) for piece in pieces]
+
+
+def _in_order(failures: Failures) -> Failures:
+    """By image, then draw."""
+    return failures[torch.from_numpy(np.lexsort((failures.draws, failures.images)))]

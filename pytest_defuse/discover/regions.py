@@ -1,15 +1,15 @@
 """Misclassification regions: Gaussians in latent space, and what fresh draws from them show."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pytest_defuse.determinism import random_numbers
-from pytest_defuse.discover.identify import Failures
-from pytest_defuse.discover.mixture import Array, fit_mixture
+from pytest_defuse.discover.failures import Failures
+from pytest_defuse.discover.mixture import Array, Mixture, fit_mixtures
 from pytest_defuse.discover.settings import DiscoverySettings
 
 
@@ -24,6 +24,8 @@ class Region:
         label: class index that the judges see.
         prediction: class index that the model says.
         weight: share of all failures that this region stands for, in [0, 1].
+        purity: share of its members that are of its label and prediction, in (0, 1].
+        stability: share of the mixture's other restarts that found it too, in [0, 1]; 1 if there was but one.
     """
 
     mean: Array
@@ -32,6 +34,8 @@ class Region:
     label: int
     prediction: int
     weight: float
+    purity: float = 1.0
+    stability: float = 1.0
 
     def codes(self, count: int, seed: int, *stream: int) -> Tensor:
         """``count`` latent codes from N(mean, tau * covariance), float32, that belong to (seed, stream)."""
@@ -56,34 +60,71 @@ class Region:
         a, b = self.weight / weight, other.weight / weight
         gap = self.mean - other.mean
         covariance = a * self.covariance + b * other.covariance + a * b * np.outer(gap, gap)
-        return Region(a * self.mean + b * other.mean, covariance, self.tau, self.label, self.prediction, weight)
+        purity = a * self.purity + b * other.purity
+        return replace(self, mean=a * self.mean + b * other.mean, covariance=covariance, weight=weight, purity=purity)
+
+    def same_error(self, other: "Region") -> bool:
+        """Whether both have the same label and prediction."""
+        return (self.label, self.prediction) == (other.label, other.prediction)
+
+    def among(self, restarts: Sequence[Sequence["Region"]], overlap: float) -> "Region":
+        """This region, with the share of ``restarts`` in which one of the same error overlaps it by more."""
+        if not restarts:
+            return self
+        found = [any(self.same_error(r) and self.overlap(r) > overlap for r in regions) for regions in restarts]
+        return replace(self, stability=sum(found) / len(found))
 
 
-def distill(failures: Failures, settings: DiscoverySettings, seed: int) -> list[Region]:
-    """Regions of the failures, most weight first.
+def distill(
+    failures: Failures, settings: DiscoverySettings, seed: int, device: torch.device | str = "cpu"
+) -> list[Region]:
+    """Regions of the failures (Defuse, section 3.2), overlapping ones merged, most weight first.
 
-    One mixture a pair (label, prediction), so that a region is one kind of error. Components below
-    ``min_weight`` of their mixture, or standing for fewer than ``min_failures`` failures, are dropped.
+    ``clustering="joint"``: one mixture over codes and kinds, a kind being a pair (label, prediction), so that
+    a region is one kind of error. Kinds of fewer than ``min_failures`` failures, which can make no region, are left
+    out, and so are the rarest where there are more kinds than ``components``. ``"plain"``: one mixture over all codes,
+    as in the paper; a region's kind is that of most of its members' weight.
+
+    Regions below ``min_weight``, or of fewer than ``min_failures`` members, are dropped; so are those without
+    a counterpart in most of the other restarts: of their kind, half as large at least, and overlapping by more
+    than ``stability``. That removes boundaries which the start alone has drawn. It cannot tell one round cloud of
+    failures, found in every restart, from a dense place of their own: what fresh draws from it show decides.
+
+    Raises:
+        DefuseError: codes that are not finite.
     """
-    regions = []
-    for label, prediction in _pairs(failures):
-        group = failures[(failures.labels == label) & (failures.predictions == prediction)]
-        if len(group) < max(2, settings.min_failures):
-            continue
-        mixture = fit_mixture(group.codes.double().numpy(), settings.components, seed)
-        for weight, mean, covariance in zip(mixture.weights, mixture.means, mixture.covariances, strict=True):
-            if weight >= settings.min_weight and weight * len(group) >= settings.min_failures:
-                share = float(weight) * len(group) / len(failures)
-                regions.append(Region(mean, covariance, settings.tau, label, prediction, share))
-    return sorted(regions, key=lambda region: -region.weight)
+    total, joint = len(failures), settings.clustering == "joint"
+    if joint:
+        failures = _of_frequent_kinds(failures, settings)
+    if len(failures) < max(2, settings.min_failures):
+        return []
+    pairs, kinds = _kinds(failures)
+    mixtures = fit_mixtures(
+        failures.codes.double().numpy(),
+        settings.components,
+        seed,
+        kinds=kinds.numpy(),
+        joint=joint,
+        restarts=settings.restarts,
+        backend=settings.backend,
+        device=device,
+    )
+
+    def regions(mixture: Mixture, least: float) -> list[Region]:
+        found = _regions(mixture, pairs, total, settings.tau)
+        return merge_overlapping((region for region in found if region.weight >= least), settings.max_overlap)
+
+    least = max(settings.min_weight, settings.min_failures / total)
+    others = [regions(mixture, least / 2) for mixture in mixtures[1:]]
+    stable = [region.among(others, settings.stability) for region in regions(mixtures[0], least)]
+    return [region for region in stable if region.stability > 0.5]
 
 
 def merge_overlapping(regions: Iterable[Region], max_overlap: float) -> list[Region]:
     """Merge regions of the same error whose overlap exceeds ``max_overlap``; most weight first."""
     kept: list[Region] = []
     for region in sorted(regions, key=lambda region: -region.weight):
-        same = [k for k in kept if (k.label, k.prediction) == (region.label, region.prediction)]
-        closest = max(same, key=region.overlap, default=None)
+        closest = max(filter(region.same_error, kept), key=region.overlap, default=None)
         if closest is not None and region.overlap(closest) > max_overlap:
             kept[kept.index(closest)] = closest.merged(region)
         else:
@@ -91,5 +132,23 @@ def merge_overlapping(regions: Iterable[Region], max_overlap: float) -> list[Reg
     return sorted(kept, key=lambda region: -region.weight)
 
 
-def _pairs(failures: Failures) -> list[tuple[int, int]]:
-    return sorted(set(zip(failures.labels.tolist(), failures.predictions.tolist(), strict=True)))
+def _kinds(failures: Failures) -> tuple[Tensor, Tensor]:
+    """The pairs (label, prediction) that occur, int64 C x 2, and which of them each failure is, int64 n."""
+    pairs, kinds = torch.stack([failures.labels, failures.predictions], dim=1).unique(dim=0, return_inverse=True)
+    return pairs, kinds
+
+
+def _of_frequent_kinds(failures: Failures, settings: DiscoverySettings) -> Failures:
+    _, kinds = _kinds(failures)
+    counts = kinds.bincount()
+    frequent = counts.argsort(descending=True, stable=True)[: settings.components]
+    return failures[torch.isin(kinds, frequent[counts[frequent] >= settings.min_failures])]
+
+
+def _regions(mixture: Mixture, pairs: Tensor, total: int, tau: float) -> Iterator[Region]:
+    """Each component that has members as a region of the kind that most of them are of."""
+    for mean, covariance, members in zip(mixture.means, mixture.covariances, mixture.members, strict=True):
+        mass = float(members.sum())
+        if mass >= 1:
+            label, prediction = pairs[int(members.argmax())].tolist()
+            yield Region(mean, covariance, tau, label, prediction, mass / total, purity=float(members.max()) / mass)

@@ -85,11 +85,10 @@ def gate_scenario(
         subject.check_images(images, str(scenario.picture("held_out")))
         predictions = tuple(subject.classes[index] for index in model.predict(images).tolist())
     accuracy = Accuracy(predictions.count(label), len(predictions), bounds.confidence or 0.95)
-    sheet = scenario.record.sheets.held_out
     verdict = judge(
         accuracy,
         bounds,
-        recorded=sheet.predicted.get(label, 0) / sheet.images,
+        recorded=scenario.record.sheets.held_out.accuracy(label),
         baseline=baseline.accuracy(scenario.id, pixel_hash(tiles), label) if baseline else None,
     )
     return GatedScenario(scenario.id, label, images, predictions, accuracy, verdict, scenario.yaml)

@@ -34,6 +34,12 @@ class VisibleProgress(Progress):
             with show(console, title, total) as advance:
                 yield advance
 
+    def say(self, sentence: str) -> None:
+        """Print a sentence on a line of its own."""
+        with self.uncaptured():
+            console = Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
+            console.print(f"\ndefuse: {sentence}", highlight=False, soft_wrap=True)
+
 
 class _Rate(ProgressColumn):
     """Steps a second, lately."""

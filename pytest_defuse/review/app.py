@@ -5,7 +5,9 @@ every request, so that what git or an editor does meanwhile is seen.
 """
 
 import contextlib
+import getpass
 import socket
+import subprocess
 import webbrowser
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -14,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 import uvicorn
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,11 +27,15 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.review.decisions import all_scenarios, classes_of, decide, full_name
-from pytest_defuse.scenarios.sheets import columns
+from pytest_defuse.report.captions import captioned
+from pytest_defuse.review.decisions import all_scenarios, classes_of, decide, decide_by_votes, full_name, tally_of
+from pytest_defuse.scenarios.exchange.ballots import annotator_name
+from pytest_defuse.scenarios.sheets import grid
 from pytest_defuse.scenarios.store import Scenario
 
 SHEET_WIDTH = 1024
+VOTED_TILES = 10
+"""Tiles of a scenario that each person is asked about, as in the Defuse paper; tiles are independent draws."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
@@ -39,18 +45,19 @@ HEADERS = {
 }
 
 
-def serve(root: Path, *, port: int, browser: bool) -> None:
+def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None) -> None:
     """Show the page on 127.0.0.1 until Ctrl-C.
 
     Args:
         root: the folder of the store.
         port: 0 for a free one.
         browser: whether to open the page.
+        annotator: whose votes on single tiles these are; by default git's user, or the system's.
 
     Raises:
         DefuseError: there is nothing to review, or the port cannot be had.
     """
-    app = create_app(root)
+    app = create_app(root, annotator_name(annotator or _user()))
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
@@ -64,20 +71,22 @@ def serve(root: Path, *, port: int, browser: bool) -> None:
         server.run(sockets=[listener])
 
 
-def create_app(root: Path) -> Starlette:
-    """The page as an ASGI application.
+def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
+    """The page as an ASGI application; ``annotator`` is whose votes on single tiles are written.
 
     Raises:
         DefuseError: there is no store, or some of its files are wrong.
     """
     all_scenarios(root)
-    review = _Review(root)
+    review = _Review(root, annotator)
     return Starlette(
         routes=[
             Route("/", review.index),
             Route("/scenarios/{subject}/{id}", review.scenario),
             Route("/scenarios/{subject}/{id}", review.decision, methods=["POST"]),
             Route("/scenarios/{subject}/{id}/correction.png", review.picture),
+            Route("/scenarios/{subject}/{id}/votes", review.next_tile),
+            Route("/scenarios/{subject}/{id}/votes", review.vote, methods=["POST"]),
             Mount("/static", StaticFiles(packages=[("pytest_defuse.review", "static")])),
         ],
         # Another site can have its name resolve to 127.0.0.1, but the Host of such a request is that name.
@@ -105,10 +114,13 @@ def shortcuts(classes: Sequence[str]) -> list[str]:
 class _Review:
     """The handlers, which share the store's folder and the templates."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, annotator: str) -> None:
         self._root = root
+        self._annotator = annotator
         self._templates = Environment(
-            loader=PackageLoader("pytest_defuse.review"), autoescape=True, undefined=StrictUndefined
+            loader=ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]),
+            autoescape=True,
+            undefined=StrictUndefined,
         )
         self._templates.globals |= {"address_of": address_of, "full_name": full_name}
 
@@ -126,15 +138,18 @@ class _Review:
         scenario.pixels("correction")  # nobody shall label a picture that is not the one recorded
         sheet = record.sheets.correction
         classes = classes_of(scenario)
-        width = columns(sheet.images) * record.tile.width
+        width = grid(sheet.images)[0] * record.tile.width
+        picture = f"{address_of(scenario)}/correction.png"
         return self._page(
             "scenario.html",
             scenario=scenario,
             record=record,
             sheet=sheet,
             sheet_width=width * max(1, SHEET_WIDTH // width),
-            predicted=sorted(sheet.predicted.items(), key=lambda item: -item[1]),
+            tiles=captioned("tiles", picture, record.tile, sheet, record.label or record.proposed_label),
+            counts=sheet.counts,
             choices=list(zip_longest(classes, shortcuts(classes))),
+            tally=tally_of(scenario),
             position=at + 1,
             count=len(scenarios),
             left=len(_candidates(scenarios)),
@@ -149,20 +164,68 @@ class _Review:
 
     async def decision(self, request: Request) -> Response:
         """Write what the person decided, then show the next candidate."""
-        origin = request.headers.get("origin")
-        if origin is not None and origin != f"http://{request.headers['host']}":
-            raise HTTPException(403, "This decision comes from another page.")
+        form = await _form(request)
         scenarios, at = self._find(request)
         scenario = scenarios[at]
-        form = parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
-        label = None if "reject" in form else form.get("label", [""])[0]
-        if label is not None and label not in classes_of(scenario):
-            raise HTTPException(400, f"{label!r} is not a class of this scenario.")
-        notes = form.get("notes", [scenario.record.notes])[0].replace("\r\n", "\n").strip()
-        decide(scenario, label, notes=notes)
+        if "by_votes" in form:
+            tally = tally_of(scenario)
+            if tally.outcome == "undecided":
+                raise HTTPException(400, "The votes do not decide on this scenario.")
+            decide_by_votes(scenario, tally)
+        else:
+            label = None if "reject" in form else form.get("label", [""])[0]
+            if label is not None and label not in classes_of(scenario):
+                raise HTTPException(400, f"{label!r} is not a class of this scenario.")
+            notes = form.get("notes", [scenario.record.notes])[0].replace("\r\n", "\n").strip()
+            decide(scenario, label, notes=notes)
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
         target = address_of(candidates[0]) if candidates else "/"
         return RedirectResponse(f"{target}?{urlencode({'decided': full_name(scenario)})}", status_code=303)
+
+    def next_tile(self, request: Request) -> Response:
+        """One tile that the annotator has not voted on, without a word of the model; after the last, the scenario."""
+        scenarios, at = self._find(request)
+        scenario = scenarios[at]
+        record, sheet = scenario.record, scenario.record.sheets.correction
+        scenario.pixels("correction")
+        asked = sheet.kept[:VOTED_TILES]
+        done = self._voted(scenario)
+        left = [tile for tile in asked if tile not in done]
+        if not left:
+            return RedirectResponse(address_of(scenario), status_code=303)
+        across, down = grid(sheet.images)
+        row, column = divmod(left[0], across)
+        classes = classes_of(scenario)
+        return self._page(
+            "vote.html",
+            scenario=scenario,
+            annotator=self._annotator,
+            tile=left[0],
+            window=(column * record.tile.width, row * record.tile.height, record.tile.width, record.tile.height),
+            picture=(across * record.tile.width, down * record.tile.height),
+            choices=list(zip_longest(classes, shortcuts(classes))),
+            position=len(asked) - len(left) + 1,
+            count=len(asked),
+        )
+
+    async def vote(self, request: Request) -> Response:
+        """Write a vote on one tile, then show the next."""
+        form = await _form(request)
+        scenarios, at = self._find(request)
+        scenario = scenarios[at]
+        label = None if "none" in form else form.get("label", [""])[0]
+        tile = form.get("tile", [""])[0]
+        if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
+            raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
+        if label is not None and label not in classes_of(scenario):
+            raise HTTPException(400, f"{label!r} is not a class of this scenario.")
+        scenario.store.vote(scenario.id, self._annotator, {"correction": {int(tile): label}})
+        return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
+
+    def _voted(self, scenario: Scenario) -> set[int]:
+        """The tiles that the annotator has voted on."""
+        own = (vote.correction for vote in scenario.votes() if vote.annotator == self._annotator)
+        return {tile for votes in own if votes for tile in votes.by_tile}
 
     def error(self, request: Request, error: Exception) -> Response:
         return self._page("error.html", status=500, problems=str(error).splitlines())
@@ -179,6 +242,23 @@ class _Review:
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         text = self._templates.get_template(template).render(values)
         return HTMLResponse(text, status, HEADERS)
+
+
+async def _form(request: Request) -> dict[str, list[str]]:
+    """What a form of this page sent; another page's forms are refused."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin != f"http://{request.headers['host']}":
+        raise HTTPException(403, "This decision comes from another page.")
+    return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
+
+
+def _user() -> str:
+    """Who sits at this machine, as git knows them."""
+    try:
+        known = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        known = ""
+    return known.strip() or getpass.getuser()
 
 
 def _candidates(scenarios: Sequence[Scenario]) -> list[Scenario]:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.schema import SPLITS
+from pytest_defuse.scenarios.store import Scenario, Store, stores
+from pytest_defuse.scenarios.votes import Tally, tally
 
 
 def all_scenarios(root: Path) -> list[Scenario]:
@@ -23,14 +25,13 @@ def stores_below(root: Path) -> list[Store]:
     Raises:
         DefuseError: there is none.
     """
-    folders = {path.parent for path in root.glob("*/store.yaml")}
-    folders |= {path.parents[1] for path in root.glob("*/*/scenario.yaml")}
-    if not folders:
+    found = stores(root)
+    if not found:
         raise DefuseError(
             f"There is no scenario store in {root}: run pytest --defuse-discover, "
             "or name the right folder with --defuse-store."
         )
-    return [Store(folder) for folder in sorted(folders)]
+    return found
 
 
 def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
@@ -72,3 +73,30 @@ def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
     """
     status = "rejected" if label is None else "accepted"
     return scenario.store.update(scenario.id, status=status, label=label, **changes)
+
+
+def tally_of(scenario: Scenario) -> Tally:
+    """What the votes on a scenario's tiles say.
+
+    Raises:
+        DefuseError: a file of votes is wrong.
+    """
+    return tally(scenario.record, scenario.votes(), scenario.store.record().voting)
+
+
+def decide_by_votes(scenario: Scenario, found: Tally) -> Scenario:
+    """Decide as the votes say, excluding the tiles on which they see no class or another one.
+
+    Where they leave it undecided, nothing changes.
+
+    Raises:
+        DefuseError: the scenario has gone, or its file is wrong.
+    """
+    if found.outcome == "undecided":
+        return scenario
+    if found.outcome == "no scenario":
+        return decide(scenario, None)
+    sheets = scenario.record.sheets.model_dump()
+    for split in SPLITS:
+        sheets[split]["excluded"] = sorted({*sheets[split]["excluded"], *found.excluded(split)})
+    return decide(scenario, found.label, sheets=sheets)

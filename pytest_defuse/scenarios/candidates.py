@@ -1,5 +1,6 @@
 """From a discovery to the store."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.scenarios.schema import (
     FORMAT,
+    Evidence,
     FailureRate,
     LatentRegion,
     Method,
@@ -23,6 +25,7 @@ from pytest_defuse.scenarios.schema import (
 )
 from pytest_defuse.scenarios.sheets import pixel_hash, tile_of
 from pytest_defuse.scenarios.store import Scenario, Store, scenario_id
+from pytest_defuse.scenarios.verify import budget_warnings
 from pytest_defuse.subject import Subject
 
 
@@ -48,7 +51,7 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
     tile = tile_of(discovery.candidates[0].held_out.numpy())
     store.open_for(
         subject.classes,
-        StoreRecord(format=FORMAT, classes=tuple(subject.classes), tile=tile, generator=discovery.generator_hash),
+        StoreRecord(format=FORMAT, classes=tuple(subject.classes), tile=tile),
     )
     present = store.scenarios()
     new, known = [], []
@@ -59,12 +62,16 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
         else:
             record = record_of(candidate, subject, discovery)
             new.append(store.add(record, candidate.correction.numpy(), candidate.held_out.numpy()))
+    for excess in budget_warnings(store):
+        warnings.warn(str(excess), stacklevel=2)
     return Stored(tuple(new), tuple(known))
 
 
 def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> ScenarioRecord:
     """The scenario.yaml of a candidate."""
     region = candidate.region
+    # A covariance is symmetric; a computed one only up to rounding.
+    covariance = (region.covariance + region.covariance.T) / 2
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
     held_out = _sheet(candidate.held_out, candidate.held_out_predictions, subject.classes)
@@ -81,6 +88,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
             held_out=held_out,
         ),
         method=Method(name="defuse"),
+        evidence=_evidence(candidate, subject.classes),
         provenance=Provenance(
             model=discovery.model_hash,
             data=discovery.data_hash,
@@ -92,14 +100,28 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
             weight=region.weight,
             tau=region.tau,
             mean=tuple(region.mean.tolist()),
-            covariance=tuple(tuple(row) for row in region.covariance.tolist()),
+            covariance=tuple(tuple(row) for row in covariance.tolist()),
         ),
     )
 
 
 def _sheet(pixels: Tensor, predictions: Tensor, classes: Sequence[str]) -> Sheet:
-    counts = Counter(classes[index] for index in predictions.tolist())
-    return Sheet(images=len(pixels), sha256=pixel_hash(pixels.numpy()), predicted=dict(counts.most_common()))
+    names = [classes[index] for index in predictions.tolist()]
+    counts = dict(Counter(names).most_common())
+    tiles = {name: tuple(tile for tile, other in enumerate(names) if other == name) for name in counts}
+    return Sheet(images=len(pixels), sha256=pixel_hash(pixels.numpy()), predicted=counts, predicted_tiles=tiles)
+
+
+def _evidence(candidate: Candidate, classes: Sequence[str]) -> Evidence | None:
+    found = candidate.evidence
+    if found is None:
+        return None
+    return Evidence(
+        nearest_images=found.images,
+        nearest_labels=tuple(classes[label] for label in found.labels),
+        nearest_distances=found.distances,
+        source_labels={classes[label]: count for label, count in found.sources},
+    )
 
 
 def _same(record: ScenarioRecord, region: Region, subject: Subject, discovery: Discovery) -> bool:

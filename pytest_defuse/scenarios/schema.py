@@ -1,36 +1,63 @@
-"""scenario.yaml and store.yaml, format 1: what they may hold, and how they are read and written.
+"""What the files of a store may hold: format 1, frozen.
 
-Reading takes every plain scalar as text and lets the schema decide, so that ``label: 3`` and ``label: no``
-typed by hand are the class names "3" and "no". All errors of a file are reported at once, with lines.
+:mod:`pytest_defuse.scenarios.documents` reads and writes them, :mod:`pytest_defuse.scenarios.migrations`
+knows the formats before this one.
 """
 
-import re
-from collections.abc import Hashable
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 FORMAT = 1
+MOST_PIXELS = 2**26
+"""Pixels of a sheet, at most: 200 MB once decoded. No file can ask for more memory than that."""
 
 Status = Literal["candidate", "accepted", "rejected"]
 Split = Literal["correction", "held_out"]
-Format = Annotated[int, Field(ge=1, le=FORMAT)]
+SPLITS: tuple[Split, Split] = ("correction", "held_out")
+
+Format = Annotated[int, Field(ge=FORMAT, le=FORMAT), WithJsonSchema({"const": FORMAT})]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+ClassName = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"]})]
+"""A class by its name; ``label: 3`` typed by hand is the name "3", so editors shall not complain of it."""
+ScenarioId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
+Annotator = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@+-]*$", max_length=64)]
+"""Who votes. It is a file's name too, so it is in lower case: some file systems know no other."""
 
 
-class _Record(BaseModel):
+def _wrong(key: str, words: str) -> PydanticCustomError:
+    """An error of several values together, reported at the line of ``key``."""
+    return PydanticCustomError("together", "{words}", {"key": key, "words": words})
+
+
+class Record(BaseModel):
+    """A file of a store, or a part of one."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FailureRate(_Record):
+class FileRecord(Record):
+    """A whole file.
+
+    Attributes:
+        schema_name: what its JSON Schema is called.
+        schema_file: where that lies, seen from the file's folder.
+    """
+
+    schema_name: ClassVar[str]
+    schema_file: ClassVar[str]
+
+    format: Format
+
+
+class FailureRate(Record):
     """Of ``drawn`` fresh draws from the region, ``failed`` failed; low and high: Wilson's 95% interval."""
 
     failed: Count
@@ -38,42 +65,86 @@ class FailureRate(_Record):
     low: Share
     high: Share
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.failed > self.drawn:
+            raise _wrong("failed", f"failed is {self.failed}, but only {self.drawn} were drawn")
+        if self.low > self.high:
+            raise _wrong("low", f"low is {self.low:g}, above high, which is {self.high:g}")
+        return self
 
-class Sheet(_Record):
+
+class Sheet(Record):
     """One contact sheet: how many tiles, what the model said of them, and the hash of their pixels.
 
-    ``excluded`` lists tiles, counted from 0 in reading order, that a reviewer does not want counted.
+    Tiles are counted from 0 in reading order. ``predicted`` counts them by the class that the model took them
+    for, ``predicted_tiles`` says which they are (null where that was not recorded). ``excluded`` lists the
+    tiles that a reviewer does not want counted.
     """
 
     images: Annotated[int, Field(ge=1)]
     sha256: Sha256
     predicted: dict[str, Count]
+    predicted_tiles: dict[str, tuple[Count, ...]] | None = None
     excluded: tuple[Count, ...] = ()
 
     @model_validator(mode="after")
-    def _counts_agree(self) -> "Sheet":
-        if sum(self.predicted.values()) != self.images:
-            raise ValueError(f"predicted counts {sum(self.predicted.values())} tiles, but images is {self.images}")
+    def _counts_agree(self) -> Self:
+        total = sum(self.predicted.values())
+        if total != self.images:
+            raise _wrong("predicted", f"predicted counts {total} tiles, but images is {self.images}")
+        if self.predicted_tiles is not None:
+            listed = sorted(tile for tiles in self.predicted_tiles.values() for tile in tiles)
+            if listed != list(range(self.images)):
+                raise _wrong("predicted_tiles", f"predicted_tiles must name each tile from 0 to {self.images - 1} once")
+            if {name: len(tiles) for name, tiles in self.predicted_tiles.items()} != self.predicted:
+                raise _wrong("predicted_tiles", "predicted_tiles and predicted do not count the same tiles")
         return self
 
     @model_validator(mode="after")
-    def _tiles_exist(self) -> "Sheet":
+    def _tiles_exist(self) -> Self:
         beyond = [tile for tile in self.excluded if tile >= self.images]
         if beyond:
-            raise ValueError(f"excluded names tile {beyond[0]}, but the sheet has tiles 0 to {self.images - 1}")
+            raise _wrong("excluded", f"excluded names tile {beyond[0]}, but the sheet has tiles 0 to {self.images - 1}")
         if len(set(self.excluded)) == self.images:
-            raise ValueError("excluded names every tile: reject the scenario instead")
+            raise _wrong("excluded", "excluded names every tile: reject the scenario instead")
         return self
 
+    @property
+    def kept(self) -> list[int]:
+        """The tiles that count, in reading order."""
+        excluded = set(self.excluded)
+        return [tile for tile in range(self.images) if tile not in excluded]
 
-class Sheets(_Record):
+    @property
+    def prediction_of(self) -> dict[int, str]:
+        """The class that the model took each tile for; empty where that was not recorded."""
+        return {tile: name for name, tiles in (self.predicted_tiles or {}).items() for tile in tiles}
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of the tiles that count the model took for each class, most first.
+
+        Where it was not recorded which tiles these are, excluded tiles cannot be told from others and count.
+        """
+        predictions = self.prediction_of
+        counted = Counter(predictions[tile] for tile in self.kept) if predictions else Counter(self.predicted)
+        return dict(counted.most_common())
+
+    def accuracy(self, label: str) -> float:
+        """The share of the tiles that count which the model took for ``label``, in [0, 1]."""
+        counts = self.counts
+        return counts.get(label, 0) / sum(counts.values())
+
+
+class Sheets(Record):
     """The two splits: pictures to finetune on, and pictures that only the gate sees."""
 
     correction: Sheet
     held_out: Sheet
 
 
-class Tile(_Record):
+class Tile(Record):
     """Mode (L or RGB) and size, in pixels, of every tile."""
 
     mode: Literal["L", "RGB"]
@@ -81,17 +152,51 @@ class Tile(_Record):
     height: Annotated[int, Field(ge=1, le=1024)]
 
 
-class Vote(_Record):
-    """One annotator's opinion of the scenario; ``none_of_the_above`` counts tiles that show no class."""
+class Evidence(Record):
+    """Why a label is proposed: for a reviewer to weigh, never a decision.
 
-    who: str
-    kind: Literal["human", "model"]
-    label: str | None
-    agreement: Share
-    none_of_the_above: Count = 0
+    The training images nearest to the region's mean in latent space, nearest first: their positions in the
+    training set, labels, and distances (in standard deviations of the training codes); and the labels of the
+    training images that the region's failures were drawn around, counted.
+    """
+
+    nearest_images: tuple[Count, ...]
+    nearest_labels: tuple[ClassName, ...]
+    nearest_distances: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+    source_labels: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        lengths = {len(part) for part in (self.nearest_images, self.nearest_labels, self.nearest_distances)}
+        if len(lengths) != 1:
+            raise _wrong("nearest_images", "nearest_images, nearest_labels and nearest_distances differ in length")
+        return self
+
+    def in_words(self, label: str) -> list[str]:
+        """How far the evidence supports a label, a sentence each."""
+        said = []
+        if self.nearest_labels:
+            nearest = Counter(self.nearest_labels)
+            said.append(
+                f"{nearest[label]} of the {nearest.total()} nearest training images are labelled {label}"
+                f"{_rival(nearest, label)}"
+            )
+        sources = Counter(self.source_labels)
+        if sources.total():
+            said.append(
+                f"{sources[label]} of {sources.total()} failures were drawn around training images labelled {label}"
+                f"{_rival(sources, label)}"
+            )
+        return said
 
 
-class LatentRegion(_Record):
+def _rival(counts: Counter[str], label: str) -> str:
+    """What speaks for another label more than for this one."""
+    name, count = counts.most_common(1)[0]
+    return f", against {count} labelled {name}" if count > counts[label] else ""
+
+
+class LatentRegion(Record):
     """The Gaussian in latent space that the pictures come from; ``generator`` is the decoder's hash."""
 
     generator: Sha256
@@ -101,21 +206,29 @@ class LatentRegion(_Record):
     covariance: tuple[tuple[Finite, ...], ...]
 
     @model_validator(mode="after")
-    def _square(self) -> "LatentRegion":
+    def _is_a_covariance(self) -> Self:
         size = len(self.mean)
         if len(self.covariance) != size or any(len(row) != size for row in self.covariance):
-            raise ValueError(f"covariance must be {size} x {size}, as mean has {size} numbers")
+            raise _wrong("covariance", f"covariance must be {size} x {size}, as mean has {size} numbers")
+        matrix = np.array(self.covariance)
+        if not np.array_equal(matrix, matrix.T):
+            row, column = np.argwhere(matrix != matrix.T)[0]
+            raise _wrong("covariance", f"covariance is not symmetric: see row {row}, column {column}")
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            raise _wrong("covariance", "covariance is not positive definite: no Gaussian has it") from None
         return self
 
 
-class Method(_Record):
+class Method(Record):
     """How the scenario was found; a failure mode of Barlow carries its rule."""
 
     name: Literal["defuse", "barlow"]
     rule: str | None = None
 
 
-class Provenance(_Record):
+class Provenance(Record):
     """What the scenario was found on; hashes are sha256 of the weights and of the training images."""
 
     model: Sha256
@@ -124,166 +237,155 @@ class Provenance(_Record):
     versions: dict[str, str]
 
 
-class ScenarioRecord(_Record):
-    """All of scenario.yaml."""
+class ScenarioRecord(FileRecord):
+    """scenario.yaml: one scenario, whatever its status."""
 
-    format: Format
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
+    schema_name = "scenario"
+    schema_file = "../.schema/scenario.json"
+
+    id: ScenarioId
     status: Status
-    label: str | None
-    proposed_label: str
+    label: ClassName | None
+    proposed_label: ClassName
     notes: str = ""
     failure_rate: FailureRate
     tile: Tile
     sheets: Sheets
-    votes: tuple[Vote, ...] = ()
     method: Method
+    evidence: Evidence | None = None
     provenance: Provenance
     region: LatentRegion | None
 
     @model_validator(mode="after")
-    def _accepted_has_label(self) -> "ScenarioRecord":
+    def _accepted_has_label(self) -> Self:
         if self.status == "accepted" and self.label is None:
-            raise ValueError("status is accepted but label is empty: write the class that the pictures show")
+            raise _wrong("label", "status is accepted but label is empty: write the class that the pictures show")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_are_bounded(self) -> Self:
+        for split in SPLITS:
+            pixels = self.sheet(split).images * self.tile.width * self.tile.height
+            if pixels > MOST_PIXELS:
+                raise _wrong("sheets", f"{split} would have {pixels:,} pixels; at most {MOST_PIXELS:,} are read")
+        return self
+
+    def sheet(self, split: Split) -> Sheet:
+        """The sheet of a split."""
+        return self.sheets.correction if split == "correction" else self.sheets.held_out
+
+    def class_names(self) -> Iterable[tuple[tuple[str, ...], str]]:
+        """Every class that the record names, each with the keys that lead to it."""
+        yield ("proposed_label",), self.proposed_label
+        if self.label is not None:
+            yield ("label",), self.label
+        for split in SPLITS:
+            for key in ("predicted", "predicted_tiles"):
+                for name in getattr(self.sheet(split), key) or {}:
+                    yield ("sheets", split, key, name), name
+        if self.evidence is not None:
+            for name in self.evidence.nearest_labels:
+                yield ("evidence", "nearest_labels"), name
+            for name in self.evidence.source_labels:
+                yield ("evidence", "source_labels", name), name
+
+
+class Budgets(Record):
+    """What a store should not exceed, so that its repository stays small; ``verify`` warns of what does."""
+
+    sheet_bytes: Annotated[int, Field(ge=1)] = 2**20
+    tiles: Annotated[int, Field(ge=1)] = 256
+    scenarios: Annotated[int, Field(ge=1)] = 100
+
+
+class Voting(Record):
+    """How votes become a decision.
+
+    Attributes:
+        rho: a scenario is one only if more than this share of its images is not what the model says.
+        low_agreement: a mean agreement below this is pointed out.
+        count_models: whether models' votes count like people's.
+    """
+
+    rho: Share = 0.5
+    low_agreement: Share = 0.7
+    count_models: bool = False
+
+
+class StoreRecord(FileRecord):
+    """store.yaml: what every scenario of one subject shares."""
+
+    schema_name = "store"
+    schema_file = ".schema/store.json"
+
+    classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
+    tile: Tile
+    budgets: Budgets = Budgets()
+    voting: Voting = Voting()
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> Self:
+        twice = [name for name, count in Counter(self.classes).items() if count > 1]
+        if twice:
+            raise _wrong("classes", f"class {twice[0]!r} is given twice")
         return self
 
 
-class StoreRecord(_Record):
-    """All of store.yaml: what every scenario of one subject shares."""
+class SplitVotes(Record):
+    """One annotator's votes on the tiles of one sheet, whose pixels have the hash ``sha256``."""
 
-    format: Format
-    classes: tuple[str, ...]
-    tile: Tile
-    generator: Sha256 | None
+    sha256: Sha256
+    labels: dict[str, tuple[Count, ...]] = {}
+    none_of_the_above: tuple[Count, ...] = ()
 
+    @model_validator(mode="after")
+    def _one_vote_a_tile(self) -> Self:
+        tiles = [*self.none_of_the_above, *(tile for chosen in self.labels.values() for tile in chosen)]
+        twice = [tile for tile, count in Counter(tiles).items() if count > 1]
+        if twice:
+            raise _wrong("labels", f"tile {twice[0]} has two votes: keep one")
+        return self
 
-R = TypeVar("R", bound=_Record)
+    @property
+    def by_tile(self) -> dict[int, str | None]:
+        """The class that each voted tile was given; None for none of the above."""
+        named = {tile: name for name, tiles in self.labels.items() for tile in tiles}
+        return {**named, **dict.fromkeys(self.none_of_the_above)}
 
-
-def read_record(path: Path, kind: type[R]) -> R:
-    """Read and check a YAML file.
-
-    Raises:
-        DefuseError: every error of the file, a line each: ``file:line: key: what is wrong``.
-    """
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=_TextLoader)
-        data = _plain(node) if node is not None else None
-    except FileNotFoundError as error:
-        raise DefuseError(f"{path} is missing: restore it from git, or remove the folder.") from error
-    except OSError as error:
-        raise DefuseError(f"{path} cannot be read ({error.strerror}): restore it from git.") from error
-    except UnicodeDecodeError as error:
-        raise DefuseError(f"{path} is not UTF-8 text ({error.reason}): restore it from git.") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DefuseError(f"{path}:{line}: not valid YAML: {error.problem}.") from error
-    except RecursionError as error:
-        raise DefuseError(f"{path}: not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an impossible escape such as "\UFFFFFFFF"
-        raise DefuseError(f"{path}: not valid YAML: {' '.join(str(error).split())}.") from error
-    given = str(data.get("format")) if isinstance(data, dict) else ""
-    if re.fullmatch(r"[0-9]{1,9}", given) and int(given) > FORMAT:
-        raise DefuseError(
-            f"{path} has format {given}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it."
+    @staticmethod
+    def of(sha256: str, votes: dict[int, str | None], classes: Sequence[str]) -> "SplitVotes":
+        """The votes of :attr:`by_tile`, in canonical order."""
+        chosen = {name: tuple(sorted(t for t, vote in votes.items() if vote == name)) for name in classes}
+        return SplitVotes(
+            sha256=sha256,
+            labels={name: tiles for name, tiles in chosen.items() if tiles},
+            none_of_the_above=tuple(sorted(tile for tile, vote in votes.items() if vote is None)),
         )
-    try:
-        return kind.model_validate(data)
-    except ValidationError as error:
-        raise DefuseError("\n".join(_problem(path, node, detail) for detail in error.errors())) from error
 
 
-def write_record(path: Path, record: _Record) -> None:
-    """Write a record in the one canonical form: keys in the schema's order, texts quoted, numbers short."""
-    data = record.model_dump(mode="json")
-    replace_text(path, yaml.dump(data, Dumper=_CanonicalDumper, sort_keys=False, width=110, allow_unicode=True))
+class VotesRecord(FileRecord):
+    """votes/<annotator>.yaml: what one annotator saw on single tiles of a scenario."""
+
+    schema_name = "votes"
+    schema_file = "../../.schema/votes.json"
+
+    annotator: Annotator
+    kind: Literal["human", "model"]
+    correction: SplitVotes | None = None
+    held_out: SplitVotes | None = None
+
+    def split(self, split: Split) -> SplitVotes | None:
+        """The votes on the sheet of a split, if there are any."""
+        return self.correction if split == "correction" else self.held_out
 
 
-class _TextLoader(yaml.SafeLoader):
-    """The safe loader without guessing: a plain scalar is text, or null when it is empty, ~ or null.
-
-    Aliases are refused: a few of them can stand for more data than fits in memory.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(problem="aliases are not used here: write the value again", problem_mark=mark)
-        return super().compose_node(parent, index)
+FILE_RECORDS: tuple[type[FileRecord], ...] = (ScenarioRecord, StoreRecord, VotesRecord)
 
 
-_TextLoader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:null"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-class _CanonicalDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-
-
-def _short(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
-    mantissa, *exponent = f"{number:.7g}".split("e")
-    digits = mantissa if "." in mantissa else f"{mantissa}.0"  # else YAML takes 1 for an integer, 1e-07 for a text
-    return dumper.represent_scalar("tag:yaml.org,2002:float", "e".join([digits, *exponent]))
-
-
-def _rows(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
-    flat = not any(isinstance(item, (list, dict)) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
-
-
-def _mapping(dumper: yaml.SafeDumper, mapping: dict[str, Any]) -> yaml.MappingNode:
-    pairs = []
-    for key, value in mapping.items():
-        plain = key.isidentifier() and yaml.safe_load(key) == key
-        name = dumper.represent_scalar("tag:yaml.org,2002:str", key) if plain else _quoted(dumper, key)
-        pairs.append((name, dumper.represent_data(value)))
-    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=False)
-
-
-_CanonicalDumper.add_representer(str, _quoted)
-_CanonicalDumper.add_representer(float, _short)
-_CanonicalDumper.add_representer(list, _rows)
-_CanonicalDumper.add_representer(dict, _mapping)
-
-
-def _plain(node: yaml.Node) -> Any:
-    """The node as dicts, lists, texts and None; a key given twice is an error."""
-    if isinstance(node, yaml.MappingNode):
-        result: dict[Hashable, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
-            if key.value in result:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            result[key.value] = _plain(value)
-        return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item) for item in node.value]
-    return None if node.tag == "tag:yaml.org,2002:null" else node.value
-
-
-def _problem(path: Path, root: yaml.Node | None, detail: Any) -> str:
-    """One schema error as ``file:line: key: message``."""
-    node, keys = root, []
-    for key in detail["loc"]:
-        keys.append(str(key))
-        if isinstance(node, yaml.MappingNode):
-            found = [value for name, value in node.value if name.value == str(key)]
-            node = found[0] if found else node
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
-            node = node.value[key]
-    line = node.start_mark.line + 1 if node is not None else 1
-    message = {
-        "missing": "is missing",
-        "extra_forbidden": "is not a key that is known here; check its spelling",
-    }.get(detail["type"], detail["msg"].removeprefix("Value error, "))
-    given = detail.get("input")
-    value = f" (it is {given!r})" if isinstance(given, (str, int, float)) else ""
-    return f"{path}:{line}: {'.'.join(keys) or 'the file'}: {message}{value}"
+def json_schema(kind: type[FileRecord]) -> dict[str, Any]:
+    """The JSON Schema (draft 7) of a kind of file, as editors use it."""
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **kind.model_json_schema(),
+        "title": f"pytest-defuse {kind.schema_name}, format {FORMAT}",
+    }

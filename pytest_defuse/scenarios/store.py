@@ -1,26 +1,47 @@
 """The scenario store: one folder a scenario, below one folder a subject."""
 
-import hashlib
+import contextlib
+import json
 import re
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 from pydantic import ValidationError
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.scenarios.schema import (
-    ScenarioRecord,
-    Split,
-    Status,
-    StoreRecord,
-    read_record,
+from pytest_defuse.files import replace_text
+from pytest_defuse.scenarios.checks import listed, scenario_problems, vote_problems
+from pytest_defuse.scenarios.documents import (
+    Problem,
+    StoreError,
+    canonical_text,
+    parse_document,
+    read_document,
     write_record,
 )
-from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, read_sheet
+from pytest_defuse.scenarios.schema import (
+    FILE_RECORDS,
+    FORMAT,
+    SPLITS,
+    FileRecord,
+    ScenarioRecord,
+    Split,
+    SplitVotes,
+    Status,
+    StoreRecord,
+    VotesRecord,
+    json_schema,
+)
+from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
+
+LEFTOVERS = (".new-*", ".store.yaml.*", "*/.scenario.yaml.*", "*/votes/.*.yaml.*", ".schema/.*.json.*", "..gitignore.*")
+"""What a writer that was killed may leave; the next one clears it away."""
+IGNORED = "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n.lock\n.new-*\n.*.yaml.*\n"
 
 
 @dataclass(frozen=True)
@@ -58,11 +79,31 @@ class Scenario:
         """The tiles of a split without excluded ones, uint8 N x C x H x W.
 
         Raises:
-            DefuseError: the picture is missing, damaged or not the one recorded.
+            StoreError: the picture is missing, damaged or not the one recorded.
         """
-        sheet = getattr(self.record.sheets, split)
-        pixels = read_sheet(self.picture(split), self.record.tile, sheet.images, sheet.sha256)
-        return pixels[[tile for tile in range(sheet.images) if tile not in sheet.excluded]]
+        sheet = self.record.sheet(split)
+        return read_sheet(self.picture(split), self.record.tile, sheet)[sheet.kept]
+
+    def votes(self) -> list[VotesRecord]:
+        """What annotators saw on single tiles, by annotator.
+
+        Raises:
+            StoreError: every error of every file of votes, a line each.
+        """
+        classes, folder = self.store.record().classes, self.folder / "votes"
+        if folder.is_symlink():
+            raise StoreError([Problem(str(folder), "is a symbolic link: put the folder itself in its place.")])
+        votes, problems = [], []
+        for path in sorted(folder.glob("*.yaml")):
+            try:
+                document = read_document(path, VotesRecord)
+                problems += vote_problems(document, self.record, classes)
+                votes.append(document.record)
+            except StoreError as error:
+                problems += error.problems
+        if problems:
+            raise StoreError(problems)
+        return votes
 
 
 @dataclass(frozen=True)
@@ -79,31 +120,40 @@ class Store:
         """What store.yaml holds.
 
         Raises:
-            DefuseError: it is missing or wrong.
+            StoreError: it is missing or wrong.
         """
-        return read_record(self.folder / "store.yaml", StoreRecord)
+        return read_document(self.folder / "store.yaml", StoreRecord).record
+
+    def folders(self) -> list[Path]:
+        """The folders that hold a file of a scenario, by name."""
+        names = ("scenario.yaml", *(f"{split}.png" for split in SPLITS))
+        found = {path.parent for name in names for path in self.folder.glob(f"*/{name}")}
+        return sorted(folder for folder in found if not folder.name.startswith("."))
 
     def scenarios(self, *statuses: Status) -> list[Scenario]:
         """All scenarios, or those of these statuses, sorted by id.
 
         Raises:
-            DefuseError: every error of every scenario.yaml, a line each.
+            StoreError: every error of every scenario.yaml, a line each.
         """
-        found, problems = [], []
-        for path in sorted(self.folder.glob("*/scenario.yaml")):
+        folders = self.folders()
+        shared = self.record() if folders else None
+        found: list[Scenario] = []
+        problems: list[Problem] = []
+        for folder in folders:
             try:
-                found.append(self._read(path.parent))
-            except DefuseError as error:
-                problems.append(str(error))
+                found.append(self._read(folder, shared))
+            except StoreError as error:
+                problems += error.problems
         if problems:
-            raise DefuseError("\n".join(dict.fromkeys(problems)))  # a wrong store.yaml is said once
+            raise StoreError(problems)
         return [scenario for scenario in found if not statuses or scenario.record.status in statuses]
 
     def get(self, scenario_id: str) -> Scenario:
         """The scenario with this id.
 
         Raises:
-            DefuseError: there is none.
+            DefuseError: there is none, or its file is wrong.
         """
         if not re.fullmatch(r"[a-z0-9-]+", scenario_id) or not (self.folder / scenario_id).is_dir():
             raise DefuseError(f"There is no scenario {scenario_id!r} in {self.folder}: {_known(self.folder)}.")
@@ -116,29 +166,46 @@ class Store:
             DefuseError: the store belongs to other classes or another image size.
         """
         path = self.folder / "store.yaml"
-        with self._lock():
-            if self.exists():
-                present = self.record()
-                if list(present.classes) != list(classes) or present.tile != record.tile:
-                    raise DefuseError(
-                        f"{path} is for classes {', '.join(present.classes)} and tiles of {present.tile.width} x "
-                        f"{present.tile.height} {present.tile.mode}, the subject has others: give the subject "
-                        "another name, or move the old store away."
-                    )
-            if not self.exists() or self.record().generator != record.generator:
+        with self._writing():
+            if not self.exists():
+                self.write_schemas()
                 write_record(path, record)
+            present = self.record()
+            if list(present.classes) != list(classes) or present.tile != record.tile:
+                raise DefuseError(
+                    f"{path} is for classes {listed(present.classes)} and tiles of {present.tile.width} x "
+                    f"{present.tile.height} {present.tile.mode}, the subject has others: give the subject "
+                    "another name, or move the old store away."
+                )
+
+    def write_schemas(self) -> None:
+        """Write what editors check the files with, as the first line of each names it."""
+        for kind in FILE_RECORDS:
+            text = json.dumps(json_schema(kind), indent=1)
+            replace_text(self.folder / ".schema" / f"{kind.schema_name}.json", f"{text}\n")
 
     def add(self, record: ScenarioRecord, correction: Pixels, held_out: Pixels) -> Scenario:
-        """Write a new scenario, its folder appearing whole; one that is there already is left as it is."""
+        """Write a new scenario, its folder appearing whole; one that is there already is left as it is.
+
+        Raises:
+            DefuseError: the record contradicts store.yaml, or describes other pictures; nothing was written then.
+        """
+        pictures: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
+        for split, pixels in pictures.items():
+            sheet = record.sheet(split)
+            if (tile_of(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
+                raise DefuseError(f"The {split} pictures of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
-        with self._lock():
+        document = parse_document(canonical_text(record).encode(), str(folder / "scenario.yaml"), ScenarioRecord)
+        with self._writing():
             if not folder.exists():
+                _raise(scenario_problems(document, record.id, self.record()))
                 with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as temporary:
                     new = Path(temporary) / record.id
                     new.mkdir()
-                    (new / "correction.png").write_bytes(encode_sheet(correction))
-                    (new / "held_out.png").write_bytes(encode_sheet(held_out))
-                    write_record(new / "scenario.yaml", record)
+                    for split, pixels in pictures.items():
+                        (new / f"{split}.png").write_bytes(encode_sheet(pixels))
+                    replace_text(new / "scenario.yaml", document.text)
                     new.rename(folder)
             return self._read(folder)
 
@@ -148,45 +215,96 @@ class Store:
         Raises:
             DefuseError: no such scenario, or the changed record would not be valid; nothing was written then.
         """
-        with self._lock():
+        with self._writing():
             scenario = self.get(scenario_id)
             try:
                 record = ScenarioRecord.model_validate(scenario.record.model_dump() | changes)
             except ValidationError as error:
                 raise DefuseError(f"Scenario {scenario_id}: {error.errors()[0]['msg']}.") from error
-            self._check(scenario.yaml, record)
-            write_record(scenario.yaml, record)
-            return Scenario(scenario.folder, record)
+            document = parse_document(canonical_text(record).encode(), str(scenario.yaml), ScenarioRecord)
+            _raise(scenario_problems(document, scenario.folder.name, self.record()))
+            replace_text(scenario.yaml, document.text)
+            return Scenario(scenario.folder, document.record)
 
-    def _read(self, folder: Path) -> Scenario:
-        path = folder / "scenario.yaml"
-        record = read_record(path, ScenarioRecord)
-        self._check(path, record)
-        return Scenario(folder, record)
+    def vote(
+        self,
+        scenario_id: str,
+        annotator: str,
+        votes: Mapping[Split, Mapping[int, str | None]],
+        kind: Literal["human", "model"] = "human",
+    ) -> VotesRecord:
+        """Add votes on tiles to an annotator's file; a new vote on a tile takes an earlier one's place.
 
-    def _check(self, path: Path, record: ScenarioRecord) -> None:
-        """Hold a scenario.yaml against its folder and store.yaml."""
-        if record.id != path.parent.name:
-            raise DefuseError(
-                f"{path}: id is {record.id!r}, but its folder is {path.parent.name!r}: give both the same name."
-            )
-        shared = self.record()
-        if record.tile != shared.tile:
-            raise DefuseError(f"{path}: tile differs from that of {self.folder / 'store.yaml'}: restore both from git.")
-        for key, name in (("label", record.label), ("proposed_label", record.proposed_label)):
-            if name is not None and name not in shared.classes:
-                raise DefuseError(f"{path}: {key} {name!r} is not one of the classes {', '.join(shared.classes)}.")
+        Args:
+            votes: for each split, tile -> class; None for none of the above.
 
-    def _lock(self) -> FileLock:
-        """One writer at a time; the lock lies outside the repository."""
+        Raises:
+            DefuseError: a tile, class or annotator's name that cannot be; nothing was written then.
+        """
+        with self._writing():
+            scenario = self.get(scenario_id)
+            path = scenario.folder / "votes" / f"{annotator}.yaml"
+            earlier = next((record for record in scenario.votes() if record.annotator == annotator), None)
+            classes = self.record().classes
+            try:
+                record = VotesRecord(
+                    format=FORMAT,
+                    annotator=annotator,
+                    kind=kind,
+                    correction=_merged(earlier, scenario.record, "correction", votes, classes),
+                    held_out=_merged(earlier, scenario.record, "held_out", votes, classes),
+                )
+            except ValidationError as error:
+                raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {error.errors()[0]['msg']}.") from error
+            document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
+            _raise(vote_problems(document, scenario.record, classes))
+            replace_text(path, document.text)
+            return document.record
+
+    def rewrite(self, path: Path, kind: type[FileRecord]) -> None:
+        """Write a file anew in the present format and canonical form."""
+        with self._writing():
+            write_record(path, read_document(path, kind).record)
+
+    def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
+        if folder.is_symlink():
+            raise StoreError([Problem(str(folder), "is a symbolic link: put the folder itself in its place.")])
+        document = read_document(folder / "scenario.yaml", ScenarioRecord)
+        _raise(scenario_problems(document, folder.name, shared or self.record()))
+        return Scenario(folder, document.record)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time. What a writer that was killed has left is cleared away: nobody else writes now."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16]
-        return FileLock(Path(tempfile.gettempdir()) / f"pytest-defuse-{name}.lock")
+        with FileLock(self.folder / ".lock"):
+            for leftover in (path for pattern in LEFTOVERS for path in self.folder.glob(pattern)):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if not (self.folder / ".gitignore").exists():
+                replace_text(self.folder / ".gitignore", IGNORED)
+            yield
+
+
+def _merged(
+    earlier: VotesRecord | None,
+    record: ScenarioRecord,
+    split: Split,
+    votes: Mapping[Split, Mapping[int, str | None]],
+    classes: Sequence[str],
+) -> SplitVotes | None:
+    """Earlier votes on a sheet and new ones, which take their place; None where there is none."""
+    before = earlier.split(split) if earlier else None
+    merged = {**(before.by_tile if before else {}), **votes.get(split, {})}
+    # A class that is not known must not be dropped here: checking the file is to name it.
+    names = dict.fromkeys([*classes, *(name for name in merged.values() if name is not None)])
+    return SplitVotes.of(record.sheet(split).sha256, merged, list(names)) if merged else None
 
 
 def stores(root: Path) -> list[Store]:
-    """The stores of all subjects below a folder, by name."""
-    return [Store(path.parent) for path in sorted(root.glob("*/store.yaml"))]
+    """The stores of all subjects below a folder, by name; also one that has lost its store.yaml."""
+    folders = {path.parent for path in root.glob("*/store.yaml")}
+    folders |= {path.parents[1] for path in root.glob("*/*/scenario.yaml")}
+    return [Store(folder) for folder in sorted(folders)]
 
 
 def accepted_scenarios(root: Path, only: Sequence[str] = ()) -> list[Scenario]:
@@ -212,6 +330,11 @@ def scenario_id(label: str, prediction: str, sha256: str) -> str:
     """A short, readable id that belongs to the content: ``<label>-as-<prediction>-<hash6>``."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{label}-as-{prediction}".lower()).strip("-")
     return f"{slug[:32].strip('-') or 'scenario'}-{sha256[:6]}"
+
+
+def _raise(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise StoreError(problems)
 
 
 def _known(folder: Path) -> str:

@@ -80,7 +80,7 @@ def test_full_sheets_of_the_label_alone_and_no_draw_twice(confirmed: Confirm) ->
     assert share_left(candidate.correction) == share_left(candidate.held_out) == 1
     assert len(candidate.correction) == len(candidate.held_out) == 20
     tiles = torch.cat([candidate.correction, candidate.held_out])
-    assert len(tiles.unique(dim=0)) >= 39  # two draws may be equal by chance
+    assert len(tiles.unique(dim=0)) >= 35  # this world holds a few hundred such pictures: some draws meet by chance
 
 
 def test_every_confirmed_region_is_a_candidate_of_its_own(confirmed: Confirm) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pytest_defuse import Subject
 from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.discovery import Candidate, Discovery, discover
-from pytest_defuse.discover.judges import Judges, JudgeSettings
+from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.accuracy import wilson_interval
@@ -28,7 +28,7 @@ CLASSES = ["horizontal", "vertical"]
 SETTINGS = DiscoverySettings(
     budget=6000,
     min_failures=20,
-    components=2,
+    components=4,
     confirmations=64,
     images=9,
     latent=4,
@@ -64,7 +64,7 @@ class Raising(Bars):
 
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        if self.calls == 20:
+        if self.calls >= 20:
             raise RuntimeError("out of memory")
         return super().forward(x)
 
@@ -141,13 +141,13 @@ def test_the_planted_failure_is_found(found: Discovery) -> None:
         assert (candidate.region.label, candidate.region.prediction) == (0, 1)
         held_out = candidate.held_out.float() / 255
         assert held_out.mean(dim=3).amax(dim=(1, 2)).mean() < 0.5  # dim bars
-    weights = [candidate.region.weight for candidate in found.candidates]
-    assert weights == sorted(weights, reverse=True)
-    assert 0 < sum(weights) <= 1 + 1e-9
+    coverages = [candidate.coverage for candidate in found.candidates]
+    assert coverages == sorted(coverages, reverse=True)
+    assert 0 < sum(candidate.region.weight for candidate in found.candidates) <= 1 + 1e-9
 
 
 def test_every_stored_tile_surely_shows_the_label(found: Discovery) -> None:
-    judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], SETTINGS.confidence)
+    judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], found.judges.confidence)
     for candidate in found.candidates:
         for tiles in (candidate.correction, candidate.held_out):
             assert tiles.dtype == torch.uint8
@@ -183,16 +183,17 @@ def test_what_it_cost_and_where_it_came_from_is_told(found: Discovery) -> None:
     images, model = subject().train_images, subject().classifier()
     assert found.accuracy == (model.predict(images.pixels) == images.labels).double().mean()
     assert SETTINGS.worst_reconstruction * found.accuracy <= found.reconstruction_accuracy <= 1
-    assert found.judge_accuracies == (1, 1)
+    assert found.judges.accuracies == (1, 1)
+    assert SETTINGS.budget / 2 < found.passes <= SETTINGS.budget * 1.2
     assert found.failures >= SETTINGS.min_failures
-    assert found.regions >= len(found.candidates)
+    assert [r.confirmed for r in found.regions].count(True) == len(found.candidates)
     assert (found.model_hash, found.data_hash) == (model.hash, images.hash)
     assert (found.settings, found.seed) == (SETTINGS, 0)
 
 
 def test_nothing_is_found_on_a_perfect_model(cache: Path) -> None:
     perfect = discover(subject(Bars()), SETTINGS, cache=cache)
-    assert (perfect.candidates, perfect.failures, perfect.regions) == ((), 0, 0)
+    assert (perfect.candidates, perfect.failures, perfect.regions) == ((), 0, ())
     assert perfect.accuracy == 1
 
 
@@ -207,7 +208,7 @@ def test_the_same_seed_finds_the_same(found: Discovery, cache: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(99)
         again = discover(subject(), SETTINGS, cache=cache, progress=progress)
-    assert progress.titles == ["searching for failures", "searching around the failures", "confirming regions"]
+    assert progress.titles == ["searching for failures", "confirming regions"]
     assert list(map(contents, again.candidates)) == list(map(contents, found.candidates))
 
 
@@ -247,10 +248,11 @@ def test_judges_that_draw_random_numbers_leave_the_global_ones_alone(cache: Path
 
 
 def test_judges_are_trained_where_none_are_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "JudgeSettings", lambda: JudgeSettings(widths=(4, 6), steps=80, rate=1e-2))
+    small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), least_steps=80, rate=1e-2)
+    monkeypatch.setattr(module, "JudgeSettings", lambda: small)
     result = discover(subject(judges=None), SETTINGS, cache=cache)
-    assert len(result.judge_accuracies) == 2
-    assert min(result.judge_accuracies) > 0.9
+    assert len(result.judges.accuracies) == 2
+    assert min(result.judges.accuracies) > 0.9
 
 
 @pytest.mark.parametrize(

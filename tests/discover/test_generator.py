@@ -1,13 +1,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pytest_defuse.discover.generator import BATCH, BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.classifier import Classifier
+from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
+from pytest_defuse.images import LabelledImages, quantise
 from pytest_defuse.progress import Advance, Progress
 
 
@@ -37,10 +40,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(
-    images: LabelledImages, cache: Path, *, steps: int = 150, seed: int = 0, progress: Progress | None = None
+    images: LabelledImages,
+    cache: Path,
+    *,
+    steps: int = 150,
+    seed: int = 0,
+    judge: Classifier | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
 ) -> TrainedVAE:
-    settings = GeneratorSettings(latent=4, channels=8, steps=steps, warmup=50, batch=32, rate=3e-3)
-    return trained_generator(images, settings, seed=seed, device="cpu", cache=cache, progress=progress or Progress())
+    return trained_generator(
+        images,
+        GeneratorSettings(latent=4, channels=8, steps=steps, warmup=50, batch=32, rate=3e-3, **settings),
+        judge=judge,
+        seed=seed,
+        device="cpu",
+        cache=cache,
+        progress=progress or Progress(),
+    )
 
 
 def error(generator: TrainedVAE, pixels: Tensor) -> float:
@@ -50,11 +67,12 @@ def error(generator: TrainedVAE, pixels: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 28, 28), (3, 32, 32), (3, 30, 45), (1, 45, 30), (3, 64, 64), (1, 8, 8), (1, 7, 40)]
+    "shape", [(1, 28, 28), (3, 32, 32), (3, 30, 45), (1, 45, 30), (3, 64, 64), (3, 128, 128), (1, 8, 8), (1, 7, 40)]
 )
-def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("settings", [GeneratorSettings(), GeneratorSettings.paper(100)], ids=["default", "paper"])
+def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int], settings: GeneratorSettings) -> None:
     with torch.random.fork_rng():
-        generator = TrainedVAE(BetaVAE(shape, GeneratorSettings(latent=5, channels=4)), "cpu")
+        generator = TrainedVAE(BetaVAE(shape, replace(settings, latent=5, channels=4, deep_channels=4)), "cpu")
         pixels = torch.randint(256, (3, *shape), dtype=torch.uint8)
     means, deviations = generator.encode(pixels)
     assert means.shape == deviations.shape == (3, 5)
@@ -68,11 +86,20 @@ def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int]) 
 def test_many_images_are_treated_like_few(halves: LabelledImages, cache: Path) -> None:
     generator = made(halves, cache)
     pixels = halves.pixels.repeat(4, 1, 1, 1)
-    assert len(pixels) > BATCH
+    assert len(pixels) > generator.batches.size
     means, deviations = generator.encode(pixels)
     torch.testing.assert_close(means[-80:], generator.encode(halves.pixels)[0])
     torch.testing.assert_close(deviations[-80:], generator.encode(halves.pixels)[1])
     torch.testing.assert_close(generator.decode(means)[-80:], generator.decode(means[-80:]), atol=1, rtol=0)
+
+
+def test_gradients_flow_through_what_it_renders(halves: LabelledImages, cache: Path) -> None:
+    generator = made(halves, cache)
+    codes = torch.zeros(3, 4, requires_grad=True)
+    images = generator.render(codes)
+    (slope,) = torch.autograd.grad(images.sum(), codes)
+    assert slope.abs().sum() > 0
+    torch.testing.assert_close(quantise(images.detach()), generator.decode(codes.detach()), atol=1, rtol=0)
 
 
 def test_training_teaches_it_the_images(halves: LabelledImages, cache: Path) -> None:
@@ -113,3 +140,71 @@ def test_global_random_numbers_neither_change_nor_matter(halves: LabelledImages,
     with torch.random.fork_rng():
         torch.manual_seed(99)
         assert made(halves, tmp_path / "b", steps=2).hash == first.hash
+
+
+class Sides(nn.Module):
+    """Two logits: how bright the left and the right half are."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.stack([images[..., :4].mean(dim=(1, 2, 3)), images[..., 4:].mean(dim=(1, 2, 3))], dim=1)
+
+
+class Upper(nn.Module):
+    """Two logits that show the upper left pixel alone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixel = images[:, 0, 0, 0]
+        return torch.stack([-pixel, pixel], dim=1)
+
+
+@pytest.fixture(scope="module")
+def corners() -> LabelledImages:
+    """Noise that no code can hold, so that what is kept is a choice."""
+    pixels = torch.randint(256, (80, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return LabelledImages(pixels, torch.zeros(80, dtype=torch.int64))
+
+
+def test_it_keeps_what_the_judge_sees(corners: LabelledImages, tmp_path: Path) -> None:
+    def lost(generator: TrainedVAE) -> float:
+        rebuilt = generator.decode(generator.encode(corners.pixels)[0])
+        return (rebuilt - corners.pixels.float())[:, 0, 0, 0].square().mean().item()
+
+    plain = made(corners, tmp_path)
+    kept = made(corners, tmp_path, judge=Classifier(Upper(), 2), perceptual=5.0)
+    assert lost(kept) < lost(plain) / 3
+
+
+def test_the_judge_decides_what_it_becomes(corners: LabelledImages, tmp_path: Path) -> None:
+    judges = [None, Classifier(Upper(), 2), Classifier(Sides(), 2)]
+    assert len({made(corners, tmp_path, steps=3, judge=judge).hash for judge in judges}) == 3
+
+
+def test_another_judge_is_another_training(halves: LabelledImages, tmp_path: Path) -> None:
+    progress = Counted()
+    for seed in (0, 1, 1):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            judge = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 2)
+        made(halves, tmp_path, steps=2, judge=judge, progress=progress)
+    assert progress.steps == 4
+
+
+def test_the_code_has_16_dimensions_a_channel_where_nothing_else_is_said() -> None:
+    assert [BetaVAE((channels, 28, 28), GeneratorSettings()).latent for channels in (1, 3)] == [16, 48]
+    assert BetaVAE((3, 28, 28), GeneratorSettings(latent=7)).latent == 7
+
+
+def test_the_paper_s_network_is_that_of_its_appendix() -> None:
+    settings = GeneratorSettings.paper(60_000)
+    assert (settings.beta, settings.batch, settings.rate, settings.warmup) == (4.0, 2048, 1e-3, 500)
+    assert settings.steps == 800 * 30
+    network = BetaVAE((1, 28, 28), settings)
+
+    def shapes(kind: type[nn.Module], part: nn.Module) -> list[tuple[int, ...]]:
+        return [tuple(module.weight.shape) for module in part.modules() if isinstance(module, kind)]
+
+    assert shapes(nn.Conv2d, network.encoder) == [(32, 1, 4, 4), (32, 32, 4, 4), (32, 32, 4, 4)]
+    assert shapes(nn.Linear, network.encoder) == [(256, 512), (256, 256)]
+    assert shapes(nn.Linear, network.moments) == [(20, 256)]
+    assert shapes(nn.Linear, network.decoder) == [(256, 10), (256, 256), (512, 256)]
+    assert shapes(nn.ConvTranspose2d, network.decoder) == [(32, 32, 4, 4), (32, 32, 4, 4), (32, 1, 4, 4)]

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
+from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape, augment, judge_network, trained_judges
 from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Advance, Progress
+
+SMALL = (JudgeShape(4, 5, 1), JudgeShape(6, 3, 2))
 
 
 class Table(nn.Module):
@@ -102,10 +104,38 @@ def test_augmentation_moves_what_an_image_shows_a_little() -> None:
     images[:, :, 10:14, 10:14] = 1
     with torch.random.fork_rng():
         augmented = augment(images)
-    centre = (augmented * torch.arange(24.0)).sum(dim=(1, 2, 3)) / augmented.sum(dim=(1, 2, 3)) - 11.5
+    shown = augmented - augmented.amin(dim=(2, 3), keepdim=True)  # contrast changes what is black
+    mass = shown.sum(dim=(1, 2, 3)) / shown.amax(dim=(1, 2, 3))
+    centre = (shown * torch.arange(24.0)).sum(dim=(1, 2, 3)) / shown.sum(dim=(1, 2, 3)) - 11.5
     assert 0.5 < centre.abs().max() < 3
-    mass = augmented.sum(dim=(1, 2, 3)) / 16
-    assert 0.6 < mass.min() < 0.9 < 1.1 < mass.max() < 1.5
+    assert 9 < mass.min() < 14 < 18 < mass.max() < 26
+
+
+def test_augmentation_never_mirrors_an_image() -> None:
+    images = torch.linspace(0, 1, 24).expand(500, 3, 24, 24)  # brighter to the right
+    with torch.random.fork_rng():
+        augmented = augment(images)
+    assert (augmented[..., 16:].mean(dim=(1, 2, 3)) > augmented[..., :8].mean(dim=(1, 2, 3))).all()
+
+
+def test_augmentation_changes_contrast_a_little() -> None:
+    images = torch.rand(200, 3, 1, 1).expand(-1, -1, 8, 8)
+    with torch.random.fork_rng():
+        augmented = augment(images)
+    ratio = augmented.std(dim=1).mean(dim=(1, 2)) / images.std(dim=1).mean(dim=(1, 2))
+    assert 0.65 < ratio.min() < 0.8
+    assert 1.2 < ratio.max() < 1.35
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 30, 45), (1, 7, 40), (3, 64, 64), (3, 128, 128)])
+@pytest.mark.parametrize("judge", JudgeSettings().shapes)
+def test_judges_read_images_of_any_size(shape: tuple[int, ...], judge: JudgeShape) -> None:
+    with torch.random.fork_rng():
+        assert judge_network(shape, 7, judge)(torch.rand(2, *shape)).shape == (2, 7)
+
+
+def test_the_default_judges_differ_in_shape() -> None:
+    assert len(set(JudgeSettings().shapes)) == 3
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +151,7 @@ def halves() -> LabelledImages:
 
 def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
     def judges(seed: int, progress: Progress) -> list[Classifier]:
-        settings = JudgeSettings(widths=(4, 6), steps=40, batch=32, rate=1e-2)
+        settings = JudgeSettings(shapes=SMALL, steps_per_class=20, least_steps=20, batch=32, rate=1e-2)
         return trained_judges(halves, 2, settings, seed=seed, device="cpu", cache=tmp_path, progress=progress)
 
     progress = Counted()
@@ -139,3 +169,10 @@ def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledIma
     assert len(progress.titles) == 4
     # Judges of one panel and of other seeds are independent of each other.
     assert len({judge.hash for judge in [*first, *other]}) == 4
+
+
+def test_a_panel_is_known_by_its_judges_and_its_confidence() -> None:
+    sure, other = [[0.96, 0.04]], [[0.04, 0.96]]
+    panels = [panel(sure), panel(other), panel(sure, other), panel(other, sure), panel(sure, confidence=0.8)]
+    assert len({judges.hash for judges in panels}) == 5
+    assert panel(sure).hash == panel(sure).hash

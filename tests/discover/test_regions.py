@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from numpy.testing import assert_allclose
 from torch import Tensor
 
 from pytest_defuse.determinism import random_numbers
-from pytest_defuse.discover.identify import Failures
+from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.regions import Region, distill, merge_overlapping
 from pytest_defuse.discover.settings import DiscoverySettings
 
@@ -91,7 +93,7 @@ def test_a_merged_region_has_the_weighted_moments(a: Region, b: Region) -> None:
 
 
 def test_each_dense_place_of_an_error_is_a_region() -> None:
-    settings = DiscoverySettings(min_failures=5, components=2, min_weight=0.35)
+    settings = DiscoverySettings(min_failures=5, components=3, min_weight=0.1)
     found = distill(failures(group((0, 0), 100), group((9, 0), 60), group((0, 0), 40, label=2)), settings, seed=0)
     assert [(r.label, r.prediction) for r in found] == [(0, 1), (0, 1), (2, 1)]
     assert_allclose([r.mean for r in found], [(0, 0), (9, 0), (0, 0)], atol=0.3)
@@ -101,7 +103,7 @@ def test_each_dense_place_of_an_error_is_a_region() -> None:
 
 def test_one_place_where_two_errors_meet_is_two_regions() -> None:
     some = failures(group((0, 0), 30, prediction=1), group((0, 0), 90, prediction=2))
-    found = distill(some, DiscoverySettings(min_failures=20, components=1), seed=0)
+    found = distill(some, DiscoverySettings(min_failures=20, components=2), seed=0)
     assert [(r.label, r.prediction) for r in found] == [(0, 2), (0, 1)]
 
 
@@ -139,3 +141,57 @@ def test_overlapping_regions_of_one_error_are_merged() -> None:
 def test_overlapping_regions_of_other_errors_stay_apart(error: dict[str, int]) -> None:
     kept = merge_overlapping([region(weight=0.3, **error), region(weight=0.6)], max_overlap=0.3)
     assert [r.weight for r in kept] == [0.6, 0.3]
+
+
+def test_plain_clustering_sees_places_alone_and_names_them_by_the_most_of_their_members() -> None:
+    some = failures(group((0, 0), 70), group((0, 0), 30, prediction=2), group((9, 0), 50, prediction=2))
+    plain = DiscoverySettings(min_failures=20, components=3, clustering="plain")
+    found = distill(some, plain, seed=0)
+    assert [(r.label, r.prediction) for r in found] == [(0, 1), (0, 2)]
+    assert_allclose([r.weight for r in found], [100 / 150, 50 / 150], atol=0.01)
+    assert_allclose([r.purity for r in found], [0.7, 1], atol=0.01)
+    joint = distill(some, replace(plain, clustering="joint"), seed=0)
+    assert_allclose([r.purity for r in joint], [1, 1, 1])
+    assert_allclose([r.weight for r in joint], [70 / 150, 50 / 150, 30 / 150], atol=0.01)
+
+
+def test_scikit_learn_finds_the_same_plain_regions() -> None:
+    some = failures(group((0, 0), 80), group((9, 0), 40, prediction=2))
+    torchs = DiscoverySettings(min_failures=20, components=2, clustering="plain", restarts=2)
+    for one, other in zip(
+        distill(some, torchs, 0), distill(some, replace(torchs, backend="scikit-learn"), 0), strict=True
+    ):
+        assert one.same_error(other)
+        assert one.overlap(other) > 0.99
+
+
+def structured(count: int) -> Failures:
+    """Four dense places of one error, and two of another at the same distance."""
+    places = [(0.0, 0.0), (6.0, 0.0), (0.0, 6.0), (6.0, 6.0)]
+    return failures(*(group(p, count) for p in places), *(group(p, count, label=2) for p in places[:2]))
+
+
+def test_regions_that_every_restart_finds_are_kept() -> None:
+    found = distill(structured(60), DiscoverySettings(components=20), seed=0)
+    assert len(found) == 6
+    assert all(r.stability == 1 for r in found)
+    assert_allclose(sum(r.weight for r in found), 1, atol=0.02)
+
+
+@pytest.mark.parametrize("clustering", ["joint", "plain"])
+@pytest.mark.parametrize("shape", ["normal", "uniform"])
+def test_structureless_codes_are_at_most_one_cloud_a_kind(shape: str, clustering: str) -> None:
+    # Whether that cloud is a region of failures, fresh draws decide: see the tests of confirmation.
+    codes = random_numbers(3).standard_normal((800, 6)) if shape == "normal" else random_numbers(3).random((800, 6))
+    some = replace(
+        failures(group((0, 0), 500), group((0, 0), 300, prediction=2)), codes=torch.from_numpy(codes).float()
+    )
+    found = distill(some, DiscoverySettings(components=20, clustering=clustering), seed=0)
+    assert len({(r.label, r.prediction) for r in found}) == len(found) <= 2
+
+
+def test_what_only_one_restart_found_is_unstable() -> None:
+    one, far = region(), region((100.0, 0.0))
+    assert one.among([[one], [far]], 0.5).stability == 0.5
+    assert one.among([[far], [replace(one, label=7)]], 0.5).stability == 0
+    assert one.among([], 0.5).stability == 1

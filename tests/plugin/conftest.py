@@ -84,7 +84,7 @@ def accept(project: pytest.Pytester) -> Callable[..., Scenario]:
         correction, held_out = tiles(mean, 0), tiles(mean, 1)
         store.open_for(
             ["dark", "bright"],
-            StoreRecord(format=1, classes=("dark", "bright"), tile=tile_of(held_out), generator=None),
+            StoreRecord(format=1, classes=("dark", "bright"), tile=tile_of(held_out)),
         )
         record = ScenarioRecord(
             format=1,

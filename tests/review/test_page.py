@@ -2,6 +2,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scenarios.planting import exclude
 
 from review.stores import add_candidate, build_store
 
@@ -166,6 +167,88 @@ def test_decisions_from_another_origin_are_refused(page: TestClient, store: Stor
 
 def test_decisions_from_the_page_itself_are_taken(page: TestClient, store: Store) -> None:
     assert page.post(addresses(store)[0], data={"label": "1"}, headers={"origin": HOME}).status_code == 303
+
+
+class TestVotes:
+    """Voting tile by tile, as in Figure 14 of the Defuse paper."""
+
+    def test_one_tile_is_shown_with_a_button_a_class_and_none_but_no_word_of_the_model(
+        self, page: TestClient, store: Store
+    ) -> None:
+        text = page.get(addresses(store)[0] + "/votes").text
+        buttons = Buttons(text).found
+        assert [button["value"] for button in buttons] == [*"0123456789", "yes"]
+        assert "tile 0, 1 of 9, voting as reviewer" in text
+        assert "Proposed" not in text
+        assert "model" not in text
+        assert 'viewBox="0 0 8 8"' in text
+
+    def test_votes_are_written_tile_by_tile_until_all_are_there(self, page: TestClient, store: Store) -> None:
+        address = addresses(store)[0] + "/votes"
+        for tile in range(9):
+            assert f'name="tile" value="{tile}"' in page.get(address).text
+            data = {"tile": str(tile)} | ({"none": "yes"} if tile == 4 else {"label": "1"})
+            reply = page.post(address, data=data)
+            assert (reply.status_code, reply.headers["location"]) == (303, address)
+        assert page.get(address).headers["location"] == addresses(store)[0]
+        (votes,) = store.scenarios()[0].votes()
+        assert (votes.annotator, votes.kind) == ("reviewer", "human")
+        assert votes.correction is not None
+        assert votes.correction.by_tile == dict.fromkeys(range(9), "1") | {4: None}
+
+    def test_nobody_is_asked_about_more_than_ten_tiles_nor_about_excluded_ones(self, store: Store) -> None:
+        scenario = add_candidate(store, "5", "6", images=16, seed=7)
+        exclude(scenario, "correction", 0, 3)
+        page = TestClient(create_app(store.folder.parent, "anna"), base_url=HOME, follow_redirects=False)
+        address = f"/scenarios/digits/{scenario.id}/votes"
+        for tile in (1, 2, *range(4, 12)):
+            page.post(address, data={"tile": str(tile), "label": "5"})
+        assert page.get(address).status_code == 303
+        assert page.post(address, data={"tile": "12", "label": "5"}).status_code == 400
+        assert page.post(address, data={"tile": "3", "label": "5"}).status_code == 400
+
+    @pytest.mark.parametrize(
+        "data", [{"tile": "0"}, {"tile": "0", "label": "cat"}, {"label": "1"}, {"tile": "x", "none": "1"}]
+    )
+    def test_what_is_no_vote_is_refused(self, page: TestClient, store: Store, data: dict[str, str]) -> None:
+        assert page.post(addresses(store)[0] + "/votes", data=data).status_code == 400
+        assert store.scenarios()[0].votes() == []
+
+    def test_votes_from_another_origin_are_refused(self, page: TestClient, store: Store) -> None:
+        address = addresses(store)[0] + "/votes"
+        reply = page.post(address, data={"tile": "0", "label": "1"}, headers={"origin": "http://evil.example"})
+        assert reply.status_code == 403
+        assert store.scenarios()[0].votes() == []
+
+    def test_the_scenario_shows_what_votes_say_and_can_be_decided_by_them(self, page: TestClient, store: Store) -> None:
+        scenario = store.scenarios()[0]
+        sheets = scenario.record.sheets.model_dump()
+        sheets["correction"]["predicted_tiles"] = {"2": range(8), "1": [8]}
+        store.update(scenario.id, sheets=sheets)
+        address = addresses(store)[0]
+        assert "Decide by votes" not in page.get(address).text
+        assert page.post(address, data={"by_votes": "yes"}).status_code == 400
+        store.vote(scenario.id, "anna", {"correction": {0: "1", 1: "1", 2: None, 3: "1"}})
+        text = page.get(address).text
+        assert "scenario <strong>1</strong>: the model is wrong on 3 of 3 tiles" in text
+        assert "4 tiles by anna, agreement 100%" in text
+        assert "none of the above on tile correction 2" in text
+        assert page.post(address, data={"by_votes": "yes"}).status_code == 303
+        decided = store.get(scenario.id).record
+        assert (decided.status, decided.label, decided.sheets.correction.excluded) == ("accepted", "1", (2,))
+        assert 'class="out"' in page.get(address).text
+
+    def test_evidence_stands_beside_the_proposal(self, page: TestClient, store: Store) -> None:
+        evidence = {
+            "nearest_images": [1],
+            "nearest_labels": ["1"],
+            "nearest_distances": [0.5],
+            "source_labels": {"1": 7},
+        }
+        store.update(store.scenarios()[0].id, evidence=evidence)
+        text = page.get(addresses(store)[0]).text
+        assert "1 of the 1 nearest training images are labelled 1" in text
+        assert "It is only a proposal" in text
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

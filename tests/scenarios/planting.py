@@ -58,7 +58,7 @@ def plant(
     **changes: Any,
 ) -> Scenario:
     """Add a scenario to a store, which is opened for these classes."""
-    store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile_of(held_out), generator=None))
+    store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile_of(held_out)))
     return store.add(record_of(correction, held_out, shows, taken_for, **changes), correction, held_out)
 
 

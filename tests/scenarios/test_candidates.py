@@ -7,7 +7,10 @@ import torch
 from scenarios.planting import DIGITS, random_tiles
 from torch import nn
 
+from pytest_defuse.discover.calibration import JudgesReport
 from pytest_defuse.discover.discovery import Candidate, Discovery
+from pytest_defuse.discover.evidence import Evidence
+from pytest_defuse.discover.generator_report import GeneratorReport, Reading
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
@@ -20,10 +23,22 @@ SUBJECT = Subject(name="digits", model=nn.Identity(), classes=DIGITS, train=[], 
 
 def candidate(place: float = 0.0, label: int = 3, taken_for: int = 5, seed: int = 0) -> Candidate:
     """A region around a place in latent space, and eight pictures of it, of which the model has one right."""
-    region = Region(np.array([place, 1 / 3]), np.eye(2), 0.5, label, taken_for, 0.25)
+    covariance = np.array([[1, 1 / 3], [1 / 3 + 1e-16, 1]])  # symmetric but for rounding, as computed ones are
+    region = Region(np.array([place, 1 / 3]), covariance, 0.5, label, taken_for, 0.25)
     predictions = torch.tensor([taken_for] * 7 + [label])
     correction, held_out = (torch.from_numpy(random_tiles(8, seed=2 * seed + part)) for part in range(2))
-    return Candidate(region, 60, 64, correction, held_out, predictions, predictions)
+    return Candidate(
+        region,
+        failed=60,
+        drawn=64,
+        p_value=1e-9,
+        coverage=0.1,
+        confirmed=True,
+        correction=correction,
+        held_out=held_out,
+        correction_predictions=predictions,
+        held_out_predictions=predictions,
+    )
 
 
 def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
@@ -33,9 +48,11 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         seed=7,
         accuracy=0.97,
         reconstruction_accuracy=0.9,
-        judge_accuracies=(0.96,),
+        judges=JudgesReport(100, 0.9, (0.96,), 0.97, 0.95, 0.9, 1.0, ()),
+        generator=GeneratorReport(2, 2, 3.0, Reading(0.97, 0.9), Reading(0.96, 0.89)),
         failures=500,
-        regions=9,
+        passes=5000,
+        regions=(),
         generator_hash=generator * 64,
         model_hash="2" * 64,
         data_hash="3" * 64,
@@ -65,6 +82,37 @@ def test_a_candidate_is_stored_with_its_pictures_and_where_it_comes_from(store: 
     assert record.region is not None
     assert record.region.mean == pytest.approx((0, 1 / 3))
     assert store.record().classes == DIGITS
+
+
+def test_which_tile_was_taken_for_which_class_is_recorded(store: Store) -> None:
+    (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
+    assert scenario.record.sheets.held_out.predicted_tiles == {"5": tuple(range(7)), "3": (7,)}
+
+
+def test_a_proposal_comes_with_its_evidence_by_class_name(store: Store) -> None:
+    found = Evidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
+    (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=found))).new
+    evidence = scenario.record.evidence
+    assert evidence is not None
+    assert (evidence.nearest_images, evidence.nearest_labels) == ((4, 2), ("3", "8"))
+    assert (evidence.nearest_distances, evidence.source_labels) == ((0.25, 1.5), {"3": 9, "8": 1})
+    assert evidence.in_words("3") == [
+        "1 of the 2 nearest training images are labelled 3",
+        "9 of 10 failures were drawn around training images labelled 3",
+    ]
+    assert evidence.in_words("8") == [
+        "1 of the 2 nearest training images are labelled 8",
+        "1 of 10 failures were drawn around training images labelled 8, against 9 labelled 3",
+    ]
+    assert (scenario.record.status, scenario.record.label) == ("candidate", None)
+
+
+def test_what_exceeds_a_budget_is_warned_of(store: Store) -> None:
+    store_candidates(store, SUBJECT, discovery(candidate()))
+    path = store.folder / "store.yaml"
+    path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
+    with pytest.warns(UserWarning, match=r"store\.yaml:11: warning: budgets\.scenarios: the store has 2"):
+        store_candidates(store, SUBJECT, discovery(candidate(place=9, seed=1)))
 
 
 def test_a_discovery_without_candidates_writes_nothing(store: Store) -> None:

@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from PIL.PngImagePlugin import PngImageFile
 from scenarios.planting import random_tiles
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.scenarios.schema import Tile
+from pytest_defuse.scenarios.schema import Sheet, Tile
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
 
 same_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -27,7 +28,11 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path, pixels: Pixels) -> Pixels:
     """Read the sheet of tiles that are recorded to be ``pixels``."""
-    return read_sheet(path, tile_of(pixels), len(pixels), pixel_hash(pixels))
+    return read_sheet(path, tile_of(pixels), sheet_of(pixels))
+
+
+def sheet_of(pixels: Pixels) -> Sheet:
+    return Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted={"3": len(pixels)})
 
 
 def refusal(path: Path, pixels: Pixels) -> str:
@@ -64,6 +69,13 @@ def test_tiles_come_back_exactly(path: Path, count: int, channels: int, width: i
     again = read(path, pixels)
     assert again.dtype == np.uint8
     np.testing.assert_array_equal(again, pixels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_as_large_as_photographs_come_back_exactly(path: Path, channels: int) -> None:
+    pixels = random_tiles(6, channels, 224, 224)
+    path.write_bytes(encode_sheet(pixels))
+    np.testing.assert_array_equal(read(path, pixels), pixels)
 
 
 def test_a_sheet_shows_the_tiles_in_reading_order_and_black_where_none_is() -> None:
@@ -178,9 +190,19 @@ def test_a_text_is_refused(path: Path) -> None:
 
 
 def test_a_missing_sheet_and_a_folder_are_refused(path: Path) -> None:
-    assert refusal(path, random_tiles()).startswith("cannot be read (No such file")
+    assert refusal(path, random_tiles()) == "is missing: restore it from git, or remove the folder."
     path.mkdir()
-    assert refusal(path, random_tiles()).startswith("cannot be read")
+    assert refusal(path, random_tiles()) == "is not a file: restore it from git."
+
+
+def test_a_link_and_a_pipe_are_refused_and_not_followed(path: Path, tmp_path: Path) -> None:
+    pixels = random_tiles()
+    (tmp_path / "elsewhere.png").write_bytes(encode_sheet(pixels))
+    path.symlink_to(tmp_path / "elsewhere.png")
+    assert refusal(path, pixels) == "is a symbolic link: put the file itself in its place."
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(path, pixels) == "is not a file: restore it from git."
 
 
 def test_a_git_lfs_pointer_is_answered_with_what_to_run(path: Path) -> None:
@@ -196,14 +218,16 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(
     rows = zlib.compress(bytes(9_001) * 100)
     path.write_bytes(png(header(size, size), (b"IDAT", rows), (b"IEND", b"")))
     message = refusal(path, random_tiles())
-    assert message.startswith((f"is {size} x {size}, but", "is not a readable PNG (Image size"))
+    assert message.startswith((f"is {size} x {size}, but", "claims to be larger than any picture that is read"))
 
 
 def test_a_huge_sheet_is_refused_even_where_it_is_recorded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PngImageFile, "load", lambda *_: pytest.fail("the pixels are decoded"))
     path.write_bytes(png(header(51_200, 51_200), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
-    with pytest.raises(DefuseError, match="is not a readable PNG"):
-        read_sheet(path, Tile(mode="L", width=1024, height=1024), 2500, "0" * 64)
+    with pytest.raises(DefuseError, match="claims to be larger than any picture that is read"):
+        read_sheet(
+            path, Tile(mode="L", width=1024, height=1024), Sheet(images=2500, sha256="0" * 64, predicted={"3": 2500})
+        )
 
 
 @pytest.mark.parametrize(

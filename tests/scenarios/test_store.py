@@ -13,7 +13,7 @@ from scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of
 
 import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.scenarios.schema import StoreRecord, Tile
+from pytest_defuse.scenarios.schema import Budgets, StoreRecord, Tile
 from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
@@ -57,6 +57,7 @@ def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, 
     assert scenario.record == record_of(FIRST, SECOND)
     assert scenario.folder == store.folder / scenario.id
     assert set(files(store.folder)) == {
+        *(".gitignore", ".lock", ".schema/scenario.json", ".schema/store.json", ".schema/votes.json"),
         "store.yaml",
         *(f"{scenario.id}/{name}" for name in ("scenario.yaml", "correction.png", "held_out.png")),
     }
@@ -86,11 +87,20 @@ def test_a_failed_add_leaves_nothing(store: Store) -> None:
     with pytest.raises(Exception, match=r"\S"):
         store.add(record_of(FIRST, FIRST), FIRST, FIRST.repeat(5, axis=1))  # no picture has five channels
     assert files(store.folder) == before
-    assert [path.name for path in store.folder.glob(".*")] == []
+    assert list(store.folder.glob(".new-*")) == []
+
+
+def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store) -> None:
+    before = files(store.folder)
+    other = random_tiles(seed=9)
+    for pictures in ((other, FIRST), (FIRST, other), (FIRST[:3], FIRST), (FIRST, FIRST.repeat(3, axis=1))):
+        with pytest.raises(DefuseError, match="are not those that its record describes"):
+            store.add(record_of(FIRST, FIRST), *pictures)
+    assert files(store.folder) == before
 
 
 def add_and_die(folder: Path) -> None:
-    store_module.write_record = lambda *_: os._exit(9)
+    store_module.replace_text = lambda *_: os._exit(9)
     Store(folder).add(record_of(FIRST, FIRST), FIRST, FIRST)
 
 
@@ -103,6 +113,7 @@ def test_a_process_killed_while_adding_disturbs_nobody(store: Store, scenario: S
     assert stores(store.folder.parent) == [store]
     added = plant(store, FIRST, FIRST)
     assert {s.id for s in store.scenarios()} == {scenario.id, added.id}
+    assert list(store.folder.glob(".new-*")) == []
 
 
 def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> None:
@@ -119,14 +130,14 @@ def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> N
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"label": "cat"}, "label 'cat' is not one of the classes 0, 1"),
+        ({"label": "cat"}, "label: 'cat' is not one of the classes 0, 1"),
         ({"label": 3}, "valid string"),
         ({"status": "accepted"}, "label is empty"),
         ({"status": "acepted"}, "candidate"),
         ({"lable": "3"}, "Extra inputs"),
         ({"id": "other"}, "give both the same name"),
         ({"id": "../other"}, "should match pattern"),
-        ({"tile": {"mode": "L", "width": 9, "height": 8}}, "tile differs"),
+        ({"tile": {"mode": "L", "width": 9, "height": 8}}, "tile: differs"),
     ],
 )
 def test_a_change_that_is_wrong_is_refused_before_it_is_written(
@@ -169,6 +180,56 @@ def add_scenarios(folder: Path, count: int) -> None:
         plant(Store(folder), FIRST, random_tiles(seed=100 + seed))
 
 
+def vote_on_tiles(folder: Path, scenario_id: str, annotator: str, tiles: range) -> None:
+    for tile in tiles:
+        Store(folder).vote(scenario_id, annotator, {"held_out": {tile: "3"}})
+
+
+def test_processes_that_vote_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
+    processes = in_processes(
+        (vote_on_tiles, (store.folder, scenario.id, "anna", range(3))),
+        (vote_on_tiles, (store.folder, scenario.id, "anna", range(3, 6))),
+        (vote_on_tiles, (store.folder, scenario.id, "bob", range(6))),
+        (write_labels, (store.folder, scenario.id, 10)),
+    )
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    votes = store.get(scenario.id).votes()
+    assert [vote.held_out.by_tile for vote in votes if vote.held_out] == [dict.fromkeys(range(6), "3")] * 2
+
+
+@pytest.mark.parametrize(
+    ("annotator", "votes", "problem"),
+    [
+        ("Anna", {0: "3"}, "Votes of 'Anna' on"),
+        ("../anna", {0: "3"}, "String should match pattern"),
+        ("anna", {0: "cat"}, "'cat' is not one of the classes"),
+        ("anna", {4: "3"}, "votes on tile 4, but the sheet has tiles 0 to 3"),
+        ("anna", {-1: "3"}, "greater than or equal to 0"),
+    ],
+)
+def test_a_vote_that_cannot_be_is_refused_before_it_is_written(
+    store: Store, scenario: Scenario, annotator: str, votes: dict[int, str], problem: str
+) -> None:
+    before = files(store.folder)
+    with pytest.raises(DefuseError, match=re.escape(problem)):
+        store.vote(scenario.id, annotator, {"correction": votes})
+    assert files(store.folder) == before
+
+
+def test_a_folder_that_lost_its_scenario_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
+    scenario.yaml.unlink()
+    with pytest.raises(DefuseError, match=r"scenario\.yaml is missing"):
+        accepted_scenarios(store.folder.parent)
+
+
+def test_a_store_that_lost_its_store_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
+    (store.folder / "store.yaml").unlink()
+    with pytest.raises(DefuseError, match=r"store\.yaml is missing"):
+        accepted_scenarios(store.folder.parent)
+
+
 def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
     other = plant(store, FIRST, FIRST)
     processes = in_processes(
@@ -185,7 +246,7 @@ def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scena
     assert (store.get(scenario.id).record.notes, store.get(scenario.id).record.label) == ("29", "9")
     assert store.get(other.id).record.label == "9"
     assert len(store.scenarios()) == 10
-    assert list(store.folder.glob(".*")) == []
+    assert {path.name for path in store.folder.glob(".*")} == {".gitignore", ".lock", ".schema"}
 
 
 def test_scenarios_come_sorted_and_by_status(store: Store, scenario: Scenario) -> None:
@@ -230,7 +291,7 @@ def test_a_folder_of_another_name_than_the_id_is_refused(store: Store, scenario:
     with pytest.raises(DefuseError) as caught:
         store.scenarios()
     assert str(caught.value) == (
-        f"{store.folder / 'copy' / 'scenario.yaml'}: id is '{scenario.id}', but its folder is 'copy': "
+        f"{store.folder / 'copy' / 'scenario.yaml'}:3: id: the id is '{scenario.id}', but the folder is 'copy': "
         "give both the same name."
     )
 
@@ -238,7 +299,9 @@ def test_a_folder_of_another_name_than_the_id_is_refused(store: Store, scenario:
 @pytest.mark.parametrize("key", ["label", "proposed_label"])
 def test_a_class_that_the_store_does_not_have_is_refused(store: Store, scenario: Scenario, key: str) -> None:
     scenario.yaml.write_text(re.sub(rf"(?m)^{key}: .*$", f"{key}: cat", scenario.yaml.read_text()))
-    with pytest.raises(DefuseError, match=f"{key} 'cat' is not one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"):
+    with pytest.raises(
+        DefuseError, match=rf":\d+: {key}: 'cat' is not one of the classes 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    ):
         store.get(scenario.id)
 
 
@@ -286,16 +349,14 @@ def test_a_store_of_other_classes_or_images_is_not_taken_over(
 ) -> None:
     before = files(store.folder)
     with pytest.raises(DefuseError, match="give the subject another name, or move the old store away"):
-        store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile, generator=None))
+        store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile))
     assert files(store.folder) == before
 
 
-def test_opening_a_store_again_changes_no_byte_but_for_another_generator(store: Store) -> None:
+def test_opening_a_store_again_changes_no_byte(store: Store) -> None:
     before = files(store.folder)
-    store.open_for(DIGITS, store.record())
+    store.open_for(DIGITS, store.record().model_copy(update={"budgets": Budgets(tiles=9)}))
     assert files(store.folder) == before
-    store.open_for(DIGITS, store.record().model_copy(update={"generator": "d" * 64}))
-    assert store.record().generator == "d" * 64
 
 
 @pytest.fixture

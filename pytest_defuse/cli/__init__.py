@@ -1,0 +1,67 @@
+"""The command ``pytest-defuse``: what is not a test run.
+
+Each subcommand is a module with its ``HELP``, its ``arguments`` and ``run``, which gives an :class:`Answer`.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from pytest_defuse.cli.answer import Answer
+from pytest_defuse.errors import DefuseError
+
+VERBS = ("review", "label", "list", "votes", "verify", "diff", "export", "import", "migrate", "schema")
+EXIT_CODES = """\
+exit codes:
+  0  done; for diff: nothing changed
+  1  verify found problems; diff found changes; migrate --check found old
+     files; votes --decide left candidates undecided
+  2  what was asked for makes no sense here; nothing was written
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; the exit codes are those of ``pytest-defuse --help``."""
+    arguments = _parser().parse_args(argv)
+    as_json = getattr(arguments, "json", False)
+    try:
+        answer: Answer = arguments.run(arguments)
+    except (DefuseError, OSError) as error:
+        words = str(error)
+        if isinstance(error, OSError):
+            words = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})."
+        print(words, file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": words.splitlines()}, indent=2))
+        return 2
+    lines = [json.dumps(answer.values, indent=2, ensure_ascii=False)] if as_json else answer.lines
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as of "| head": nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return answer.code
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    shared.add_argument("--defuse-store", metavar="DIR", help="where scenarios live (default: as for pytest)")
+    shared.add_argument("--json", action="store_true", help="answer as JSON")
+    parser = argparse.ArgumentParser(
+        prog="pytest-defuse",
+        description="Label, check and compare the scenarios of pytest-defuse.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in VERBS:
+        verb = import_module(f"{__name__}.{name}_")
+        command = commands.add_parser(name, parents=[shared], help=verb.HELP, description=f"{verb.HELP}.")
+        verb.arguments(command)
+        command.set_defaults(run=verb.run)
+    return parser

@@ -1,0 +1,30 @@
+"""``pytest-defuse review``: label scenarios on a local page."""
+
+import argparse
+
+from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.settings import store_root
+from pytest_defuse.errors import DefuseError
+
+HELP = "label scenarios on a local page"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what it takes."""
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address only")
+    parser.add_argument("--annotator", metavar="NAME", help="whose votes on single tiles these are (default: yours)")
+
+
+def run(arguments: argparse.Namespace) -> Answer:
+    """Serve the page until Ctrl-C."""
+    try:
+        from pytest_defuse.review.app import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise DefuseError("The page needs two more packages: pip install 'pytest-defuse[review]'.") from error
+
+    browser = not arguments.no_browser
+    serve(store_root(arguments), port=arguments.port, browser=browser, annotator=arguments.annotator)
+    return Answer([], None)

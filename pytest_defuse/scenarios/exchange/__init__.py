@@ -1,0 +1,1 @@
+"""Votes on single tiles from annotation services: what is sent there, and what comes back."""

@@ -1,0 +1,185 @@
+"""What every service has in common: tiles sent out as pictures, answers that come back as votes."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, cast
+
+from PIL import Image
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.checks import listed
+from pytest_defuse.scenarios.schema import Split
+from pytest_defuse.scenarios.store import Scenario, Store
+
+NONE_OF_THE_ABOVE = "None of the above"
+TILE_KEY, SHEET_KEY = "defuse-tile", "defuse-sheet"
+"""What an item carries through a service: which tile it is, and the hash of the sheet that it is from."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One tile that goes to a service.
+
+    Attributes:
+        name: ``<subject>/<scenario>/<split>/<tile>``.
+        picture: where its PNG lies in the exported folder.
+        sheet: hash of the sheet's pixels.
+    """
+
+    name: str
+    picture: PurePosixPath
+    sheet: str
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """What the service hands back unchanged."""
+        return {TILE_KEY: self.name, SHEET_KEY: self.sheet}
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """One answer of a service.
+
+    Attributes:
+        where: the place in the file, for messages.
+        keys: the item's data as it came back.
+        answer: the class that was chosen, as the service spells it.
+    """
+
+    where: str
+    annotator: str
+    kind: Literal["human", "model"]
+    keys: Mapping[str, Any]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a service's file holds; ``problems`` are answers that cannot be read, ``skipped`` items without any."""
+
+    ballots: tuple[Ballot, ...]
+    problems: tuple[str, ...]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import added: votes by annotator, and the scenarios that they are on."""
+
+    votes: Mapping[str, int]
+    scenarios: tuple[str, ...]
+
+
+WriteItems = Callable[[Path, Sequence[Item], Sequence[str], str], None]
+"""Writes a service's own files: (folder, items, answers to choose from, what comes before a picture's path)."""
+
+
+def export_items(
+    scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], most: int, prefix: str, write: WriteItems
+) -> int:
+    """Write tiles as pictures of their own, with a service's files beside them; one folder a subject.
+
+    Args:
+        most: tiles of each sheet; the first that are not excluded. Tiles are independent draws.
+
+    Returns:
+        How many pictures were written.
+
+    Raises:
+        DefuseError: the folder holds something already, or a class is called like "none of the above".
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DefuseError(f"{folder} is there already: name a new folder.")
+    by_store: dict[Store, list[Scenario]] = defaultdict(list)
+    for scenario in scenarios:
+        by_store[scenario.store].append(scenario)
+    classes = {store: store.record().classes for store in by_store}
+    for store, names in classes.items():
+        if _is_none(*names):
+            raise DefuseError(f"A class of {store.folder} is called {NONE_OF_THE_ABOVE!r}: votes could not be told.")
+    count = 0
+    for store, chosen in by_store.items():
+        items = []
+        for scenario in chosen:
+            for split in splits:
+                sheet = scenario.record.sheet(split)
+                pairs = list(zip(sheet.kept, scenario.pixels(split), strict=True))[:most]
+                for tile, pixels in pairs:
+                    picture = PurePosixPath(scenario.id, f"{split}-{tile:03d}.png")
+                    path = folder / store.folder.name / picture
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+                    Image.fromarray(array).save(path, "PNG")
+                    name = f"{store.folder.name}/{scenario.id}/{split}/{tile}"
+                    items.append(Item(name, PurePosixPath(store.folder.name) / picture, sheet.sha256))
+        write(folder / store.folder.name, items, [*classes[store], NONE_OF_THE_ABOVE], prefix)
+        count += len(items)
+    return count
+
+
+def import_ballots(scenarios: Sequence[Scenario], file: str, answers: Answers) -> Imported:
+    """Add every answer to its annotator's votes, or, where one cannot be, none at all.
+
+    Raises:
+        DefuseError: every unknown id, foreign label, stale picture and unreadable answer, a line each.
+    """
+    known = {f"{scenario.subject}/{scenario.id}": scenario for scenario in scenarios}
+    classes = {scenario.store: scenario.store.record().classes for scenario in scenarios}
+    problems = [f"{file}: {problem}" for problem in answers.problems]
+    chosen: dict[tuple[str, str], dict[Split, dict[int, str | None]]] = {}
+    kinds: dict[str, Literal["human", "model"]] = {}
+    for ballot in answers.ballots:
+        found = _placed(ballot, known, classes)
+        if isinstance(found, str):
+            problems.append(f"{file}: {ballot.where}: {found}")
+            continue
+        name, split, tile, label = found
+        if kinds.setdefault(ballot.annotator, ballot.kind) != ballot.kind:
+            problems.append(f"{file}: {ballot.where}: {ballot.annotator!r} is both a person and a model.")
+        chosen.setdefault((ballot.annotator, name), {}).setdefault(split, {})[tile] = label
+    for annotator, name in chosen:
+        earlier = next((vote for vote in known[name].votes() if vote.annotator == annotator), None)
+        if earlier and earlier.kind != kinds[annotator]:
+            problems.append(f"{file}: {annotator!r} has voted on {name} as a {earlier.kind} before.")
+    if problems:
+        raise DefuseError("\n".join([*dict.fromkeys(problems), "Nothing was imported."]))
+    votes: dict[str, int] = defaultdict(int)
+    for (annotator, name), given in chosen.items():
+        known[name].store.vote(known[name].id, annotator, given, kinds[annotator])
+        votes[annotator] += sum(map(len, given.values()))
+    return Imported(dict(votes), tuple(sorted({name for _, name in chosen})))
+
+
+def annotator_name(text: str) -> str:
+    """A service's name for an annotator as one of ours, which is also a file's name."""
+    return re.sub(r"^[^a-z0-9]+", "", re.sub(r"[^a-z0-9._@+-]+", "-", text.lower()))[:64] or "unnamed"
+
+
+def _placed(
+    ballot: Ballot, known: Mapping[str, Scenario], classes: Mapping[Store, Sequence[str]]
+) -> tuple[str, Split, int, str | None] | str:
+    """Scenario, split, tile and label of an answer, or what is wrong with it."""
+    key = ballot.keys.get(TILE_KEY)
+    match = re.fullmatch(r"([^/]+/[^/]+)/(correction|held_out)/([0-9]{1,6})", key) if isinstance(key, str) else None
+    if match is None:
+        return f"{TILE_KEY} is {key!r}: it did not come from pytest-defuse export."
+    name, split, tile = match[1], cast(Split, match[2]), int(match[3])
+    if name not in known:
+        return f"there is no scenario {name}."
+    sheet = known[name].record.sheet(split)
+    if tile >= sheet.images:
+        return f"{name} has no tile {tile} in {split}.png."
+    if ballot.keys.get(SHEET_KEY) != sheet.sha256:
+        return f"{name} has other pictures in {split}.png than when it was exported."
+    if _is_none(ballot.answer):
+        return name, split, tile, None
+    if ballot.answer not in classes[known[name].store]:
+        return f"{ballot.answer!r} is not one of the classes {listed(classes[known[name].store])}."
+    return name, split, tile, ballot.answer
+
+
+def _is_none(*names: str) -> bool:
+    return any(name.strip().lower() == NONE_OF_THE_ABOVE.lower() for name in names)

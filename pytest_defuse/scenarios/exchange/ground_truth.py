@@ -1,0 +1,78 @@
+"""Amazon SageMaker Ground Truth: an input manifest to send there, and output manifests to import here.
+
+Format: https://docs.aws.amazon.com/sagemaker/latest/dg/sms-data-output.html. A built-in job gives one consolidated
+label an image, the vote of the job; a custom job whose post-annotation function passes answers on gives each
+worker's.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_defuse.files import replace_text
+from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
+
+METADATA = "-metadata"
+
+
+def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
+    """Write ``input.manifest``, a JSON object a line, and the label categories, ``labels.json``."""
+    lines = [json.dumps({"source-ref": f"{prefix}{item.picture}", **item.keys}) for item in items]
+    replace_text(folder / "input.manifest", "".join(f"{line}\n" for line in lines))
+    categories = {"document-version": "2018-11-28", "labels": [{"label": choice} for choice in choices]}
+    replace_text(folder / "labels.json", json.dumps(categories, indent=1) + "\n")
+
+
+def read_manifest(text: str) -> Answers:
+    """The answers in an output manifest, of every classification job that it went through."""
+    ballots: list[Ballot] = []
+    problems: list[str] = []
+    skipped = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            item = json.loads(line)
+        except ValueError:
+            item = None
+        if not isinstance(item, dict):
+            problems.append(f"{where}: it is not a JSON object.")
+            continue
+        found = list(_answers(item, where))
+        ballots += [answer for answer in found if isinstance(answer, Ballot)]
+        problems += [answer for answer in found if isinstance(answer, str)]
+        skipped += not found
+    return Answers(tuple(ballots), tuple(problems), skipped)
+
+
+def _answers(item: dict[str, Any], where: str) -> Iterator[Ballot | str]:
+    """The answers on one image: of each job by its label attribute. A job that failed on it gave none."""
+    for key, metadata in item.items():
+        attribute = key.removesuffix(METADATA)
+        if attribute == key or attribute not in item or not isinstance(metadata, dict) or "failure-reason" in metadata:
+            continue
+        value = item[attribute]
+        if isinstance(value, dict) and isinstance(value.get("annotationsFromAllWorkers"), list):
+            for answer in value["annotationsFromAllWorkers"]:
+                yield _worker(answer, where, item)
+        elif isinstance(metadata.get("class-name"), str):
+            job = annotator_name(str(metadata.get("job-name", attribute)).rpartition("/")[2])
+            kind = "human" if metadata.get("human-annotated") == "yes" else "model"
+            yield Ballot(where, job, kind, item, metadata["class-name"])  # type: ignore[arg-type]
+        else:
+            yield f"{where}: {attribute} is of type {metadata.get('type')}, not of an image classification."
+
+
+def _worker(answer: Any, where: str, item: dict[str, Any]) -> Ballot | str:
+    """One worker's answer, whose content is JSON inside a text."""
+    try:
+        who = annotator_name(str(answer["workerId"]))
+        content = json.loads(answer["annotationData"]["content"])
+        labels = [part["label"] for part in (content, *content.values()) if isinstance(part, dict) and "label" in part]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return f"{where}: the answer of a worker cannot be read."
+    if len(labels) != 1 or not isinstance(labels[0], str):
+        return f"{where}: {who} did not choose exactly one class."
+    return Ballot(where, who, "human", item, labels[0])

@@ -1,0 +1,94 @@
+"""Label Studio: tasks to import there, and its JSON export to import here.
+
+Format: https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+from xml.sax.saxutils import quoteattr
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.files import replace_text
+from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
+
+PREFIX = "/data/local-files/?d="
+"""Label Studio's own address of files on its machine, below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
+
+
+def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
+    """Write ``tasks.json`` and ``labeling-config.xml``. The model's word is left out: it would sway people."""
+    tasks = [{"data": {"image": f"{prefix}{item.picture}", **item.keys}} for item in items]
+    replace_text(folder / "tasks.json", json.dumps(tasks, indent=1) + "\n")
+    buttons = "\n".join(f"    <Choice value={quoteattr(choice)}/>" for choice in choices)
+    config = (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="class" toName="image" choice="single-radio">\n{buttons}\n  </Choices>\n</View>\n'
+    )
+    replace_text(folder / "labeling-config.xml", config)
+
+
+def read_export(text: str) -> Answers:
+    """The answers in a JSON export: annotations are people's, predictions are models'.
+
+    Of several annotations of a task by one person the one changed last counts; skipped ones do not.
+
+    Raises:
+        DefuseError: it is no such export.
+    """
+    try:
+        tasks = json.loads(text)
+    except ValueError as error:
+        raise DefuseError(f"It is not JSON ({error}): export the project as JSON.") from error
+    if not isinstance(tasks, list) or not all(isinstance(t, dict) and isinstance(t.get("data"), dict) for t in tasks):
+        raise DefuseError("It is not a list of tasks with data: export the project as JSON, not as JSON-MIN.")
+    ballots: list[Ballot] = []
+    problems: list[str] = []
+    skipped = 0
+    for position, task in enumerate(tasks, start=1):
+        where = f"task {task.get('id', position)}"
+        before = len(ballots) + len(problems)
+        latest: dict[str, Ballot] = {}
+        for annotation in sorted(_dicts(task.get("annotations")), key=lambda a: str(a.get("updated_at", ""))):
+            who = _person(annotation.get("completed_by"))
+            found = _choice(annotation, where, who, "human", task["data"])
+            if isinstance(found, Ballot):
+                latest[who] = found
+            elif found:
+                problems.append(found)
+        ballots += latest.values()
+        for prediction in _dicts(task.get("predictions")):
+            who = annotator_name(str(prediction.get("model_version") or "label-studio-model"))
+            found = _choice(prediction, where, who, "model", task["data"])
+            ballots += [found] if isinstance(found, Ballot) else []
+            problems += [found] if isinstance(found, str) else []
+        skipped += len(ballots) + len(problems) == before
+    return Answers(tuple(ballots), tuple(problems), skipped)
+
+
+def _choice(
+    answer: dict[str, Any], where: str, who: str, kind: Literal["human", "model"], data: dict[str, Any]
+) -> Ballot | str | None:
+    """The one choice of an annotation or prediction; None where there is none, a sentence where it is not one."""
+    if answer.get("was_cancelled"):
+        return None
+    results = [result for result in _dicts(answer.get("result")) if result.get("type") == "choices"]
+    value = results[0].get("value") if len(results) == 1 else None
+    chosen = value.get("choices") if isinstance(value, dict) else None
+    if not results:
+        return None
+    if not isinstance(chosen, list) or len(chosen) != 1 or not isinstance(chosen[0], str):
+        return f"{where}: {who} did not choose exactly one class."
+    return Ballot(where, who, kind, data, chosen[0])
+
+
+def _person(completed_by: Any) -> str:
+    """Who annotated: an id, or, in some exports, the user's data."""
+    if isinstance(completed_by, dict):
+        return annotator_name(str(completed_by.get("email") or f"label-studio-{completed_by.get('id')}"))
+    return annotator_name(f"label-studio-{completed_by}")
+
+
+def _dicts(items: Any) -> list[dict[str, Any]]:
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []

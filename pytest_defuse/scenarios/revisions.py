@@ -1,0 +1,119 @@
+"""A store as a git revision has it, read from git's objects: nothing is checked out."""
+
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.documents import LFS_POINTER
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git repository and the folder of the store in it.
+
+    Attributes:
+        top: the repository's root.
+        folder: the store's folder, relative to ``top``.
+    """
+
+    top: Path
+    folder: PurePosixPath
+
+    @staticmethod
+    def around(root: Path) -> "Repository":
+        """The repository that holds the store ``root``, which need not exist now.
+
+        Raises:
+            DefuseError: there is no git, or no repository.
+        """
+        start = root.absolute()
+        while not start.is_dir():
+            start = start.parent
+        top = Path(_git(start, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
+        folder = Path(start.resolve(), root.absolute().relative_to(start)).relative_to(top.resolve())
+        return Repository(top, PurePosixPath(folder.as_posix()))
+
+    def commit(self, name: str) -> str:
+        """The full hash of a revision.
+
+        Raises:
+            DefuseError: there is none of this name.
+        """
+        try:
+            return _git(self.top, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+        except DefuseError:
+            raise DefuseError(
+                f"There is no git revision {name!r} here: fetch it first (a shallow clone has few of them)."
+            ) from None
+
+    def merge_base(self, base: str, head: str) -> str:
+        """The commit from which two have parted.
+
+        Raises:
+            DefuseError: there is none.
+        """
+        try:
+            return _git(self.top, "merge-base", base, head).decode().strip()
+        except DefuseError:
+            raise DefuseError(f"{base} and {head} have no common commit here: fetch more of their history.") from None
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The files of the store at one commit."""
+
+    repository: Repository
+    commit: str
+
+    @cached_property
+    def blobs(self) -> Mapping[PurePosixPath, str]:
+        """The plain files of the store, by path relative to it, with the hashes of their contents.
+
+        A symbolic link is left out, as if it was not there: nothing that it points to belongs to the revision.
+        """
+        folder = self.repository.folder
+        below = [] if folder == PurePosixPath() else ["--", f"{folder}/"]
+        listing = _git(self.repository.top, "ls-tree", "-r", "-z", "--full-tree", self.commit, *below)
+        found = {}
+        for entry in listing.decode("utf-8", "surrogateescape").split("\0"):
+            if entry:
+                header, _, path = entry.partition("\t")
+                mode, _, blob = header.split()
+                if mode.startswith("100"):
+                    found[PurePosixPath(path).relative_to(folder)] = blob
+        return found
+
+    def contents(self, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, bytes]:
+        """The contents of files that this revision has, by one call of git."""
+        wanted = [path for path in paths if path in self.blobs]
+        if not wanted:
+            return {}
+        names = "".join(f"{self.blobs[path]}\n" for path in wanted)
+        reply = _git(self.repository.top, "cat-file", "--batch", stdin=names.encode())
+        found, at = {}, 0
+        for path in wanted:
+            end = reply.index(b"\n", at)
+            size = int(reply[at:end].split()[-1])
+            found[path] = reply[end + 1 : end + 1 + size]
+            at = end + 1 + size + 1
+        return {path: self._smudged(path) if data.startswith(LFS_POINTER) else data for path, data in found.items()}
+
+    def _smudged(self, path: PurePosixPath) -> bytes:
+        """What a Git LFS pointer stands for, where Git LFS is set up here; else the pointer."""
+        place = self.repository.folder / path
+        return _git(self.repository.top, "cat-file", "--filters", f"--path={place}", self.blobs[path])
+
+
+def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise DefuseError("git is not installed: it is needed to read revisions.") from None
+    if done.returncode:
+        said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
+        raise DefuseError(f"git {arguments[0]} failed in {folder} ({said}).")
+    return done.stdout

@@ -1,0 +1,135 @@
+"""Everything that can be wrong with stores, in one list."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pytest_defuse.scenarios.checks import scenario_problems, vote_problems
+from pytest_defuse.scenarios.documents import Document, Problem, R, StoreError, read_document
+from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
+from pytest_defuse.scenarios.sheets import read_sheet
+from pytest_defuse.scenarios.store import LEFTOVERS, Store
+
+T = TypeVar("T")
+
+KNOWN_FILES = {"scenario.yaml", "votes", *(f"{split}.png" for split in SPLITS)}
+
+
+def verify(stores: Sequence[Store]) -> list[Problem]:
+    """Check schema, pixels against hashes, classes, votes, Git LFS pointers, budgets, orphans, duplicates by pixels.
+
+    Nothing is written. What is only a warning keeps nothing from working.
+    """
+    search = _Search()
+    for store in stores:
+        search.store(store)
+    return list(dict.fromkeys([*search.found, *_duplicates(search.tiles)]))
+
+
+class _Search:
+    """Problems, gathered file by file, and the hashes of the tiles of every picture that could be read."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+        self.tiles: dict[Path, list[bytes]] = {}
+
+    def store(self, store: Store) -> None:
+        if store.folder.is_symlink():
+            self._say(store.folder, "is a symbolic link: put the folder itself in its place.")
+        document = self._read(store.folder / "store.yaml", StoreRecord)
+        folders = [path for path in sorted(store.folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+        for folder in folders:
+            self._scenario(folder, document.record if document else None)
+        if document:
+            self.found += budget_warnings(store, document)
+        orphans = [p for p in sorted(store.folder.iterdir()) if not p.is_dir() and p.name[0] != "."]
+        for path in orphans:
+            if path.name != "store.yaml":
+                self._say(path, "belongs to no scenario: move it away.")
+        for path in sorted({path for pattern in LEFTOVERS for path in store.folder.glob(pattern)}):
+            self._say(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
+
+    def _scenario(self, folder: Path, shared: StoreRecord | None) -> None:
+        if folder.is_symlink():
+            self._say(folder, "is a symbolic link: put the folder itself in its place.")
+            return
+        files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+        for path in files:
+            if path.name not in KNOWN_FILES:
+                self._say(path, "belongs to no scenario: move it away.")
+        document = self._read(folder / "scenario.yaml", ScenarioRecord)
+        if document is None:
+            return
+        record = document.record
+        if shared:
+            self.found += scenario_problems(document, folder.name, shared)
+        for split in SPLITS:
+            picture = folder / f"{split}.png"
+            pixels = self._checked(lambda: read_sheet(picture, record.tile, record.sheet(split)))  # noqa: B023
+            if pixels is not None:
+                self.tiles[picture] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
+            if shared and record.sheet(split).images > shared.budgets.tiles:
+                words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
+                self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
+        votes = folder / "votes"
+        if votes.is_symlink():
+            self._say(votes, "is a symbolic link: put the folder itself in its place.")
+            return
+        for path in sorted(path for path in votes.glob("*") if path.name[0] != "."):
+            if path.suffix != ".yaml":
+                self._say(path, "is no file of votes: move it away.")
+            elif (cast := self._read(path, VotesRecord)) and shared:
+                self.found += vote_problems(cast, record, shared.classes)
+
+    def _read(self, path: Path, kind: type[R]) -> Document[R] | None:
+        document = self._checked(lambda: read_document(path, kind))
+        if document is not None and document.format < FORMAT:
+            words = f"{document.format} is older than the present {FORMAT}: run pytest-defuse migrate."
+            self.found.append(document.problem(("format",), words, warning=True))
+        return document
+
+    def _checked(self, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except StoreError as error:
+            self.found += error.problems
+            return None
+
+    def _say(self, path: Path, words: str, *, warning: bool = False) -> None:
+        self.found.append(Problem(str(path), words, warning=warning))
+
+
+def budget_warnings(store: Store, document: Document[StoreRecord] | None = None) -> list[Problem]:
+    """What exceeds the budgets of a store's bytes and scenarios.
+
+    Raises:
+        StoreError: store.yaml is missing or wrong.
+    """
+    document = document or read_document(store.folder / "store.yaml", StoreRecord)
+    budgets, found = document.record.budgets, []
+    folders = store.folders()
+    if len(folders) > budgets.scenarios:
+        words = f"the store has {len(folders)}: remove some that were rejected, or raise this budget."
+        found.append(document.problem(("budgets", "scenarios"), words, warning=True))
+    for path in (folder / f"{split}.png" for folder in folders for split in SPLITS):
+        size = path.stat().st_size if path.is_file() else 0
+        if size > budgets.sheet_bytes:
+            words = f"has {size:,} bytes, more than the budget of {budgets.sheet_bytes:,} in store.yaml."
+            found.append(Problem(str(path), words, warning=True))
+    return found
+
+
+def _duplicates(tiles: dict[Path, list[bytes]]) -> Iterator[Problem]:
+    """Pictures that share tiles: what correction sees must not be what the gate judges, nor be judged twice."""
+    holders: dict[bytes, list[Path]] = defaultdict(list)
+    for path, digests in tiles.items():
+        for digest in dict.fromkeys(digests):
+            holders[digest].append(path)
+    shared = Counter(
+        (first, second) for paths in holders.values() for i, first in enumerate(paths) for second in paths[i + 1 :]
+    )
+    for (first, second), count in shared.items():
+        words = f"{count} of its {len(tiles[second])} tiles are pixel for pixel in {first} too: remove one of the two."
+        yield Problem(str(second), words)

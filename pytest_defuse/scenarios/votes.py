@@ -1,0 +1,191 @@
+"""From votes on single tiles to a decision on a scenario.
+
+As in the Defuse paper (section 4.1, "Annotator Labeling"): several people each give a tile a class or "none of
+the above"; the majority labels the tile; a scenario is one if more than rho of its tiles are not what the model
+says, and its label is the majority over the tiles.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+from pytest_defuse.scenarios.schema import SPLITS, ScenarioRecord, Split, VotesRecord, Voting
+
+Outcome = Literal["scenario", "no scenario", "undecided"]
+NONE = "none of the above"
+
+
+@dataclass(frozen=True)
+class TileTally:
+    """The votes on one tile: class -> votes, None for none of the above."""
+
+    split: Split
+    tile: int
+    votes: dict[str | None, int]
+
+    @property
+    def leaders(self) -> list[str | None]:
+        """What has most votes; several where there is a tie."""
+        most = max(self.votes.values())
+        return [name for name, count in self.votes.items() if count == most]
+
+    @property
+    def tie(self) -> bool:
+        """Whether no answer has more votes than every other."""
+        return len(self.leaders) > 1
+
+    @property
+    def label(self) -> str | None:
+        """The class that the majority sees; None after a tie, and where most see none."""
+        return None if self.tie else self.leaders[0]
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the majority sees none of the classes."""
+        return self.leaders == [None]
+
+    @property
+    def agreement(self) -> float:
+        """The share of the votes that went to the majority, in (0, 1]."""
+        return max(self.votes.values()) / sum(self.votes.values())
+
+
+@dataclass(frozen=True)
+class Tally:
+    """All votes on a scenario.
+
+    Attributes:
+        tiles: those with at least one vote that counts.
+        voters: whose votes count; ``models``: models whose votes were left out.
+        outcome, label: what the votes say, and why (``reason``).
+        disagreeing, labelled: of ``labelled`` tiles with a majority class whose prediction is recorded, so
+            many are not what the model says.
+    """
+
+    tiles: tuple[TileTally, ...]
+    voters: tuple[str, ...]
+    models: tuple[str, ...]
+    outcome: Outcome
+    label: str | None
+    reason: str
+    disagreeing: int
+    labelled: int
+    low_agreement: float
+
+    @property
+    def ties(self) -> list[TileTally]:
+        """Tiles on which no answer has a majority."""
+        return [tile for tile in self.tiles if tile.tie]
+
+    @property
+    def agreement(self) -> float:
+        """The mean agreement over the tiles, in (0, 1]; NaN without votes."""
+        return fmean(tile.agreement for tile in self.tiles) if self.tiles else math.nan
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reviewer should know before trusting the outcome."""
+        said = []
+        if self.ties:
+            said.append(f"tie on {_tiles(self.ties)}")
+        if self.agreement < self.low_agreement:
+            said.append(f"low agreement: {self.agreement:.0%}, below {self.low_agreement:.0%}")
+        if other := [tile for tile in self.tiles if tile.label not in (None, self.label)]:
+            said.append(f"another class on {_tiles(other)}")
+        if dropped := [tile for tile in self.tiles if tile.dropped]:
+            said.append(f"{NONE} on {_tiles(dropped)}")
+        if self.models:
+            said.append(f"not counted: {', '.join(self.models)} (model)")
+        return said
+
+    def excluded(self, split: Split) -> list[int]:
+        """The tiles of a split that show none of the classes, or another one than the scenario's label."""
+        return [
+            tile.tile
+            for tile in self.tiles
+            if tile.split == split and (tile.dropped or tile.label not in (None, self.label))
+        ]
+
+
+def tally(record: ScenarioRecord, votes: Sequence[VotesRecord], voting: Voting) -> Tally:
+    """Count votes on a scenario, as ``voting`` of store.yaml says."""
+    counted = [cast for cast in votes if cast.kind == "human" or voting.count_models]
+    tiles = []
+    for split in SPLITS:
+        given = [cast.by_tile for vote in counted if (cast := vote.split(split))]
+        for tile in sorted({tile for by_tile in given for tile in by_tile} - set(record.sheet(split).excluded)):
+            tiles.append(TileTally(split, tile, Counter(by_tile[tile] for by_tile in given if tile in by_tile)))
+    labelled = [
+        (tile, record.sheet(tile.split).prediction_of[tile.tile])
+        for tile in tiles
+        if tile.label is not None and record.sheet(tile.split).predicted_tiles is not None
+    ]
+    disagreeing = sum(tile.label != prediction for tile, prediction in labelled)
+    outcome, label, reason = _outcome(tiles, disagreeing, len(labelled), voting.rho)
+    return Tally(
+        tiles=tuple(tiles),
+        voters=tuple(vote.annotator for vote in counted),
+        models=tuple(vote.annotator for vote in votes if vote not in counted),
+        outcome=outcome,
+        label=label,
+        reason=reason,
+        disagreeing=disagreeing,
+        labelled=len(labelled),
+        low_agreement=voting.low_agreement,
+    )
+
+
+def _outcome(
+    tiles: Sequence[TileTally], disagreeing: int, labelled: int, rho: float
+) -> tuple[Outcome, str | None, str]:
+    if not tiles:
+        return "undecided", None, "nobody has voted"
+    named = Counter(tile.label for tile in tiles if tile.label is not None)
+    if not named:
+        if any(tile.tie for tile in tiles):
+            return "undecided", None, "a tie on every tile that shows a class"
+        return "no scenario", None, f"{NONE} on every tile"
+    (label, most), *others = named.most_common()
+    if others and others[0][1] == most:
+        return "undecided", None, f"as many tiles show {others[0][0]} as {label}"
+    if not labelled:
+        return "undecided", label, "which tile was taken for which class was not recorded"
+    share = f"the model is wrong on {disagreeing} of {labelled} tiles"
+    if disagreeing > rho * labelled:
+        return "scenario", label, share
+    return "no scenario", label, f"{share}, not more than {rho:.0%}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Share of votes for the majority over images: mean and standard error, both in [0, 1] (Figures 6 and 7)."""
+
+    group: str
+    images: int
+    mean: float
+    error: float
+
+
+def agreement_table(tallies: Iterable[Tally]) -> list[Agreement]:
+    """Agreement on the images of scenarios, of other candidates, and of both together."""
+    groups: dict[str, list[float]] = {"scenarios": [], "others": [], "both": []}
+    for one in tallies:
+        values = [tile.agreement for tile in one.tiles]
+        groups["scenarios" if one.outcome == "scenario" else "others"] += values
+        groups["both"] += values
+    return [
+        Agreement(
+            group,
+            len(values),
+            fmean(values) if values else math.nan,
+            stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan,
+        )
+        for group, values in groups.items()
+    ]
+
+
+def _tiles(tiles: Sequence[TileTally]) -> str:
+    return "tile " + ", ".join(f"{tile.split} {tile.tile}" for tile in tiles)

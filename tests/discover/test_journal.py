@@ -1,0 +1,153 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pytest_defuse.discover.journal import Journal, Piece
+from pytest_defuse.errors import DefuseError
+
+ABOUT = {"subject": "digits", "model": "m", "data": "d", "settings": "s"}
+
+
+class Work:
+    """Counts what was computed."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def piece(self, number: int) -> Piece:
+        self.done.append(number)
+        return {"number": torch.tensor(number)}
+
+    def pieces(self, count: int) -> dict[str, object]:
+        return {f"piece-{number}": lambda number=number: self.piece(number) for number in range(count)}
+
+
+def opened(folder: Path, **changes: str) -> tuple[Journal, str]:
+    journal = Journal(folder, ABOUT | changes)
+    return journal, journal.opened()
+
+
+def numbers(pieces: list[Piece]) -> list[int]:
+    return [int(piece["number"]) for piece in pieces]
+
+
+def test_what_was_finished_is_not_computed_again(tmp_path: Path) -> None:
+    first, second = Work(), Work()
+    journal, news = opened(tmp_path)
+    assert news == ""
+    assert numbers(journal.all(first.pieces(3), lambda piece: None)) == [0, 1, 2]
+    heard: list[Piece] = []
+    journal, news = opened(tmp_path)
+    assert news == "this search was begun before: it goes on after 3 finished pieces"
+    assert numbers(journal.all(second.pieces(5), heard.append)) == [0, 1, 2, 3, 4]
+    assert second.done == [3, 4]
+    assert len(heard) == 5
+
+
+def test_a_damaged_piece_is_computed_again(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path)
+    journal.all(Work().pieces(2), lambda piece: None)
+    file = journal.folder / "piece-1.safetensors"
+    file.write_bytes(file.read_bytes()[:20])
+    again = Work()
+    assert numbers(journal.all(again.pieces(2), lambda piece: None)) == [0, 1]
+    assert again.done == [1]
+
+
+@pytest.mark.parametrize("part", ["model", "data", "settings"])
+def test_another_search_starts_afresh_and_says_why(tmp_path: Path, part: str) -> None:
+    journal, _ = opened(tmp_path)
+    journal.once("piece", lambda: {"number": torch.tensor(1)})
+    other, news = opened(tmp_path, **{part: "changed"})
+    assert news == f"the search starts afresh, since the last one had another {part}"
+    assert int(other.once("piece", lambda: {"number": torch.tensor(2)})["number"]) == 2
+    back, _ = opened(tmp_path)
+    assert int(back.once("piece", lambda: {"number": torch.tensor(3)})["number"]) == 1
+
+
+def test_searches_of_other_subjects_are_no_news(tmp_path: Path) -> None:
+    opened(tmp_path, subject="signs")
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "about.json").write_text("[1, ")
+    assert opened(tmp_path)[1] == ""
+
+
+def test_an_error_in_a_piece_loses_none_before_it(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path)
+    work = Work()
+
+    def broken() -> Piece:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        journal.all({**work.pieces(2), "broken": broken}, lambda piece: None)
+    again = Work()
+    assert numbers(journal.all({**again.pieces(3)}, lambda piece: None)) == [0, 1, 2]
+    assert again.done == [2]
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, _ = opened(tmp_path)
+    journal.once("first", lambda: {"number": torch.tensor(1)})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pytest_defuse.cache.save_file", full)
+    with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Nothing that was finished"):
+        journal.once("second", lambda: {"number": torch.tensor(2)})
+    assert [file.name for file in journal.folder.glob("*.safetensors")] == ["first.safetensors"]
+
+
+PROGRAM = """
+import sys, time, torch
+from pathlib import Path
+from pytest_defuse.discover.journal import Journal
+
+folder, seconds, log = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+journal = Journal(folder, {"subject": "digits"})
+journal.opened()
+
+def work(number):
+    def piece():
+        with log.open("a") as file:
+            file.write(f"{number}\\n")
+        time.sleep(seconds)
+        return {"number": torch.tensor(number)}
+    return piece
+
+pieces = journal.all({f"piece-{n}": work(n) for n in range(8)}, lambda piece: None)
+assert [int(piece["number"]) for piece in pieces] == list(range(8))
+"""
+
+
+def process(folder: Path, seconds: float, log: Path) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), str(seconds), str(log)])
+
+
+@pytest.mark.slow
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    both = [process(tmp_path, 0.3, tmp_path / f"log{n}") for n in range(2)]
+    assert [p.wait(120) for p in both] == [0, 0]
+    logs = [file.read_text().split() for file in tmp_path.glob("log*")]
+    assert sorted(number for log in logs for number in log) == [str(number) for number in range(8)]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_rest_is_done_by_the_next(tmp_path: Path) -> None:
+    with process(tmp_path, 0.5, tmp_path / "log") as first:
+        while not (tmp_path / "log").exists() or len((tmp_path / "log").read_text().split()) < 3:
+            assert first.poll() is None
+            time.sleep(0.05)
+        os.kill(first.pid, signal.SIGKILL)
+    finished = len(list(tmp_path.glob("*/*.safetensors")))
+    assert json.loads(next(tmp_path.glob("*/about.json")).read_text()) == {"subject": "digits"}
+    assert process(tmp_path, 0, tmp_path / "again").wait(120) == 0
+    assert len((tmp_path / "again").read_text().split()) == 8 - finished

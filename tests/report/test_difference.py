@@ -1,0 +1,214 @@
+import base64
+import io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scenarios.planting import exclude, plant, random_tiles, record_of
+from scenarios.repository import Repository
+
+from pytest_defuse.cli import main
+from pytest_defuse.report.captions import captioned, inline
+from pytest_defuse.report.difference import headline, render_html, render_markdown
+from pytest_defuse.scenarios import revisions
+from pytest_defuse.scenarios.differences import Difference, difference
+from pytest_defuse.scenarios.revisions import Revision
+from pytest_defuse.scenarios.schema import Tile
+from pytest_defuse.scenarios.sheets import encode_sheet
+from pytest_defuse.scenarios.store import Store
+
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository in which a scenario was accepted, one removed, one added, and tiles of one excluded."""
+    repository = Repository(tmp_path)
+    store = repository.store
+    first, second, third = (plant(store, *pictures(seed), "3", "5") for seed in (1, 2, 3))
+    repository.commit()
+    store.update(first.id, status="accepted", label="3", notes="<b>bold | new\nline</b>")
+    shutil.rmtree(second.folder)
+    exclude(third, "held_out", 1)
+    plant(store, *pictures(4), "8", "2")
+    repository.commit()
+    monkeypatch.chdir(tmp_path)
+    for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    return repository
+
+
+def pictures(seed: int):
+    return (random_tiles(seed=10 * seed + part) for part in range(2))
+
+
+@pytest.fixture
+def found(repository: Repository) -> Difference:
+    place = revisions.Repository.around(repository.store.folder.parent)
+    return difference(Revision(place, place.commit("HEAD~1")), Revision(place, place.commit("HEAD")))
+
+
+class Page(HTMLParser):
+    """What a page shows, and whatever it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.urls: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.urls += [value for name, value in attrs if name in ("href", "src") and value]
+
+    def handle_data(self, data: str) -> None:
+        self.words += data.split()
+
+
+@needs_git
+def test_the_headline_counts_by_kind(found: Difference) -> None:
+    assert headline(found) == "digits: 4 scenarios changed (1 added, 1 removed, 1 relabelled, 1 edited)"
+
+
+@needs_git
+def test_the_page_needs_nothing_else_and_shows_every_picture_that_matters(found: Difference) -> None:
+    text = render_html(found)
+    page = Page(text)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    pictures = [url for url in page.urls if not url.startswith("#")]
+    assert all(url.startswith("data:image/png;base64,") for url in pictures)
+    # Added, removed and accepted: both sheets. Excluded tiles: held-out before and after, correction as it is now.
+    assert len(pictures) == 2 + 2 + 2 + 2
+    decoded = {base64.b64decode(url.partition(",")[2]) for url in pictures}
+    shown = {path.read_bytes() for path in Path("fixtures").rglob("*.png")}
+    assert len(decoded & shown) == 5
+    assert "<b>bold" not in text
+    assert 'class="out"' in text
+    assert "(excluded)" in text
+
+
+@needs_git
+def test_pictures_beyond_the_budget_are_named(found: Difference) -> None:
+    text = render_html(found, budget=1)
+    assert "data:image" not in text
+    assert "Pictures left out to keep this file small" in text
+
+
+@needs_git
+def test_markdown_names_pictures_and_shows_them_where_an_address_is_known(found: Difference) -> None:
+    text = render_markdown(found)
+    assert text.startswith("## digits: 4 scenarios changed (1 added, 1 removed, 1 relabelled, 1 edited)\n")
+    assert "- status candidate -&gt; accepted" in text
+    assert "&lt;b&gt;bold \\| new line&lt;/b&gt;" in text
+    assert "![" not in text
+    shown = render_markdown(found, "https://github.com/me/models/blob/{commit}")
+    addresses = re.findall(r"!\[[^]]*\]\(([^)]*)\)", shown)
+    assert len(addresses) == 8
+    for change in found.changes:
+        commit = found.base if change.after is None else found.head
+        place = f"https://github.com/me/models/blob/{commit}/{change.side.path}/held_out.png?raw=true"
+        assert place in addresses
+    table = [line for line in shown.splitlines() if line.startswith("| held-out, before")]
+    assert table == ["| held-out, before | held-out, after |"]
+
+
+@needs_git
+class TestDiff:
+    def test_exit_codes(self, repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["diff", "HEAD"]) == 0
+        assert capsys.readouterr().out == "No scenario changed\n"
+        assert main(["diff", "HEAD~1", "HEAD"]) == 1
+        assert main(["diff", "nowhere"]) == 2
+        path = repository.store.scenarios()[0].yaml
+        path.write_text(path.read_text().replace("failed: 58", "failed: 99"))
+        repository.commit()
+        assert main(["diff", "HEAD~1"]) == 2
+        assert "failed is 99, but only 64 were drawn" in " ".join(capsys.readouterr().out.split())
+
+    def test_lines_fit_a_terminal(self, repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["diff", "HEAD~1"])
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any(line.endswith(": relabelled, edited") for line in lines)
+        assert "  status candidate -> accepted" in lines
+
+    def test_files_and_the_jobs_summary(self, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("summary.md").write_text("before\n")
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+        monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.example")
+        monkeypatch.setenv("GITHUB_REPOSITORY", "me/models")
+        assert main(["diff", "HEAD~1", "--markdown", "deep/diff.md", "--html", "diff.html"]) == 1
+        text = Path("deep/diff.md").read_text()
+        assert "(https://github.example/me/models/blob/" in text
+        assert Path("summary.md").read_text() == f"before\n{text}"
+        assert Path("diff.html").read_text().startswith("<!DOCTYPE html>")
+
+    def test_json(self, repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+        main(["diff", "HEAD~1", "--json"])
+        values = json.loads(capsys.readouterr().out)
+        assert (values["changed"], len(values["changes"])) == (True, 4)
+        relabelled = next(change for change in values["changes"] if "relabelled" in change["kinds"])
+        assert relabelled["before"]["status"] == "candidate"
+        assert relabelled["after"] | {"folder": ""} == {"folder": "", "status": "accepted", "label": "3"}
+
+    def test_only_what_a_branch_did(self, repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+        repository.branch("work", "HEAD~1")
+        repository.commit()
+        assert main(["diff", "main", "work", "--merge-base"]) == 0
+        assert main(["diff", "main", "work"]) == 1
+
+    def test_a_file_that_cannot_be_written_is_named(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["diff", "HEAD~1", "--html", "pytest.ini/x.html"]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+
+
+def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
+    sheet = record_of(random_tiles(5), random_tiles()).sheets.correction.model_copy(
+        update={"predicted_tiles": {"5": (0, 1, 3), "a long name": (2, 4)}, "excluded": (3,)}
+    )
+    drawn = captioned("name", "url", Tile(mode="L", width=8, height=16), sheet, "5")
+    assert [caption.index for caption in drawn.captions] == [0, 1, 2, 3, 4]
+    assert [caption.says for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
+    assert not drawn.beside
+    assert drawn.captions[2].title == "tile 2: the model says a long name"
+    assert drawn.captions[3].title == "tile 3: the model says 5 (excluded)"
+    assert [caption.wrong for caption in drawn.captions] == [False, False, True, False, True]
+    assert [caption.left_out for caption in drawn.captions] == [False, False, False, True, False]
+    assert [(caption.left, caption.top) for caption in drawn.captions] == [(0, 0), (8, 0), (16, 0), (0, 16), (8, 16)]
+    assert drawn.cell_height == 2 * drawn.cell_width
+    unknown = captioned(
+        "name", "url", Tile(mode="L", width=8, height=8), sheet.model_copy(update={"predicted_tiles": None}), "5"
+    )
+    assert [caption.says for caption in unknown.captions] == [""] * 5
+
+
+def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
+    def opened(url: str) -> Image.Image:
+        return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+    small, large = random_tiles(5, 3), random_tiles(5, 3, width=224, height=112)
+    for tiles in (small, large):
+        record = record_of(tiles, tiles)
+        picture = encode_sheet(tiles)
+        image = opened(inline(picture, record.tile, record.sheets.correction))
+        if tiles is small:
+            np.testing.assert_array_equal(np.array(image), np.array(Image.open(io.BytesIO(picture))))
+        else:
+            assert (image.format, image.size) == ("JPEG", (3 * 64, 2 * 32))
+
+
+def test_a_scenario_of_the_example_can_be_drawn() -> None:
+    scenario = Store(Path(__file__).parents[2] / "fixtures" / "digits").scenarios()[0]
+    sheet = scenario.record.sheets.held_out
+    drawn = captioned("x", "url", scenario.record.tile, sheet, scenario.record.label)
+    assert drawn.beside
+    wrong = sum(caption.wrong for caption in drawn.captions)
+    assert wrong == sheet.images - sheet.predicted.get(scenario.record.label or "", 0)

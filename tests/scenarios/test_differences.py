@@ -1,0 +1,260 @@
+import shutil
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+from scenarios.planting import exclude, plant, random_tiles, record_of
+from scenarios.repository import Repository
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios import revisions
+from pytest_defuse.scenarios.differences import Change, Difference, difference
+from pytest_defuse.scenarios.documents import write_record
+from pytest_defuse.scenarios.revisions import Revision
+from pytest_defuse.scenarios.schema import Sheet
+from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
+from pytest_defuse.scenarios.store import Scenario
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "repository")
+
+
+@pytest.fixture
+def scenario(repository: Repository) -> Scenario:
+    """A candidate that is committed on main."""
+    planted = plant(repository.store, FIRST, SECOND)
+    repository.commit()
+    return planted
+
+
+def compare(repository: Repository, base: str = "HEAD~1", head: str = "HEAD") -> Difference:
+    place = revisions.Repository.around(repository.store.folder.parent)
+    return difference(Revision(place, place.commit(base)), Revision(place, place.commit(head)))
+
+
+def only(found: Difference) -> Change:
+    assert len(found.changes) == 1
+    return found.changes[0]
+
+
+def repaint(scenario: Scenario, pixels: Pixels) -> None:
+    """Other pictures for correction, and a scenario.yaml that says so."""
+    sheets = scenario.record.sheets
+    sheet = Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted={"5": len(pixels)})
+    record = scenario.record.model_copy(update={"sheets": sheets.model_copy(update={"correction": sheet})})
+    write_record(scenario.yaml, record)
+    scenario.picture("correction").write_bytes(encode_sheet(pixels))
+
+
+def test_equal_revisions_do_not_differ(repository: Repository, scenario: Scenario) -> None:
+    found = compare(repository, "HEAD", "main")
+    assert not found
+    assert (found.changes, found.shared, found.problems) == ((), (), ())
+
+
+def test_an_added_scenario_comes_with_its_pictures(repository: Repository, scenario: Scenario) -> None:
+    change = only(compare(repository))
+    assert (change.subject, change.id, change.kinds, change.before) == ("digits", scenario.id, ("added",), None)
+    assert change.details == (
+        "candidate, proposed label 3",
+        "held-out pictures taken for 5 (5), 3 (1)",
+        "58/64 of fresh draws failed",
+    )
+    assert change.after is not None
+    assert change.after.path == PurePosixPath("fixtures/digits", scenario.id)
+    np.testing.assert_array_equal(change.after.pixels["held_out"], SECOND)
+    assert change.after.pictures["held_out"] == scenario.picture("held_out").read_bytes()
+
+
+def test_a_removed_scenario_is_shown_as_it_was(repository: Repository, scenario: Scenario) -> None:
+    shutil.rmtree(scenario.folder)
+    repository.commit()
+    change = only(compare(repository))
+    assert (change.kinds, change.after, change.side) == (("removed",), None, change.before)
+
+
+def test_a_label_and_a_status_that_changed(repository: Repository, scenario: Scenario) -> None:
+    repository.store.update(scenario.id, status="accepted", label="3", notes="clear\nthrees")
+    repository.commit()
+    change = only(compare(repository))
+    assert change.kinds == ("relabelled", "edited")
+    assert change.details == ("status candidate -> accepted", "label (none) -> 3", "notes: clear threes")
+
+
+def test_changed_pixels_are_counted_by_tile(repository: Repository, scenario: Scenario) -> None:
+    other = FIRST.copy()
+    other[1, 0, 3, 4] ^= 1
+    other[3] = 0
+    repaint(scenario, other)
+    repository.commit()
+    change = only(compare(repository))
+    assert change.kinds == ("pixels changed", "edited")
+    assert change.details[0] == "correction: 2 of 4 tiles changed: 1, 3"
+    repaint(scenario, random_tiles(9))
+    repository.commit()
+    assert only(compare(repository)).details[0] == "correction: 4 tiles before, 9 now"
+
+
+def test_a_png_that_was_only_optimised_did_not_change(repository: Repository, scenario: Scenario) -> None:
+    from PIL import Image
+
+    path = scenario.picture("held_out")
+    before = path.read_bytes()
+    Image.open(path).save(path, compress_level=0)
+    assert path.read_bytes() != before
+    repository.commit()
+    assert not compare(repository)
+
+
+def test_votes_exclusions_and_budgets_are_said(repository: Repository, scenario: Scenario) -> None:
+    repository.store.vote(scenario.id, "anna", {"correction": {0: "3"}})
+    exclude(scenario, "correction", 2)
+    path = repository.store.folder / "store.yaml"
+    path.write_text(path.read_text().replace("tiles: 256", "tiles: 99"))
+    repository.commit()
+    found = compare(repository)
+    assert only(found).kinds == ("edited",)
+    assert only(found).details == ("correction: excluded tiles none -> 2", "votes: anna new")
+    assert found.shared == ("fixtures/digits/store.yaml: budgets changed",)
+    repository.store.vote(scenario.id, "anna", {"correction": {1: "3"}})
+    repository.store.vote(scenario.id, "bob", {"correction": {1: "3"}})
+    repository.commit()
+    assert only(compare(repository)).details == ("votes: anna changed, bob new",)
+
+
+def test_what_matters_most_comes_first(repository: Repository, scenario: Scenario) -> None:
+    relabelled = plant(repository.store, SECOND, FIRST, "1", "2")
+    removed = plant(repository.store, FIRST, random_tiles(seed=7), "1", "2")
+    repository.commit()
+    added = plant(repository.store, FIRST, random_tiles(seed=8), "9", "4")
+    repository.store.update(relabelled.id, status="rejected")
+    repository.store.update(scenario.id, notes="x")
+    shutil.rmtree(removed.folder)
+    repository.commit()
+    found = compare(repository)
+    assert [change.id for change in found.changes] == [added.id, removed.id, relabelled.id, scenario.id]
+
+
+def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repository, scenario: Scenario) -> None:
+    good = scenario.yaml.read_text()
+    scenario.yaml.write_text(good.replace("failed: 58", "failed: many"))
+    repository.commit()
+    found = compare(repository)
+    assert only(found).kinds == ("unreadable",)
+    (problem,) = found.problems
+    assert str(problem).startswith(f"fixtures/digits/{scenario.id}/scenario.yaml:9: failure_rate.failed: Input should")
+    scenario.yaml.write_text(good)
+    scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
+    repository.commit()
+    (problem,) = compare(repository).problems
+    assert "held_out.png is a Git LFS pointer" in str(problem)
+    scenario.picture("held_out").write_bytes(encode_sheet(SECOND))
+    repository.commit()
+    assert compare(repository).problems == ()
+
+
+def test_a_pointer_is_followed_where_git_lfs_is_set_up(
+    repository: Repository, scenario: Scenario, tmp_path: Path
+) -> None:
+    path = scenario.picture("held_out")
+    (tmp_path / "large").write_bytes(path.read_bytes())
+    path.write_text("version https://git-lfs.github.com/spec/v1\n")
+    (repository.folder / ".gitattributes").write_text("*.png filter=large\n")
+    repository.commit()
+    assert len(compare(repository).problems) == 1
+    repository.git("config", "filter.large.smudge", f"cat '{tmp_path / 'large'}'")
+    repository.store.update(scenario.id, notes="x")
+    repository.commit()
+    found = compare(repository)
+    assert found.problems == ()
+    np.testing.assert_array_equal(only(found).side.pixels["held_out"], SECOND)
+
+
+def test_other_folders_beside_the_stores_mean_nothing(repository: Repository, scenario: Scenario) -> None:
+    deep = repository.folder / "fixtures" / "old" / "0" / "digits" / scenario.id
+    shutil.copytree(scenario.folder, deep)
+    shutil.copy(repository.store.folder / "store.yaml", deep.parent)
+    (repository.folder / "fixtures" / "readme.txt").touch()
+    (repository.store.folder / "notes").mkdir()
+    (repository.store.folder / "notes" / "readme.txt").touch()
+    repository.commit()
+    assert not compare(repository)
+
+
+def test_a_link_in_a_revision_is_not_followed(repository: Repository, scenario: Scenario, tmp_path: Path) -> None:
+    path = scenario.picture("held_out")
+    path.rename(tmp_path / "elsewhere.png")
+    path.symlink_to(tmp_path / "elsewhere.png")
+    repository.commit()
+    (problem,) = compare(repository).problems
+    assert str(problem) == f"fixtures/digits/{scenario.id}/held_out.png is missing."
+
+
+def test_the_working_tree_means_nothing(repository: Repository, scenario: Scenario) -> None:
+    repository.commit()
+    shutil.rmtree(repository.store.folder.parent)
+    place = revisions.Repository.around(repository.folder / "fixtures")
+    found = difference(Revision(place, place.commit("HEAD~2")), Revision(place, place.commit("HEAD")))
+    assert [change.id for change in found.changes] == [scenario.id]
+    assert repository.git("status", "--porcelain").count(" D ") > 0
+
+
+def test_a_store_at_the_repositorys_root(tmp_path: Path) -> None:
+    repository = Repository(tmp_path / "fixtures")
+    store = type(repository.store)(tmp_path / "fixtures" / "shades")
+    plant(store, FIRST, SECOND)
+    repository.commit()
+    place = revisions.Repository.around(tmp_path / "fixtures")
+    found = difference(Revision(place, place.commit("HEAD~1")), Revision(place, place.commit("HEAD")))
+    assert [change.subject for change in found.changes] == ["shades"]
+
+
+def test_what_left_the_base_is_compared_with_where_it_left(repository: Repository, scenario: Scenario) -> None:
+    repository.branch("work")
+    mine = plant(repository.store, FIRST, random_tiles(seed=5), "9", "4")
+    repository.commit()
+    repository.git("checkout", "--quiet", "main")
+    plant(repository.store, FIRST, random_tiles(seed=6), "1", "2")
+    repository.commit()
+    place = revisions.Repository.around(repository.store.folder.parent)
+    parted = place.merge_base(place.commit("main"), place.commit("work"))
+    assert [change.id for change in compare(repository, parted, "work").changes] == [mine.id]
+    assert len(compare(repository, "main", "work").changes) == 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "--help", "-x", "HEAD~99", "", "HEAD:fixtures"])
+def test_a_revision_that_is_not_there_is_named(repository: Repository, name: str) -> None:
+    place = revisions.Repository.around(repository.store.folder.parent)
+    with pytest.raises(DefuseError) as caught:
+        place.commit(name)
+    assert str(caught.value).startswith(f"There is no git revision {name!r} here")
+
+
+def test_outside_of_a_repository_git_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    with pytest.raises(DefuseError, match=r"^git rev-parse failed in .* \(fatal: not a git repository"):
+        revisions.Repository.around(tmp_path / "fixtures")
+
+
+def test_without_git_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DefuseError, match="git is not installed"):
+        revisions.Repository.around(tmp_path)
+
+
+def test_a_record_without_pictures_is_told(repository: Repository) -> None:
+    folder = repository.store.folder / record_of(FIRST, SECOND).id
+    folder.mkdir()
+    write_record(folder / "scenario.yaml", record_of(FIRST, SECOND))
+    repository.commit()
+    change = only(compare(repository))
+    assert change.kinds == ("unreadable", "added")
+    assert [str(problem).rpartition("/")[2] for problem in change.side.problems] == [
+        "correction.png is missing.",
+        "held_out.png is missing.",
+    ]
