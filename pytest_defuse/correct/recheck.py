@@ -14,8 +14,8 @@ from pytest_defuse.scenarios.schema import LatentRegion
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
 
-BUDGET = 10_000
-"""Draws of the first round: a quarter of a discovery's."""
+BUDGET = 15_000
+"""Forward passes of the model: a quarter of a discovery's."""
 OVERLAP = 0.1
 """Bhattacharyya coefficient from which two regions of one label are the same place."""
 
@@ -49,7 +49,9 @@ def recheck(
         for name, record in known.items()
         if record.region is not None and record.label and record.region.generator == discovery.generator_hash
     }
-    found = [f"searched again with {BUDGET:,} draws: {discovery.failures:,} failures, {discovery.regions:,} regions"]
+    found = [
+        f"searched again with {BUDGET:,} passes: {discovery.failures:,} failures, {len(discovery.regions)} regions"
+    ]
     if len(places) < len(known):
         found.append(f"{len(known) - len(places)} scenarios come from another generator and were not compared")
     still: dict[str, float] = {}

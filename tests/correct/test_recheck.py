@@ -39,7 +39,7 @@ def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleN
         SimpleNamespace(region=Region(np.full(2, x), np.eye(2), 0.5, label, 1 - label, 0.5), failure_rate=0.75)
         for x, label in places
     ]
-    return SimpleNamespace(candidates=candidates, failures=80, regions=3, generator_hash=generator)
+    return SimpleNamespace(candidates=candidates, failures=80, regions=(), generator_hash=generator)
 
 
 def test_without_a_region_there_is_no_place_to_search(
