@@ -381,7 +381,7 @@ def _stored(subject: Subject, store: Store, label: int, prediction: int, pixels:
     shows, taken_for = str(label), str(prediction)
     correction, held_out = (part.numpy() for part in pixels.split(TILES))
     tile = tile_of(held_out)
-    store.open_for(subject.classes, StoreRecord(format=1, classes=tuple(subject.classes), tile=tile, generator=None))
+    store.open_for(subject.classes, StoreRecord(format=1, classes=tuple(subject.classes), tile=tile))
     sheets = [
         Sheet(images=len(part), sha256=pixel_hash(part), predicted={taken_for: len(part)})
         for part in (correction, held_out)

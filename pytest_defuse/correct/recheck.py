@@ -63,7 +63,7 @@ def recheck(
             opened.append(candidate)
     found += [f"{name} still fails: {rate:.0%} of fresh draws nearby" for name, rate in still.items()]
     if not still:
-        found.append(f"none of the {len(places)} regions that were compared fails any more")
+        found.append(f"none of the {len(places)} regions that were compared was found to fail again")
     for candidate in opened:
         shows, says = subject.classes[candidate.region.label], subject.classes[candidate.region.prediction]
         found.append(

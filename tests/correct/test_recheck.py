@@ -66,7 +66,7 @@ def test_a_model_without_failures_is_said_to_be_one(
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: discovery())
     assert found(subject, placed, tmp_path)[1:] == [
-        "none of the 1 regions that were compared fails any more",
+        "none of the 1 regions that were compared was found to fail again",
         "no other region was confirmed",
     ]
 
