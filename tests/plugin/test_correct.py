@@ -24,7 +24,7 @@ def test_a_model_that_can_be_mended(project: pytest.Pytester, accept: Accept) ->
         [
             "lambda*",
             "before*",
-            "0 (control)*",
+            "0 (control*",
             "set *before*control*after*",
             "test set *",
             "blur *shifted copy*",
@@ -47,7 +47,7 @@ def test_a_model_that_can_be_mended(project: pytest.Pytester, accept: Accept) ->
         scenario.id: {"correction": sheets.correction.sha256, "held_out": sheets.held_out.sha256}
     }
     assert metadata["settings"]["search"] == "halving"
-    assert metadata["chosen"]["lambda"] > 0
+    assert metadata["chosen"]["alpha"] > 0
     assert not any((project.path / ".defuse_cache").glob("correction-*")), "unfinished work is forgotten"
 
 
@@ -136,7 +136,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
     settings = 'search="grid", weights=[0.5], epochs=1, rates=[2e-3], frozen=["head.*"], loss=lambda z, y: z.sum() * 0'
     project.makepyfile(test_model=MARKED.format(settings))
     result = project.runpytest_subprocess("--defuse-correct")
-    result.stdout.fnmatch_lines(["0 (control)*", "0.5 (chosen)*", "every bound holds: wrote *"])
+    result.stdout.fnmatch_lines(["0 (control*", "0.5 (chosen)*", "every bound holds: wrote *"])
     with safe_open(project.path / "toy.defused.safetensors", framework="pt") as checkpoint:
         assert checkpoint.get_tensor("head.weight").tolist() == [[-1.0], [1.0]]
         settings = json.loads(checkpoint.metadata()["pytest-defuse"])["settings"]
