@@ -1,12 +1,20 @@
 # make demo: the whole story on the example project; make test: all tests. Both set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+MANNERS := tests/plugin/test_manners.py tests/plugin/test_start.py
 
 demo: .venv/ready
 	$(BIN)/python docs/demo.py
 
 test: .venv/ready
 	$(BIN)/python -m pytest -n 2
+
+# The plugin on the oldest pytest that is supported, and on those since; `make test` has the newest.
+test-versions: $(addprefix .venv/pytest-,8.4 9.0)
+	for version in $^; do echo "$$version"; PYTHONPATH=$(CURDIR)/$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
+
+.venv/pytest-%: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ "pytest==$*.*"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -19,4 +27,4 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@
 
-.PHONY: demo test lint
+.PHONY: demo test test-versions lint

@@ -22,7 +22,7 @@ from pytest_defuse.correct.recheck import recheck
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.bounds import Bounds
+from pytest_defuse.gate.gate import Asked
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
 from pytest_defuse.report.results import ClassDropResult, CorrectionResult, FlipResult, SetResult, TrialResult
@@ -38,7 +38,7 @@ class Correcting:
 
     Args:
         given: what the tests' ``defuse_correct`` markers say.
-        bounds: those of every scenario that a collected test gates, by id.
+        asked: every scenario that a collected test gates, with its bounds.
 
     Raises:
         DefuseError: a setting that cannot be, no place for the outcome, or nothing to correct.
@@ -50,22 +50,25 @@ class Correcting:
         scenarios: Sequence[Scenario],
         original: Classifier,
         given: Mapping[str, Any],
-        bounds: Mapping[str, Bounds],
+        asked: Sequence[Asked],
         options: Options,
         progress: Progress,
     ) -> None:
         self.subject, self.scenarios, self.original = subject, scenarios, original
         self.options, self.progress = options, progress
         settings = CorrectionSettings.of(given)
-        asked = [b.max_shift_drop for b in bounds.values() if b.max_shift_drop is not None]
-        self.settings = replace(settings, max_shift_drop=min(asked, default=settings.max_shift_drop))
+        drops = [bounds.max_shift_drop for _, bounds in asked if bounds.max_shift_drop is not None]
+        self.settings = replace(settings, max_shift_drop=min(drops, default=settings.max_shift_drop))
+        least: dict[str, float] = {}
+        for scenario, bounds in asked:
+            least[scenario.id] = max(least.get(scenario.id, 0.0), bounds.min_accuracy or 0.0)
         self.output = options.correct_output or corrected_path(subject.checkpoint)
         check_output(self.output, subject.checkpoint)
         started = time.monotonic()
         self.correction: Correction = correct(
             subject,
             scenarios,
-            {name: bound.min_accuracy or 0.0 for name, bound in bounds.items()},
+            least,
             self.settings,
             seed=options.seed,
             device=original.device,

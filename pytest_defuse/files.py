@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from pytest_defuse.errors import DefuseError
+
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file in ``path``'s folder, then put it in ``path``'s place.
@@ -32,6 +34,22 @@ def append_text(path: Path, text: str) -> None:
     """Add UTF-8 text to the end of a file that others write to as well, such as a job's summary."""
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
+
+
+def check_writable(folder: Path, what: str) -> None:
+    """Make sure that a file can be written to a folder, before work whose outcome goes there.
+
+    Raises:
+        DefuseError: it cannot; ``what`` names the file.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DefuseError(
+            f"{folder} cannot be written to ({error.strerror}), and {what} goes there: make it writable."
+        ) from error
 
 
 def _umask() -> int:

@@ -7,11 +7,14 @@ from typing import Any
 
 from pytest_defuse.correcting import Correcting
 from pytest_defuse.files import append_text, replace_text
-from pytest_defuse.gate.baseline import Baseline, Predictions, save_baseline
+from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
+from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.options import Options
+from pytest_defuse.report.findings import findings, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
-from pytest_defuse.report.results import CorrectionResult, Results
+from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult
+from pytest_defuse.report.saved import dump_results
 from pytest_defuse.run import SubjectRun
 
 
@@ -34,16 +37,12 @@ def finish_correction(
     return correcting.settle(_problems(run, Results.of(collected), failed))
 
 
-def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed: Sequence[str] = ()) -> list[str]:
+def write_reports(options: Options, results: Results) -> list[str]:
     """Write the baseline and the reports that the options ask for.
-
-    Args:
-        failed: ids of the tests of a subject that failed.
 
     Returns:
         A sentence for each file that could not be written.
     """
-    results = Results.of(collected, failed)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
         # A run that judged nothing leaves an earlier run's baseline as it is.
@@ -51,8 +50,10 @@ def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed:
             options.save_baseline if results.scenarios or results.test_sets else None,
             lambda path: save_baseline(path, _baseline(results)),
         ),
+        (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
         (options.report, lambda path: replace_text(path, render_html(results))),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
+        (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
         # Other steps of the job may have written there already.
         (
             Path(step_summary) if step_summary and results else None,
@@ -70,11 +71,20 @@ def write_reports(options: Options, collected: Sequence[dict[str, Any]], failed:
 
 
 def _baseline(results: Results) -> Baseline:
-    models = {s.model for s in results.scenarios} | {t.model for t in results.test_sets}
+    def said(result: ScenarioResult | TestSetResult) -> Predictions:
+        return Predictions(result.images, tuple(result.predicted), tuple(result.confidences))
+
+    tests = {test_set.subject: test_set for test_set in results.test_sets}
+    models = {s.subject: s.model for s in results.scenarios} | {t.subject: t.model for t in results.test_sets}
     return Baseline(
-        model=" ".join(sorted(models)),
-        scenarios={s.id: Predictions(s.images, s.predicted) for s in results.scenarios},
-        test={t.subject: Predictions(t.images, t.predicted) for t in results.test_sets},
+        {
+            subject: SubjectBaseline(
+                model=model,
+                scenarios={s.id: said(s) for s in results.scenarios if s.subject == subject},
+                test=said(tests[subject]) if subject in tests else None,
+            )
+            for subject, model in models.items()
+        }
     )
 
 

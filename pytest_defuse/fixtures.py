@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import Accuracy
-from pytest_defuse.session import SESSION, bounds_of, marker_values
+from pytest_defuse.session import SESSION, asks, bounds_of, marker_values, scenario_of
 
 if TYPE_CHECKING:
     from pytest_defuse.discover.discovery import Discovery
     from pytest_defuse.explain.failure_modes import FailureMode
-    from pytest_defuse.gate.gate import GatedScenario
+    from pytest_defuse.gate.gate import GatedScenario, GatedSet
     from pytest_defuse.run import SubjectRun
     from pytest_defuse.subject import Subject
 
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
 def defuse_subject() -> "Subject":
     """The model under test and its data. Override this in conftest.py."""
     raise DefuseError(
-        "There is no model to test: write a session fixture defuse_subject in conftest.py that returns "
+        "There is no model to test: write a session fixture defuse_subject in conftest.py, beside or above the tests, "
+        "that returns "
         "pytest_defuse.Subject(name=..., model=..., classes=..., train=..., test=...)."
     )
 
@@ -34,7 +34,8 @@ def defuse_run(pytestconfig: pytest.Config, defuse_subject: "Subject") -> "Subje
 @pytest.fixture
 def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedScenario":
     """An accepted scenario with the model's predictions on its held-out tiles: one test item each."""
-    scenario, subject = request.param, defuse_run.subject
+    scenario, subject = scenario_of(request.node), defuse_run.subject
+    assert scenario is not None, "the item was made for a scenario"
     if scenario.subject != subject.name:
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
     gated, result = defuse_run.gate(scenario, bounds_of(request.node))
@@ -43,11 +44,19 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
 
 
 @pytest.fixture
-def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> Accuracy:
-    """Accuracy on the test set, computed once a session: compares like a number, prints its interval."""
-    result = defuse_run.test_set
+def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
+    """Accuracy on all accepted scenarios of the subject together; can what ``defuse_test_accuracy`` can."""
+    gated, result = defuse_run.gate_all(bounds_of(request.node) if asks(request.node) else None)
     request.config.stash[SESSION].record(request.node, result)
-    return result.accuracy
+    return gated
+
+
+@pytest.fixture
+def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
+    """Accuracy on the test set: compares like a number, prints its interval, ``check()`` holds it to its bounds."""
+    gated, result = defuse_run.gate_test(bounds_of(request.node) if asks(request.node) else None)
+    request.config.stash[SESSION].record(request.node, result)
+    return gated
 
 
 @pytest.fixture

@@ -83,14 +83,15 @@ def indexed(dataset: Any) -> Dataset:
     return places
 
 
-def load(dataset: Dataset, name: str, classes: Sequence[str]) -> LabelledImages:
-    """Read a whole data set into memory, leaving the global random generators as they were.
+def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None = None) -> LabelledImages:
+    """Read a data set into memory, leaving the global random generators as they were.
 
     Args:
         dataset: pairs of (image, class index); an image is a PIL image of mode L or RGB, a float
             tensor C x H x W in [0, 1], or a uint8 tensor or array (C x H x W, or H x W grey).
         name: what messages call the data set, such as ``train``.
         classes: the names that a class index points into.
+        most: how many images to read; default: all.
 
     Raises:
         DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.
@@ -98,13 +99,13 @@ def load(dataset: Dataset, name: str, classes: Sequence[str]) -> LabelledImages:
     if len(dataset) == 0:
         raise DefuseError(f"Subject({name}=...) is empty: give it at least one (image, class index) pair.")
     with seeded(0):  # a data set may augment at random
-        return _load(dataset, name, classes)
+        return _load(dataset, min(most or len(dataset), len(dataset)), name, classes)
 
 
-def _load(dataset: Dataset, name: str, classes: Sequence[str]) -> LabelledImages:
+def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> LabelledImages:
     pixels: list[Tensor] = []
     labels: list[int] = []
-    for index in range(len(dataset)):
+    for index in range(count):
         where = f"{name}[{index}]"
         try:
             image, label = dataset[index]

@@ -1,17 +1,20 @@
 """The pytest plugin: hooks only. Nothing here or imported here loads torch, numpy or pydantic."""
 
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_defuse import fixtures, options
 from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.session import RESULTS, SESSION, DefuseSession, fixtures_of, parametrize_scenarios
 
 MARKERS = (
-    "defuse(min_accuracy, max_drop, max_shift_drop, confidence, only): bounds for defuse_scenario; "
-    "without one, no regression from what was recorded at discovery",
+    "defuse(min_accuracy, max_drop, max_relative_drop, max_flips, per_class, max_shift_drop, confidence, only): "
+    "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
+    "baseline or, for scenarios, from what was recorded at discovery",
     "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
     "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
 )
@@ -41,6 +44,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             raise pytest.Collector.CollectError(str(error)) from None
 
 
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A scenario.yaml is a test where the options say so, or where it was named on the command line."""
+    if file_path.name != "scenario.yaml":
+        return None
+    if not (parent.config.stash[SESSION].options.collect or parent.session.isinitpath(file_path)):
+        return None
+    from pytest_defuse.collection import ScenarioFile
+
+    return ScenarioFile.from_parent(parent, path=file_path)
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """An accuracy that misses a number: by how much, and whether so few images can tell."""
+    measured = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
+    return measured.explain(op, left, right) if measured else None
+
+
+def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
+    """A bound that so few images cannot tell from is an outcome of its own, which does not fail."""
+    if report.when == "call" and report.passed and getattr(report, "defuse_unsure", False):
+        return "unsure", "u", ("UNSURE", {"yellow": True})
+    return None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -51,7 +78,10 @@ def pytest_runtest_makereport(
         report.longrepr = str(call.excinfo.value)
     # Plain attributes of a report travel through xdist as JSON.
     carried: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
+    results = item.stash.get(RESULTS, [])
+    if report.when == "call":
+        carried["defuse_unsure"] = any(result.get("outcome") == "unsure" for result in results)
     if report.when == "teardown":
-        carried["defuse_results"] = item.stash.get(RESULTS, [])
+        carried["defuse_results"] = results
     vars(report).update(carried)
     return report

@@ -1,42 +1,61 @@
-"""One subject in one pytest session: everything is computed when a test first asks for it, once."""
+"""One subject in one pytest session: everything is computed when a test first asks for it, once.
+
+What most sessions do not need, such as searching and finetuning, is also imported only then.
+"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.correcting import Correcting
 from pytest_defuse.devices import device_named
-from pytest_defuse.discover.discovery import Discovery, discover
-from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.explain.failure_modes import FailureMode, failure_modes
-from pytest_defuse.gate.baseline import Baseline, load_baseline
+from pytest_defuse.gate.baseline import SubjectBaseline, load_baseline
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test
+from pytest_defuse.gate.checks import Answers
+from pytest_defuse.gate.gate import (
+    Asked,
+    GatedScenario,
+    GatedSet,
+    answers_to,
+    gate_scenarios,
+    gate_test,
+    gate_together,
+)
+from pytest_defuse.gate.predictions import Predictions, counted_tiles, predict_scenarios, predict_test
+from pytest_defuse.gate.sharing import Sharing
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
 from pytest_defuse.report.results import (
+    FLIPS_SHOWN,
     CandidateResult,
     DiscoveryResult,
     FailureModeResult,
+    NoveltyResult,
+    OverallResult,
     ScenarioResult,
     TestSetResult,
 )
-from pytest_defuse.scenarios.candidates import store_candidates
-from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+
+if TYPE_CHECKING:
+    from pytest_defuse.correcting import Correcting
+    from pytest_defuse.discover.discovery import Discovery
+    from pytest_defuse.discover.settings import DiscoverySettings
+    from pytest_defuse.explain.failure_modes import FailureMode
 
 
 class SubjectRun:
     """Carries a subject through the verbs, and says what came out as results.
 
     Args:
-        bounds: those of every scenario that a collected test gates, by id; correction aims at them.
+        asked: every scenario that a collected test gates, with its bounds; they are judged at once, and
+            correction aims at them.
+        sharing: with the other processes of the session.
         correction: what the tests' ``defuse_correct`` markers say.
     """
 
@@ -44,22 +63,25 @@ class SubjectRun:
         self,
         subject: Subject,
         options: Options,
-        bounds: Mapping[str, Bounds],
-        correction: Mapping[str, Any],
+        asked: Sequence[Asked],
         progress: Progress,
+        sharing: Sharing | None = None,
+        correction: Mapping[str, Any] | None = None,
     ) -> None:
         self.subject = subject
         self.options = options
-        self.bounds = bounds
-        self.correction = correction
+        self.asked = [(scenario, bounds) for scenario, bounds in asked if scenario.subject == subject.name]
+        self.correction = correction or {}
         self.progress = progress
+        self.sharing = sharing or Sharing()
         self.store = Store(options.store / subject.name)
+        self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
 
     @cached_property
     def device(self) -> torch.device:
         """Where models compute."""
-        return device_named(self.options.device)
+        return device_named(self.options.device, self.sharing.worker)
 
     @cached_property
     def original(self) -> Classifier:
@@ -67,7 +89,7 @@ class SubjectRun:
         return self.subject.classifier(self.device)
 
     @property
-    def correcting(self) -> Correcting | None:
+    def correcting(self) -> "Correcting | None":
         """The correction, in a session that corrects; written when every test has judged its model."""
         if not self.options.correct:
             return None
@@ -76,17 +98,14 @@ class SubjectRun:
         return self.started_correction
 
     @cached_property
-    def started_correction(self) -> Correcting | DefuseError:
+    def started_correction(self) -> "Correcting | DefuseError":
         """The correction, or why there is none: no test tries again what another could not have."""
+        from pytest_defuse.correcting import Correcting
+
+        accepted = self.store.scenarios("accepted")
         try:
             return Correcting(
-                self.subject,
-                self.store.scenarios("accepted"),
-                self.original,
-                self.correction,
-                self.bounds,
-                self.options,
-                self.progress,
+                self.subject, accepted, self.original, self.correction, self.asked, self.options, self.progress
             )
         except DefuseError as error:
             return error
@@ -97,17 +116,25 @@ class SubjectRun:
         return self.original if self.correcting is None else self.correcting.model
 
     @cached_property
-    def baseline(self) -> Baseline | None:
-        """What an earlier run predicted, if the options name one."""
-        return load_baseline(self.options.baseline) if self.options.baseline else None
+    def baseline(self) -> SubjectBaseline | None:
+        """What an earlier run predicted; None where the options name no file, or none that is there yet."""
+        file = self.options.baseline
+        return load_baseline(file).of(self.subject.name) if file and file.exists() else None
 
     def gate(self, scenario: Scenario, bounds: Bounds) -> tuple[GatedScenario, ScenarioResult]:
-        """Hold the model against a scenario."""
-        gated = gate_scenario(scenario, self.subject, self.model, bounds, self.baseline)
-        before = None
-        if self.correcting is not None:
-            before = gate_scenario(scenario, self.subject, self.original, bounds).accuracy.correct
-        result = ScenarioResult(
+        """Hold the model against a scenario, judged at once with all others that tests gate.
+
+        Raises:
+            DefuseError: the scenario's pictures do not fit, or are not the baseline's.
+        """
+        gated = self._gated.get((scenario.id, bounds))
+        if gated is None:  # bounds that a test was given while it ran
+            alone = [(scenario, bounds)]
+            [gated] = gate_scenarios(alone, self._said([scenario], self.model), self.model, self.baseline).values()
+        if isinstance(gated, DefuseError):
+            raise gated
+        said, verdict = gated.said, gated.verdict
+        return gated, ScenarioResult(
             subject=self.subject.name,
             id=gated.id,
             label=gated.label,
@@ -115,45 +142,103 @@ class SubjectRun:
             correct=gated.accuracy.correct,
             total=gated.accuracy.total,
             confidence=gated.accuracy.confidence,
+            outcome=verdict.outcome,
+            bound=verdict.bound,
+            reason=verdict.reason,
+            predicted=list(said.predicted),
+            images=said.images,
+            model=self.model.hash,
+            before=self._correct_before([scenario]),
+            confidences=list(said.confidences),
+            tiles=counted_tiles(scenario),
+            sheet_tiles=scenario.record.sheets.held_out.images,
+            checks=list(verdict.checks),
+            comparison=gated.comparison,
+        )
+
+    def gate_all(self, bounds: Bounds | None) -> tuple[GatedSet, OverallResult]:
+        """Hold the model against all accepted scenarios together, or against those that ``only`` names.
+
+        Raises:
+            DefuseError: there is none, a scenario's pictures do not fit, or they are not the baseline's.
+        """
+        only = bounds.only if bounds else ()
+        scenarios = [
+            scenario
+            for scenario in self.store.scenarios("accepted")
+            if not only or scenario.id in only or scenario.record.label in only
+        ]
+        if not scenarios:
+            raise DefuseError(f"There is no accepted scenario in {self.store.folder}: accept what you can label.")
+        said = self._said(scenarios, self.model)
+        answers = [answers_to(s, said[s.id], self.model, self.baseline) for s in scenarios]
+        for answer in answers:
+            if isinstance(answer, DefuseError):
+                raise answer
+        readable = [answer for answer in answers if isinstance(answer, Answers)]
+        together = gate_together(f"all scenarios of {self.subject.name}", readable, bounds)
+        return together, OverallResult(
+            subject=self.subject.name,
+            scenarios=[scenario.id for scenario in scenarios],
+            correct=together.correct,
+            total=together.total,
+            confidence=together.confidence,
+            outcome=together.verdict.outcome,
+            bound=together.verdict.bound,
+            reason=together.verdict.reason,
+            labels=list(together.answers.labels),
+            predicted=list(together.answers.predicted),
+            model=self.model.hash,
+            before=self._correct_before(scenarios),
+            checks=list(together.verdict.checks),
+            comparison=together.comparison,
+        )
+
+    def gate_test(self, bounds: Bounds | None) -> tuple[GatedSet, TestSetResult]:
+        """Hold the model against the test set.
+
+        Raises:
+            DefuseError: the baseline is about another test set.
+        """
+        said = self._test
+        gated = gate_test(self.subject, self.model, said, bounds, self.baseline)
+        before = None
+        if self.correcting is not None:
+            pairs = zip(gated.answers.labels, predict_test(self.subject, self.original).predicted, strict=True)
+            before = sum(label == predicted for label, predicted in pairs)
+        return gated, TestSetResult(
+            subject=self.subject.name,
+            correct=gated.correct,
+            total=gated.total,
+            predicted=list(said.predicted),
+            images=said.images,
+            model=self.model.hash,
+            before=before,
+            confidence=gated.confidence,
             outcome=gated.verdict.outcome,
             bound=gated.verdict.bound,
             reason=gated.verdict.reason,
-            predicted=list(gated.predictions),
-            images=pixel_hash(gated.images.numpy()),
-            model=self.model.hash,
-            before=before,
-        )
-        return gated, result
-
-    @cached_property
-    def test_set(self) -> TestSetResult:
-        """The model on the test set."""
-        labels = self.subject.test_images.labels
-        predictions = predict_test(self.subject, self.model)
-        before = None
-        if self.correcting is not None:
-            before = measured(predict_test(self.subject, self.original), labels).correct
-        accuracy = measured(predictions, labels)
-        return TestSetResult(
-            subject=self.subject.name,
-            correct=accuracy.correct,
-            total=accuracy.total,
-            predicted=[self.subject.classes[index] for index in predictions.tolist()],
-            images=self.subject.test_images.hash,
-            model=self.model.hash,
-            before=before,
+            labels=list(gated.answers.labels),
+            confidences=list(said.confidences),
+            checks=list(gated.verdict.checks),
+            comparison=gated.comparison,
+            flip_sheet=self._flip_sheet(gated.comparison.lost) if gated.comparison else "",
         )
 
-    def discover(self, given: Mapping[str, Any]) -> tuple[Discovery, DiscoveryResult]:
+    def discover(self, given: Mapping[str, Any]) -> "tuple[Discovery, DiscoveryResult]":
         """Search the original model for failures and write candidates to the store; once for equal settings."""
+        from pytest_defuse.discover.settings import DiscoverySettings
+
         settings = DiscoverySettings.of(given)
         if settings not in self._discoveries:
             self._discoveries[settings] = self._discover(settings)
         return self._discoveries[settings]
 
     @cached_property
-    def failure_modes(self) -> tuple[list[FailureMode], list[FailureModeResult]]:
+    def failure_modes(self) -> "tuple[list[FailureMode], list[FailureModeResult]]":
         """Barlow's rules for the model on the test set."""
+        from pytest_defuse.explain.failure_modes import failure_modes
+
         modes = failure_modes(self.subject, self.model, seed=self.options.seed)
         return modes, [
             FailureModeResult(
@@ -168,7 +253,48 @@ class SubjectRun:
             for mode in modes
         ]
 
-    def _discover(self, settings: DiscoverySettings) -> tuple[Discovery, DiscoveryResult]:
+    @cached_property
+    def _test(self) -> Predictions:
+        """What the model says of the test set."""
+        return predict_test(self.subject, self.model, self.sharing)
+
+    @cached_property
+    def _gated(self) -> dict[tuple[str, Bounds], GatedScenario | DefuseError]:
+        """What becomes of all scenarios that tests gate, judged at once."""
+        return gate_scenarios(self.asked, self._said([], self.model), self.model, self.baseline)
+
+    def _said(self, scenarios: Sequence[Scenario], model: Classifier) -> dict[str, Predictions | DefuseError]:
+        """What a model says of scenarios and of all that tests gate: those new to it go through it together."""
+        known = self._predicted.setdefault(model, {})
+        wanted = {scenario.id: scenario for scenario in [*(scenario for scenario, _ in self.asked), *scenarios]}
+        new = [scenario for name, scenario in wanted.items() if name not in known]
+        known |= predict_scenarios(self.subject, model, new, self.sharing)
+        return known
+
+    def _correct_before(self, scenarios: Sequence[Scenario]) -> int | None:
+        """How many tiles the uncorrected model has right, in a run that corrects."""
+        if self.correcting is None:
+            return None
+        said = self._said(scenarios, self.original)
+        answers = [answers_to(scenario, said[scenario.id], self.original) for scenario in scenarios]
+        return sum(answer.correct for answer in answers if isinstance(answer, Answers))
+
+    def _flip_sheet(self, lost: Sequence[int]) -> str:
+        """The first images of the test set that flipped, as a contact sheet in base64."""
+        if not lost:
+            return ""
+        from base64 import b64encode
+
+        from pytest_defuse.scenarios.sheets import encode_sheet
+
+        pixels = self.subject.test_images.pixels[list(lost[:FLIPS_SHOWN])]
+        return b64encode(encode_sheet(pixels.numpy())).decode()
+
+    def _discover(self, settings: "DiscoverySettings") -> "tuple[Discovery, DiscoveryResult]":
+        from pytest_defuse.discover.discovery import discover
+        from pytest_defuse.report.latent import latent_map_result, novelty_results
+        from pytest_defuse.scenarios.candidates import store_candidates
+
         started = time.monotonic()
         discovery = discover(
             self.subject,
@@ -179,6 +305,9 @@ class SubjectRun:
             progress=self.progress,
         )
         stored = store_candidates(self.store, self.subject, discovery)
+        # Only a report shows them.
+        shown = bool(self.options.report or self.options.results)
+        novelties = novelty_results(discovery, self.subject, self.original) if shown else {}
         return discovery, DiscoveryResult(
             subject=self.subject.name,
             accuracy=discovery.accuracy,
@@ -186,13 +315,16 @@ class SubjectRun:
             judge_accuracies=list(discovery.judges.accuracies),
             failures=discovery.failures,
             regions=len(discovery.regions),
-            new=[_candidate(scenario) for scenario in stored.new],
+            new=[
+                _candidate(scenario, novelties.get(scenario.record.sheets.held_out.sha256)) for scenario in stored.new
+            ],
             known=[scenario.id for scenario in stored.known],
             seconds=time.monotonic() - started,
+            latent_map=latent_map_result(discovery, self.subject, self.options.seed) if shown else None,
         )
 
 
-def _candidate(scenario: Scenario) -> CandidateResult:
+def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateResult:
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
@@ -201,4 +333,5 @@ def _candidate(scenario: Scenario) -> CandidateResult:
         predicted=record.sheets.held_out.counts,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
+        novelty=novelty,
     )

@@ -31,6 +31,15 @@ def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int, 
     assert told == threads
 
 
+@pytest.mark.parametrize(("worker", "device"), [(0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")])
+def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, worker: int, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", lambda *arguments, **keywords: None)
+    assert device_named("auto", worker) == device_named("cuda", worker) == torch.device(device)
+    assert device_named("cuda:1", worker) == torch.device("cuda:1")
+
+
 def test_bfloat16_is_for_devices_with_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert trains_in_bfloat16("cpu")

@@ -13,7 +13,7 @@ from importlib import import_module
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.errors import DefuseError
 
-VERBS = ("review", "label", "list", "votes", "verify", "diff", "export", "import", "migrate", "schema")
+VERBS = ("review", "label", "list", "votes", "verify", "diff", "export", "import", "migrate", "schema", "report")
 EXIT_CODES = """\
 exit codes:
   0  done; for diff: nothing changed

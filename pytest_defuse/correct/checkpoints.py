@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_file
+from pytest_defuse.files import check_writable, replace_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
@@ -42,7 +41,7 @@ def attempt_path(corrected: Path) -> Path:
 
 
 def check_output(output: Path, checkpoint: str | Path | None) -> None:
-    """Refuse, before any work, an output that cannot or must not be written; touches nothing.
+    """Refuse, before any work, an output that cannot or must not be written.
 
     Raises:
         DefuseError: the original's own file, a folder, or a place where no file can be made.
@@ -51,15 +50,7 @@ def check_output(output: Path, checkpoint: str | Path | None) -> None:
         raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
     if output.is_dir():
         raise DefuseError(f"{output} is a folder: give --defuse-correct-output a file.")
-    folder = next(parent for parent in output.resolve().parents if parent.exists())
-    try:
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DefuseError(
-            f"The corrected model would be {output}, but nothing can be written in {folder} ({error.strerror}): make "
-            "it writable, or name another file with --defuse-correct-output."
-        ) from error
+    check_writable(output.parent, "the corrected checkpoint")
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:

@@ -12,12 +12,13 @@ from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_
 from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
 from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.evidence import Evidence, evidence_for
+from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
 from pytest_defuse.discover.identify import identify
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.locate import check_reconstructions, locate, sample
+from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
@@ -57,6 +58,8 @@ class Discovery:
         failures: draws on which the model failed, the judges being sure.
         passes: forward passes of the model in the search, confirmations included.
         generator_hash, model_hash, data_hash: sha256 of the weights and of the training images.
+        located: the training images in latent space.
+        found: the failures that were distilled.
     """
 
     candidates: tuple[Candidate, ...]
@@ -72,6 +75,8 @@ class Discovery:
     generator_hash: str
     model_hash: str
     data_hash: str
+    located: LatentImages
+    found: Failures
 
     def __repr__(self) -> str:
         return (
@@ -161,6 +166,8 @@ def discover(
         generator_hash=generator.hash,
         model_hash=model.hash,
         data_hash=images.hash,
+        located=located,
+        found=found.failures,
     )
 
 

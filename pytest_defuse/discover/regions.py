@@ -87,8 +87,8 @@ def distill(
 
     Regions below ``min_weight``, or of fewer than ``min_failures`` members, are dropped; so are those without
     a counterpart in most of the other restarts: of their kind, half as large at least, and overlapping by more
-    than ``stability``. That removes boundaries which the start alone has drawn. It cannot tell one round cloud of
-    failures, found in every restart, from a dense place of their own: what fresh draws from it show decides.
+    than ``stability``. That removes boundaries which the start alone has drawn. It cannot remove what every restart
+    finds in failures without structure, one round cloud, or the same tiles of a box: fresh draws decide on those.
 
     Raises:
         DefuseError: codes that are not finite.

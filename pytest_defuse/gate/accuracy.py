@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 
 
 def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -17,7 +16,9 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     """
     if total == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    from pytest_defuse.gate.statistics import critical_value  # this module is loaded in every pytest session
+
+    z = critical_value(confidence)
     share, spread = successes / total, z * z / total
     centre = (share + spread / 2) / (1 + spread)
     half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
@@ -71,3 +72,20 @@ class Accuracy:
         return f"{self.correct}/{self.total} = {self.value:.1%} ({interval})"
 
     __repr__ = __str__
+
+    def explain(self, op: str, left: object, right: object) -> list[str]:
+        """Why ``left op right`` is not so, one of them being this accuracy, in a few lines."""
+        lines = [f"{_said(left)} {op} {_said(right)}"]
+        other = right if left is self else left
+        if not isinstance(other, (int, float, Accuracy)) or not self.total:
+            return lines
+        away = abs(self.value - float(other))
+        lines.append(f"{away:.1%} of {self.total} images away, which is {math.ceil(away * self.total - 1e-9)} of them")
+        low, high = self.interval
+        if low <= float(other) <= high:
+            lines.append("the interval holds that number: with so few images the difference may be chance")
+        return lines
+
+
+def _said(side: object) -> str:
+    return str(side) if isinstance(side, Accuracy) else repr(side)[:200]

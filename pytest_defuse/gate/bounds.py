@@ -1,11 +1,11 @@
-"""Bounds, and what an accuracy says about them."""
+"""Bounds: what a test asks of the model."""
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import Accuracy
 
 Outcome = Literal["holds", "fails", "unsure"]
 
@@ -16,80 +16,95 @@ class Bounds:
 
     Attributes:
         min_accuracy: the least accuracy, in [0, 1].
-        max_drop: the most that accuracy may fall below the baseline's, in [0, 1].
+        max_drop: the most that accuracy may fall below the baseline's, in [0, 1]: 0.02 is two points.
+        max_relative_drop: the same as a share of the baseline's accuracy, in [0, 1].
+        max_flips: how many images that the baseline had right this model may have wrong.
+        per_class: the bounds hold for the images of each class too.
         max_shift_drop: the most that a correction may cost on any of the subject's shift sets, in [0, 1].
-        confidence: with it a bound fails only when the interval at this confidence excludes it.
+        confidence: with it a bound is a test: it fails only when the interval at this confidence excludes it.
         only: ids or labels of the scenarios that the test is about; default: all accepted ones.
 
-    With neither ``min_accuracy`` nor ``max_drop`` the bound is *no regression*: the accuracy that was
-    recorded when the scenario was discovered.
+    Without ``min_accuracy``, ``max_drop``, ``max_relative_drop`` and ``max_flips`` the bound is *no regression*:
+    the accuracy in the baseline or, without one, the accuracy recorded when the scenario was discovered.
     """
 
     min_accuracy: float | None = None
     max_drop: float | None = None
+    max_relative_drop: float | None = None
+    max_flips: int | None = None
+    per_class: bool = False
     max_shift_drop: float | None = None
     confidence: float | None = None
     only: tuple[str, ...] = ()
 
     @staticmethod
-    def of(given: Mapping[str, Any]) -> "Bounds":
-        """Bounds from a marker's keyword arguments.
+    def of(given: Mapping[str, Any], source: str = "the defuse marker") -> "Bounds":
+        """Bounds by their names.
 
         Raises:
-            DefuseError: a name that is no bound, or a value out of range.
+            DefuseError: a name that is no bound, or a value out of range; it names ``source``.
         """
-        known = [field.name for field in fields(Bounds)]
-        for name, value in given.items():
-            if name not in known:
-                raise DefuseError(f"the defuse marker has no bound {name!r}: it has {', '.join(known)}.")
-            if name == "only":
-                if not isinstance(value, (str, Sequence, Set)):
-                    raise DefuseError(f'defuse(only={value!r}): give ids or labels, such as ["3-as-5-a1b2c3"].')
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise DefuseError(f"defuse({name}={value!r}): give a share from 0 to 1, such as 0.9.")
-            if name == "confidence" and value in (0, 1):
-                raise DefuseError(f"defuse(confidence={value!r}): give a share between 0 and 1, such as 0.95.")
-        only = given.get("only", ())
-        return Bounds(**{**given, "only": (only,) if isinstance(only, str) else tuple(only)})
+        return Bounds(**checked(given, source))
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a bound.
+NAMES = tuple(field.name for field in fields(Bounds))
 
-    Attributes:
-        outcome: ``unsure`` means that there are too few images to tell; it does not fail.
-        bound: the least accuracy that was asked for, in [0, 1].
-        reason: where the bound comes from, in words.
+
+def checked(given: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The same bounds with values of the right types.
+
+    Raises:
+        DefuseError: a name that is no bound, or a value out of range; it names ``source``.
     """
+    for name in given:
+        if name not in NAMES:
+            raise DefuseError(f"{source} has no bound {name!r}: it has {', '.join(NAMES)}.")
+    return {name: _value(name, value, source) for name, value in given.items()}
 
-    outcome: Outcome
-    bound: float
-    reason: str
 
+def parse(text: str, source: str) -> dict[str, Any]:
+    """Bounds written as text, ``min_accuracy=0.9 max_flips=3``, with spaces, commas or lines between them.
 
-def judge(accuracy: Accuracy, bounds: Bounds, *, recorded: float, baseline: float | None) -> Verdict:
-    """Hold an accuracy against the strictest of its bounds.
-
-    Args:
-        recorded: accuracy at discovery, the bound when none was given.
-        baseline: accuracy in the baseline; ``max_drop`` needs it, and is met where there is none yet.
+    Raises:
+        DefuseError: the text is not of this form, or a bound is wrong; it names ``source``.
     """
-    asked = []
-    if bounds.min_accuracy is not None:
-        asked.append((bounds.min_accuracy, "min_accuracy"))
-    if bounds.max_drop is not None and baseline is not None:
-        asked.append((max(0.0, baseline - bounds.max_drop), f"baseline {baseline:.1%} less max_drop"))
-    if not asked and bounds.max_drop is None:
-        asked.append((recorded, "no regression from discovery"))
-    if not asked:
-        return Verdict("holds", 0.0, "max_drop, without a baseline yet")
-    bound, reason = max(asked)
-    if accuracy.total == 0:
-        return Verdict("unsure", bound, reason)
-    if bounds.confidence is None:
-        return Verdict("holds" if accuracy.value >= bound else "fails", bound, reason)
-    low, high = accuracy.interval
-    outcome: Outcome = "holds" if low >= bound else "fails" if high < bound else "unsure"
-    return Verdict(outcome, bound, reason)
+    pairs = dict(re.findall(r"(\w+)\s*=\s*([^\s,=]+)", text))
+    if re.sub(r"\w+\s*=\s*[^\s,=]+", "", text).strip(" ,\n\t\r"):
+        raise DefuseError(f'{source} is {text!r}: write bounds as "min_accuracy=0.9 max_flips=3".')
+    return checked({name: _literal(value) for name, value in pairs.items()}, source)
+
+
+def _literal(text: str) -> Any:
+    """A number or truth value where the text is one."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _value(name: str, value: Any, source: str) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    wanted = "a share from 0 to 1, such as 0.9"
+    if name == "only":
+        if isinstance(value, str):
+            return (value,)
+        if isinstance(value, (Sequence, Set)):
+            return tuple(value)
+        wanted = 'ids or labels, such as ["3-as-5-a1b2c3"]'
+    elif name == "per_class":
+        if isinstance(value, bool):
+            return value
+        wanted = "true or false"
+    elif name == "max_flips":
+        if number and 0 <= value < 10**9 and value == int(value):
+            return int(value)
+        wanted = "a whole number of 0 or more"
+    elif name == "confidence":
+        if number and 0 < value < 1:
+            return value
+        wanted = "a share between 0 and 1, such as 0.95"
+    elif number and 0 <= value <= 1:
+        return value
+    raise DefuseError(f"{source}: {name}={value!r}: give {wanted}.")

@@ -1,28 +1,25 @@
 """Results as one self-contained HTML file: no script, nothing fetched."""
 
-import base64
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report import correction, tables, words
-from pytest_defuse.report.results import CandidateResult, Results, ScenarioResult
+from pytest_defuse.report import charts, correction, tables, words
+from pytest_defuse.report.charts import Confusion, Histogram, Scatter
+from pytest_defuse.report.flips import flips_of
+from pytest_defuse.report.pictures import Album, Sheet
+from pytest_defuse.report.results import CandidateResult, DiscoveryResult, NoveltyResult, Results, ScenarioResult
+from pytest_defuse.report.tables import Table
 
-PICTURE_BUDGET = 4_000_000
+PICTURE_BUDGET = 3_500_000
 MOST_BARS = 8
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG as a data URL, or why there is none."""
-
-    url: str = ""
-    problem: str = ""
+CAPTION = 130
+"""About as many characters as the page needs to show one tile with its verdict."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +43,71 @@ class Gauge:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet and what is said beside it; ``place`` is a CSS background position."""
+
+    place: str
+    number: int
+    sure: str
+    says: str
+    wrong: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """All tiles that the model takes for one class."""
+
+    name: str
+    wanted: bool
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture of a region beside the nearest training image that the model gets wrong."""
+
+    tile: str
+    nearest: str
+    says: str
+
+
+@dataclass(frozen=True)
 class Card:
     """A scenario or a candidate: its pictures, what the model says of them, and what to type."""
 
     id: str
     facts: list[str]
-    sheet: Picture
+    sheet: Sheet
     bars: list[Bar]
     commands: list[str]
     outcome: Outcome | None = None
+    badge: str = ""
     gauge: Gauge | None = None
+    checks: Table | None = None
+    histogram: Histogram | None = None
+    groups: Sequence[Group] = ()
+    nearest: Sheet | None = None
+    pairs: Sequence[Pair] = ()
+    novelty: str = ""
 
 
-class Album:
-    """Pictures for one page, as long as its budget lasts.
+@dataclass(frozen=True)
+class FlipGroup:
+    """The flips of one set of images; ``more`` are not shown."""
 
-    Attributes:
-        left: characters of base64 that still fit.
-        omitted: ids whose picture did not fit.
-    """
+    name: str
+    sheet: Sheet
+    tiles: list[Tile]
+    more: int
 
-    def __init__(self, budget: int) -> None:
-        """An album of at most ``budget`` characters of base64."""
-        self.left = budget
-        self.omitted: list[str] = []
 
-    def held_out(self, scenario_id: str, folder: str) -> Picture:
-        """The held-out sheet of a scenario."""
-        path = Path(folder) / "held_out.png"
-        try:
-            if _base64_size(path.stat().st_size) > self.left:
-                self.omitted.append(scenario_id)
-                return Picture(problem="picture left out: other pictures fill this file")
-            data = path.read_bytes()
-        except OSError as error:
-            return Picture(problem=f"no picture: held_out.png cannot be read ({error.strerror})")
-        if not data.startswith(PNG_SIGNATURE):
-            return Picture(problem="no picture: held_out.png is not a PNG (with Git LFS, run 'git lfs pull')")
-        self.left -= _base64_size(len(data))
-        return Picture(url=f"data:image/png;base64,{base64.b64encode(data).decode()}")
+@dataclass(frozen=True)
+class Plot:
+    """Confidences and confusions of one set of images."""
+
+    title: str
+    histogram: Histogram | None
+    confusion: Confusion
 
 
 def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BUDGET) -> str:
@@ -92,7 +115,7 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
 
     Args:
         start: paths are shown relative to it.
-        budget: most characters of base64 that pictures take.
+        budget: most characters that pictures and what is said of each take.
     """
     environment = Environment(
         loader=PackageLoader("pytest_defuse.report"),
@@ -105,9 +128,10 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
     album = Album(budget)
     # What fails comes first, so that it is what gets a picture.
     worst_first = sorted(results.scenarios, key=lambda scenario: words.WORST_FIRST.index(scenario.outcome))
-    scenarios = [_scenario_card(scenario, album) for scenario in worst_first]
+    cards = {scenario.id: _scenario_card(scenario, results.arguments, album) for scenario in worst_first}
+    flips = _flip_groups(results, {name: card.sheet for name, card in cards.items()}, album)
     discoveries = [
-        (discovery, [_candidate_card(candidate, album) for candidate in discovery.new])
+        (discovery, _scatters(discovery), [_candidate_card(candidate, album) for candidate in discovery.new])
         for discovery in results.discoveries
     ]
     return environment.get_template("report.html").render(
@@ -116,46 +140,130 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
         words=words,
         tables=tables,
         correcting=correction,
-        scenarios=scenarios,
+        scenarios=list(cards.values()),
+        plots=_plots(results),
+        flips=flips,
         discoveries=discoveries,
-        omitted=album.omitted,
+        album=album,
     )
 
 
-def _scenario_card(result: ScenarioResult, album: Album) -> Card:
+def _scenario_card(result: ScenarioResult, arguments: Sequence[str], album: Album) -> Card:
     accuracy = result.accuracy
     low, high = accuracy.interval
-    # A corrected model exists only in a run that corrects.
-    switch = "" if result.before is None else "--defuse-correct "
+    places = result.tiles or list(range(len(result.predicted)))
+    sheet = album.held_out(result.id, result.folder, result.sheet_tiles or len(places), CAPTION * len(places))
     return Card(
         id=result.id,
         facts=[
             f"label {result.label}",
             words.measured(accuracy),
-            f"bound {words.percent(result.bound)}: {result.reason}",
+            f"bound {words.bound_of(result)}: {result.reason}",
         ],
-        sheet=album.held_out(result.id, result.folder),
+        sheet=sheet,
         bars=_bars(Counter(result.predicted), result.label),
-        commands=[f"pytest {switch}-k {result.id}"],
+        commands=[words.gate_command(result, arguments)],
         outcome=result.outcome,
+        badge=words.verdict(result),
         gauge=Gauge(low, accuracy.value, high, result.bound) if result.total else None,
+        checks=tables.check_table(result) if len(result.checks) > 1 else None,
+        histogram=charts.confidence_histogram(
+            result.confidences, [name == result.label for name in result.predicted[: len(result.confidences)]]
+        ),
+        groups=_groups(result, places, sheet) if sheet.data else (),
     )
 
 
+def _groups(result: ScenarioResult, places: Sequence[int], sheet: Sheet) -> list[Group]:
+    """The tiles of each predicted class, the most frequent mistake first and what is right last."""
+    counts = Counter(result.predicted)
+    sure = [f"{confidence:.0%}" for confidence in result.confidences] or [""] * len(places)
+    order = sorted(
+        range(len(places)),
+        key=lambda at: (
+            result.predicted[at] == result.label,
+            -counts[result.predicted[at]],
+            result.predicted[at],
+            places[at],
+        ),
+    )
+    return [
+        Group(
+            name,
+            name == result.label,
+            [Tile(sheet.place(places[at]), places[at], sure[at], name, name != result.label) for at in some],
+        )
+        for name, some in groupby(order, key=lambda at: result.predicted[at])
+    ]
+
+
 def _candidate_card(candidate: CandidateResult, album: Album) -> Card:
+    novelty = candidate.novelty
+    sheet = album.held_out(candidate.id, candidate.folder, sum(candidate.predicted.values()))
+    nearest = album.encoded(candidate.id, novelty.sheet, len(novelty.tiles)) if novelty and sheet.data else None
     return Card(
         id=candidate.id,
         facts=[
             f"proposed label {candidate.proposed_label}",
             f"{words.fraction(candidate.failed, candidate.drawn)} of fresh draws fail",
         ],
-        sheet=album.held_out(candidate.id, candidate.folder),
+        sheet=sheet,
         bars=_bars(candidate.predicted, candidate.proposed_label),
         commands=[
             words.label_command(candidate.id, candidate.proposed_label),
             words.reject_command(candidate.id),
         ],
+        nearest=nearest,
+        pairs=_pairs(novelty, sheet, nearest) if novelty and nearest else (),
+        novelty=words.novelty_sentence(candidate),
     )
+
+
+def _pairs(novelty: NoveltyResult, sheet: Sheet, nearest: Sheet) -> list[Pair]:
+    shown = zip(novelty.tiles, novelty.labels, novelty.predicted, strict=True)
+    return [
+        Pair(sheet.place(tile), nearest.place(at), f"{label} as {predicted}")
+        for at, (tile, label, predicted) in enumerate(shown)
+    ]
+
+
+def _flip_groups(results: Results, sheets: Mapping[str, Sheet], album: Album) -> list[FlipGroup]:
+    groups = []
+    for judged in results.sets:
+        flips = flips_of(judged)
+        if not flips or judged.comparison is None:
+            continue
+        if isinstance(judged, ScenarioResult):
+            sheet, places = sheets[judged.id], [flip.number for flip in flips]
+        else:
+            sheet = album.encoded(words.name_of(judged), judged.flip_sheet, len(flips))
+            places = list(range(len(flips)))
+        tiles = [
+            Tile(sheet.place(at), flip.number, flip.confidence, f"{flip.label} → {flip.predicted}", wrong=True)
+            for at, flip in zip(places, flips, strict=True)
+        ]
+        groups.append(FlipGroup(words.name_of(judged), sheet, tiles, len(judged.comparison.lost) - len(flips)))
+    return groups
+
+
+def _plots(results: Results) -> list[Plot]:
+    plots = [
+        Plot(
+            words.name_of(t),
+            charts.confidence_histogram(
+                t.confidences, [a == b for a, b in zip(t.labels, t.predicted, strict=True)] if t.confidences else []
+            ),
+            charts.confusion(zip(t.labels, t.predicted, strict=True)),
+        )
+        for t in results.test_sets
+        if t.labels
+    ]
+    pairs = [(s.label, name) for s in results.scenarios for name in s.predicted]
+    return [*plots, Plot("scenarios", None, charts.confusion(pairs))] if pairs else plots
+
+
+def _scatters(discovery: DiscoveryResult) -> list[Scatter]:
+    return charts.scatters(discovery.latent_map) if discovery.latent_map else []
 
 
 def _bars(predicted: Mapping[str, int], wanted: str) -> list[Bar]:
@@ -167,7 +275,3 @@ def _bars(predicted: Mapping[str, int], wanted: str) -> list[Bar]:
         count = sum(count for _, count in rest)
         bars.append(Bar(f"{len(rest)} more", count, count / total, wanted=False))
     return bars
-
-
-def _base64_size(size: int) -> int:
-    return (size + 2) // 3 * 4

@@ -7,17 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid
+from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
+    check_table,
+    comparison_table,
     failure_mode_table,
+    flip_table,
     scenario_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
+    comparison_sentences,
     correction_sentence,
+    counted,
     discovery_sentences,
+    gate_command,
     headline,
     known_sentences,
     label_command,
@@ -25,6 +32,9 @@ from pytest_defuse.report.words import (
     outcome_sentences,
     reject_command,
 )
+
+MOST_FLIPS = 100
+"""A comment on a pull request holds 65,536 characters."""
 
 
 def render_markdown(results: Results, start: Path = Path()) -> str:
@@ -41,7 +51,20 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     yield f"## {escape(headline(results))}"
     if results.scenarios:
         yield _table(scenario_table(results.scenarios))
-    yield _items(accuracy_sentences(results))
+    yield _items([*accuracy_sentences(results), *results.notices])
+    if bounded := [judged for judged in results.judged if len(judged.checks) > 1]:
+        yield from _folded("Every bound, one by one", _table(check_table(*bounded)))
+    changes = comparison_table(results)
+    if changes or comparison_sentences(results):
+        yield "### Against the baseline"
+        yield _table(changes) if changes else ""
+        yield _items(comparison_sentences(results))
+    if changed := flips(results):
+        rows = flip_table(changed[:MOST_FLIPS])
+        yield from _folded(f"{counted(len(changed), 'flip')}, right in the baseline and wrong now", _table(rows))
+    if misses := [scenario for scenario in results.scenarios if scenario.outcome != "holds"]:
+        commands = [gate_command(scenario, results.arguments) for scenario in misses]
+        yield from _folded("Measure again what does not hold", _code(commands))
     for correction in results.corrections:
         yield "### Correction"
         yield _items(outcome_sentences(correction, start))
@@ -59,6 +82,12 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     if results.failure_modes:
         yield "### Failure modes"
         yield _table(failure_mode_table(results.failure_modes))
+
+
+def _folded(title: str, block: str) -> Iterable[str]:
+    yield f"<details><summary>{html.escape(title)}</summary>"
+    yield block
+    yield "</details>"
 
 
 def _table(table: Table) -> str:

@@ -1,23 +1,37 @@
 """A run's results as plain values. They travel as JSON on test reports; every report renders them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.gate.checks import Check, Comparison
+
+FLIPS_SHOWN = 64
 
 
 @dataclass(frozen=True)
 class ScenarioResult:
-    """An accepted scenario held against its bound.
+    """An accepted scenario held against its bounds.
 
     Attributes:
         folder: the scenario's folder, absolute.
         correct, total: counts over the held-out tiles; ``before`` is the correct count of the uncorrected
             model, in a run that corrects.
+        confidence: that of every interval, in (0, 1).
+        outcome: the worst of the ``checks``; ``bound`` is the accuracy that the strictest of them asks for,
+            ``reason`` where it comes from.
         predicted: class names, one a tile.
         images, model: sha256 of the tiles and of the model's weights.
+        confidences: the model's softmax probability of what it predicted, one a tile.
+        tiles: each counted tile's place on the sheet, from 0 in reading order.
+        sheet_tiles: how many the sheet has, also those that are not counted.
+        checks: every bound, one by one.
+        comparison: with the baseline, where it has this scenario; positions in it point into ``predicted``.
     """
 
     subject: str
@@ -34,6 +48,11 @@ class ScenarioResult:
     images: str
     model: str
     before: int | None = None
+    confidences: list[float] = field(default_factory=list)
+    tiles: list[int] = field(default_factory=list)
+    sheet_tiles: int = 0
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
 
     @property
     def accuracy(self) -> Accuracy:
@@ -43,7 +62,13 @@ class ScenarioResult:
 
 @dataclass(frozen=True)
 class TestSetResult:
-    """Accuracy on the test set; fields as in :class:`ScenarioResult`."""
+    """The test set held against the bounds of its test; fields as in :class:`ScenarioResult`.
+
+    Attributes:
+        labels: class names, one an image.
+        flip_sheet: a PNG in base64, the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact
+            sheet (as :func:`~pytest_defuse.scenarios.sheets.encode_sheet` lays it out); empty without flips.
+    """
 
     __test__ = False
 
@@ -54,11 +79,72 @@ class TestSetResult:
     images: str
     model: str
     before: int | None = None
+    confidence: float = 0.95
+    outcome: Outcome = "holds"
+    bound: float = 0.0
+    reason: str = ""
+    labels: list[str] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
+    flip_sheet: str = ""
 
     @property
     def accuracy(self) -> Accuracy:
         """The counts as an accuracy."""
-        return Accuracy(self.correct, self.total)
+        return Accuracy(self.correct, self.total, self.confidence)
+
+
+@dataclass(frozen=True)
+class OverallResult:
+    """All scenarios of a subject together, held against bounds; fields as in :class:`ScenarioResult`.
+
+    Attributes:
+        scenarios: their ids. What was predicted is in their own results; positions in ``comparison`` count
+            through their tiles in this order.
+        labels, predicted: class names, one a tile.
+    """
+
+    subject: str
+    scenarios: list[str]
+    correct: int
+    total: int
+    confidence: float
+    outcome: Outcome
+    bound: float
+    reason: str
+    labels: list[str]
+    predicted: list[str]
+    model: str
+    before: int | None = None
+    checks: list[Check] = field(default_factory=list)
+    comparison: Comparison | None = None
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The counts as an accuracy."""
+        return Accuracy(self.correct, self.total, self.confidence)
+
+
+@dataclass(frozen=True)
+class NoveltyResult:
+    """Pictures of a region, each with the nearest training image that the model gets wrong.
+
+    Attributes:
+        tiles: which held-out tiles; the other lists go with them.
+        labels, predicted: class names of the training images.
+        distances: root mean square over pixels in [0, 1].
+        sheet: the training images as one contact sheet, a PNG in base64.
+        width, height: of a tile, in pixels.
+    """
+
+    tiles: list[int]
+    labels: list[str]
+    predicted: list[str]
+    distances: list[float]
+    sheet: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +157,25 @@ class CandidateResult:
     predicted: dict[str, int]
     failed: int
     drawn: int
+    novelty: NoveltyResult | None = None
+
+
+@dataclass(frozen=True)
+class LatentMapResult:
+    """Training images, failures and candidates in the plane.
+
+    Attributes:
+        labels: class names of the training images that are shown.
+        failures: how many failures are shown.
+        candidates: the errors whose regions are shown, such as ``2 as 3``.
+        projections: by name of the method, points of the training images, the failures and the regions'
+            means, in this order, in thousandths of the map's larger side.
+    """
+
+    labels: list[str]
+    failures: int
+    candidates: list[str]
+    projections: dict[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -86,6 +191,7 @@ class DiscoveryResult:
     new: list[CandidateResult]
     known: list[str]
     seconds: float
+    latent_map: LatentMapResult | None = None
 
 
 @dataclass(frozen=True)
@@ -195,10 +301,11 @@ class FailureModeResult:
     images: int
 
 
-Result = ScenarioResult | TestSetResult | DiscoveryResult | CorrectionResult | FailureModeResult
+Judged = ScenarioResult | TestSetResult | OverallResult
+Result = Judged | DiscoveryResult | CorrectionResult | FailureModeResult
 KINDS: dict[str, type[Any]] = {
     kind.__name__: kind
-    for kind in (ScenarioResult, TestSetResult, DiscoveryResult, CorrectionResult, FailureModeResult)
+    for kind in (ScenarioResult, TestSetResult, OverallResult, DiscoveryResult, CorrectionResult, FailureModeResult)
 }
 
 
@@ -208,6 +315,8 @@ class Results:
 
     Attributes:
         failed: ids of the tests of a subject that failed, whatever they tested.
+        notices: sentences about the run as a whole, such as scenarios that no test touches.
+        arguments: what must stand behind ``pytest`` to measure the same again.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -215,15 +324,24 @@ class Results:
     discoveries: list[DiscoveryResult] = field(default_factory=list)
     corrections: list[CorrectionResult] = field(default_factory=list)
     failure_modes: list[FailureModeResult] = field(default_factory=list)
-    failed: Sequence[str] = ()
+    overall: list[OverallResult] = field(default_factory=list)
+    failed: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
     @staticmethod
-    def of(items: Iterable[dict[str, Any]], failed: Sequence[str] = ()) -> "Results":
+    def of(
+        items: Iterable[dict[str, Any]],
+        failed: Sequence[str] = (),
+        notices: Sequence[str] = (),
+        arguments: Sequence[str] = (),
+    ) -> "Results":
         """Results from their JSON values."""
-        results = Results(failed=failed)
+        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments))
         rows: dict[str, list[Any]] = {
             "ScenarioResult": results.scenarios,
             "TestSetResult": results.test_sets,
+            "OverallResult": results.overall,
             "DiscoveryResult": results.discoveries,
             "CorrectionResult": results.corrections,
             "FailureModeResult": results.failure_modes,
@@ -234,23 +352,35 @@ class Results:
                 rows[type(result).__name__].append(result)
         return results
 
+    @property
+    def judged(self) -> list[Judged]:
+        """What was held against bounds: scenarios, all of them together, test sets."""
+        return [*self.scenarios, *self.overall, *self.test_sets]
+
+    @property
+    def sets(self) -> list[ScenarioResult | TestSetResult]:
+        """What has pictures of its own: scenarios and test sets."""
+        return [*self.scenarios, *self.test_sets]
+
+    def __iter__(self) -> Iterator[Result]:
+        return chain(self.judged, self.corrections, self.discoveries, self.failure_modes)
+
     def __bool__(self) -> bool:
-        return any(vars(self).values())
+        return bool(self.failed) or any(True for _ in self)
 
 
 def properties(result: Result) -> list[tuple[str, str]]:
     """What JUnit shows of a result, as names and values."""
-    if not isinstance(result, ScenarioResult | TestSetResult):
+    if not isinstance(result, Judged):
         return []
     low, high = result.accuracy.interval
     rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
     if isinstance(result, ScenarioResult):
-        rows += [
-            ("defuse_scenario", result.id),
-            ("defuse_bound", f"{result.bound:.4f}"),
-            ("defuse_outcome", result.outcome),
-        ]
-    return rows
+        rows.append(("defuse_scenario", result.id))
+    if result.comparison is not None:
+        rows.append(("defuse_flips", str(len(result.comparison.lost))))
+        rows.append(("defuse_mcnemar_p", f"{result.comparison.p:.4g}"))
+    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
 
 
 def encode(result: Result) -> dict[str, Any]:
@@ -261,14 +391,4 @@ def encode(result: Result) -> dict[str, Any]:
 def decode(item: dict[str, Any]) -> Any:
     """The result that :func:`encode` made a JSON value of."""
     values = dict(item)
-    kind = KINDS[values.pop("kind")]
-    if kind is DiscoveryResult:
-        values["new"] = [CandidateResult(**entry) for entry in values["new"]]
-    if kind is CorrectionResult:
-        values["before"] = TrialResult(**values["before"])
-        values["trials"] = [TrialResult(**entry) for entry in values["trials"]]
-        values["sets"] = [SetResult(**entry) for entry in values.get("sets", [])]
-        values["classes"] = [ClassDropResult(**entry) for entry in values.get("classes", [])]
-        values["flips"] = [FlipResult(**entry) for entry in values.get("flips", [])]
-        values["shifts"] = {name: (pair[0], pair[1]) for name, pair in values["shifts"].items()}
-    return kind(**values)
+    return TypeAdapter(KINDS[values.pop("kind")]).validate_python(values)

@@ -5,14 +5,29 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.report.flips import Flip
 from pytest_defuse.report.results import (
     CorrectionResult,
     DiscoveryResult,
     FailureModeResult,
+    Judged,
+    Results,
     ScenarioResult,
     TrialResult,
 )
-from pytest_defuse.report.words import VERDICTS, fraction, interval_name, percent, share, span
+from pytest_defuse.report.words import (
+    VERDICTS,
+    bound_of,
+    figures,
+    fraction,
+    interval_name,
+    name_of,
+    p_value,
+    percent,
+    share,
+    span,
+    verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -50,14 +65,64 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
         if len(confidences) > 1:
             interval += f" (at {scenario.confidence * 100:g}%)"
         measured = (*before, fraction(scenario.correct, scenario.total), interval)
-        verdict = (percent(scenario.bound), VERDICTS[scenario.outcome])
-        rows.append(Row((scenario.id, scenario.label, *measured, *verdict), scenario.outcome))
+        judged = (bound_of(scenario), verdict(scenario))
+        rows.append(Row((scenario.id, scenario.label, *measured, *judged), scenario.outcome))
     numbers = _numbers(
         *(("before", "after") if corrected else ("accuracy",)),
         interval_name(*confidences) if len(confidences) == 1 else "interval",
         "bound",
     )
     return Table((*_text("scenario", "label"), *numbers, *_text("verdict")), tuple(rows))
+
+
+def check_table(*judged: Judged) -> Table:
+    """Every bound, one by one, that was held against these sets of images; more than one are named."""
+    tested = any(check.p is not None for one in judged for check in one.checks)
+    rows = []
+    for one in judged:
+        for check in one.checks:
+            measured, interval, limit = figures(check)
+            cells = (
+                *([name_of(one)] if len(judged) > 1 else []),
+                check.bound,
+                check.group or "all",
+                f"{check.images:,}",
+                measured,
+                interval,
+                limit,
+                *([p_value(check.adjusted_p)] if tested else []),
+                VERDICTS[check.outcome],
+            )
+            rows.append(Row(cells, check.outcome))
+    texts = _text(*(["of"] if len(judged) > 1 else []), "bound", "class")
+    numbers = _numbers("images", "measured", "interval", "limit", *(["adjusted p"] if tested else []))
+    return Table((*texts, *numbers, *_text("verdict")), tuple(rows))
+
+
+def comparison_table(results: Results) -> Table | None:
+    """This model against the baseline, on each set of images where an answer changed; None where none did."""
+    rows = tuple(
+        Row(
+            (
+                name_of(judged),
+                f"{len(c.lost):,}",
+                f"{len(c.gained):,}",
+                f"{c.images:,}",
+                p_value(c.p),
+                p_value(c.adjusted_p),
+            )
+        )
+        for judged in results.judged
+        if (c := judged.comparison) is not None and (c.lost or c.gained)
+    )
+    numbers = _numbers("flips to wrong", "to right", "images", "McNemar's p", "adjusted")
+    return Table((*_text("against the baseline"), *numbers), rows) if rows else None
+
+
+def flip_table(flips: Sequence[Flip]) -> Table:
+    """Images that the baseline had right and this model has wrong."""
+    rows = (Row((f.name, str(f.number), f.label, f.predicted, f.confidence)) for f in flips)
+    return Table((*_text("images"), *_numbers("number"), *_text("label", "now"), *_numbers("confidence")), tuple(rows))
 
 
 def candidate_table(result: DiscoveryResult) -> Table:

@@ -9,17 +9,23 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from pytest_defuse.report.correction import correction_notes, correction_tables
+from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
+    comparison_table,
     failure_mode_table,
+    flip_table,
     scenario_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
+    check_sentences,
+    comparison_sentences,
     correction_sentence,
     discovery_sentences,
+    gate_command,
     known_sentences,
     label_command,
     look_sentence,
@@ -31,8 +37,12 @@ STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"
 SHORT_NAME = 16
 
 
-def render(results: Results, *, width: int, color: bool, start: Path) -> str:
-    """All results as text of at most ``width`` columns; paths are shown relative to ``start``."""
+def render(results: Results, *, width: int, color: bool, start: Path, verbose: bool = False) -> str:
+    """All results as text of at most ``width`` columns; paths are shown relative to ``start``.
+
+    Args:
+        verbose: also every bound one by one, each flip, and how to measure what does not hold again.
+    """
     buffer = io.StringIO()
     # Whether to colour is pytest's to say, not the environment's. Class names are the user's: [brackets]
     # and :colons: in them are no markup.
@@ -61,6 +71,20 @@ def render(results: Results, *, width: int, color: bool, start: Path) -> str:
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
+    # Where there is but one bound, the lines above say all of it.
+    asked = [judged for judged in results.judged if verbose or any(check.group for check in judged.checks)]
+    for judged in asked:
+        if len(judged.checks) > 1:
+            _sentences(console, check_sentences(judged))
+    if changes := comparison_table(results):
+        _table(console, changes)
+    _sentences(console, comparison_sentences(results))
+    if verbose and (changed := flips(results)):
+        _table(console, flip_table(changed))
+    if verbose:
+        misses = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
+        _sentences(console, (f"again: {gate_command(scenario, results.arguments)}" for scenario in misses))
+    _sentences(console, results.notices, STYLES["unsure"])
     if results.failure_modes:
         _table(console, failure_mode_table(results.failure_modes))
     for correction in results.corrections:
@@ -75,6 +99,7 @@ def _sentences(console: Console, sentences: Iterable[str], style: str | None = N
 
 
 def _table(console: Console, table: Table) -> None:
+    console.print()
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(table.columns):
         # A broken name cannot be copied, but a long one would leave the other columns no room.

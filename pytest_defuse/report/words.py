@@ -3,11 +3,21 @@
 import os
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results
+from pytest_defuse.gate.checks import Check
+from pytest_defuse.report.results import (
+    CandidateResult,
+    CorrectionResult,
+    DiscoveryResult,
+    Judged,
+    Results,
+    ScenarioResult,
+    TestSetResult,
+)
 
 WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
 VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}
@@ -54,8 +64,8 @@ def relative(path: str | Path, start: Path) -> str:
 
 
 def overall(results: Results) -> Outcome | None:
-    """The worst outcome of tests, scenarios and corrections; None where nothing was judged."""
-    outcomes: list[Outcome] = [scenario.outcome for scenario in results.scenarios]
+    """The worst outcome of tests, bounds and corrections; None where nothing was judged."""
+    outcomes: list[Outcome] = [judged.outcome for judged in results.judged if judged.reason]
     outcomes += ["fails" for _ in results.failed]
     outcomes += ["fails" if correction.problems else "holds" for correction in results.corrections]
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
@@ -75,10 +85,13 @@ def headline(results: Results) -> str:
     said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
     if results.failure_modes:
         said.append(counted(len(results.failure_modes), "failure mode"))
+    flips = sum(len(s.comparison.lost) for s in results.sets if s.comparison)
+    if flips:
+        said.append(counted(flips, "flip"))
     if results.failed:
         said.append(f"{counted(len(results.failed), 'test')} FAILED")
-    subjects = {getattr(result, "subject", "") for group in vars(results).values() for result in group} - {""}
-    return f"{', '.join(sorted(subjects))}: {', '.join(said)}"
+    subjects = sorted({result.subject for result in results})
+    return f"{', '.join(subjects) or 'pytest-defuse'}: {', '.join(said)}"
 
 
 def measured(accuracy: Accuracy) -> str:
@@ -88,13 +101,88 @@ def measured(accuracy: Accuracy) -> str:
     )
 
 
+def taken_for(scenario: ScenarioResult) -> str:
+    """What the wrong tiles were taken for: ``; taken for 3 (152), 5 (1)``; nothing where none was wrong."""
+    wrong = Counter(name for name in scenario.predicted if name != scenario.label).most_common(3)
+    return "; taken for " + ", ".join(f"{name} ({count})" for name, count in wrong) if wrong else ""
+
+
+def gate_command(scenario: ScenarioResult, arguments: Sequence[str]) -> str:
+    """The command that measures a scenario again."""
+    return shlex.join(["pytest", *arguments, "-k", scenario.id])
+
+
+def verdict(judged: Judged) -> str:
+    """An outcome in words; where it is unsure, with the number of images that would tell."""
+    enough = max((check.enough or 0 for check in judged.checks if check.outcome == "unsure"), default=0)
+    hint = f": about {enough:,} would do" if judged.outcome == "unsure" and enough else ""
+    return VERDICTS[judged.outcome] + hint
+
+
+def bound_of(judged: Judged) -> str:
+    """The bound that decided: an accuracy, or how many flips."""
+    flips = [c.limit for c in judged.checks if (c.bound, c.outcome) == ("max_flips", judged.outcome)]
+    return f"{flips[0]:.0f} flips" if flips and not judged.bound else percent(judged.bound)
+
+
+def name_of(judged: Judged) -> str:
+    """What was judged: a scenario's id, or which images."""
+    if isinstance(judged, ScenarioResult):
+        return judged.id
+    return (
+        f"test set of {judged.subject}" if isinstance(judged, TestSetResult) else f"all scenarios of {judged.subject}"
+    )
+
+
 def accuracy_sentences(results: Results) -> list[str]:
-    """Accuracy on each test set, also before the correction where one ran."""
+    """Accuracy on all scenarios together and on each test set, also before the correction where one ran."""
     return [
-        f"test set of {test_set.subject}: {measured(test_set.accuracy)}"
-        + ("" if test_set.before is None else f", {share(test_set.before, test_set.total)} before")
-        for test_set in results.test_sets
+        f"{name_of(judged)}: {measured(judged.accuracy)}"
+        + ("" if judged.before is None else f", {share(judged.before, judged.total)} before")
+        + (f", bound {bound_of(judged)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
+        for judged in results.judged
+        if not isinstance(judged, ScenarioResult)
     ]
+
+
+def figures(check: Check) -> tuple[str, str, str]:
+    """What was measured, its interval, and the limit: flips are counted, all else is a share."""
+    show = "{:,.0f}".format if check.bound == "max_flips" else percent
+    low, high = check.interval
+    return show(check.measured), f"{show(low)} - {show(high)}", show(check.limit)
+
+
+def check_sentences(judged: Judged) -> list[str]:
+    """Every bound that was held against one set of images."""
+    return [_check_sentence(judged, check) for check in judged.checks]
+
+
+def _check_sentence(judged: Judged, check: Check) -> str:
+    measured, interval, limit = figures(check)
+    group = f", class {check.group}" if check.group else ""
+    p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
+    return (
+        f"{name_of(judged)}{group}: {check.bound} {measured} ({interval}) on {counted(check.images, 'image')}, "
+        f"limit {limit}{p}: {VERDICTS[check.outcome]}"
+    )
+
+
+def comparison_sentences(results: Results) -> list[str]:
+    """What is to be said of the baseline beside the table of what changed."""
+    compared = [judged.comparison for judged in results.judged if judged.comparison is not None]
+    unchanged = sum(not (comparison.lost or comparison.gained) for comparison in compared)
+    same = any(comparison.same_model for comparison in compared)
+    return [
+        *(["the baseline is of this very model: the same weights"] if same else []),
+        *([f"no answer changed on {unchanged} of {counted(len(compared), 'set')} of images"] if unchanged else []),
+    ]
+
+
+def p_value(number: float | None) -> str:
+    """``0.032``, ``<0.001``; nothing for None."""
+    if number is None:
+        return ""
+    return "<0.001" if number < 0.001 else f"{number:.3f}"
 
 
 def discovery_sentences(result: DiscoveryResult) -> list[str]:
@@ -114,6 +202,22 @@ def known_sentences(result: DiscoveryResult) -> list[str]:
     if result.known:
         return [f"known already: {', '.join(result.known)}"]
     return [] if result.new else ["no region was confirmed: nothing to label"]
+
+
+def novelty_sentence(candidate: CandidateResult) -> str:
+    """How far a candidate's pictures are from errors on training images that are known already."""
+    novelty = candidate.novelty
+    if novelty is None:
+        return ""
+    wrong = Counter(candidate.predicted)
+    del wrong[candidate.proposed_label]
+    error = (candidate.proposed_label, *(name for name, _ in wrong.most_common(1)))
+    same = sum(pair == error for pair in zip(novelty.labels, novelty.predicted, strict=True))
+    typical = sorted(novelty.distances)[len(novelty.distances) // 2]
+    return (
+        f"of {counted(len(novelty.tiles), 'picture')}, {same} have the same error as the nearest misclassified "
+        f"training image; the median distance to it is {typical:.2f} (root mean square over pixels from 0 to 1)"
+    )
 
 
 def look_sentence(result: DiscoveryResult, start: Path) -> str:

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.bounds import checked
 
 FORMAT = 1
 MOST_PIXELS = 2**26
@@ -238,7 +241,10 @@ class Provenance(Record):
 
 
 class ScenarioRecord(FileRecord):
-    """scenario.yaml: one scenario, whatever its status."""
+    """scenario.yaml: one scenario, whatever its status.
+
+    ``bounds`` are what the gate asks of this scenario, whatever a test's marker says.
+    """
 
     schema_name = "scenario"
     schema_file = "../.schema/scenario.json"
@@ -248,6 +254,7 @@ class ScenarioRecord(FileRecord):
     label: ClassName | None
     proposed_label: ClassName
     notes: str = ""
+    bounds: dict[str, int | float] = {}
     failure_rate: FailureRate
     tile: Tile
     sheets: Sheets
@@ -255,6 +262,14 @@ class ScenarioRecord(FileRecord):
     evidence: Evidence | None = None
     provenance: Provenance
     region: LatentRegion | None
+
+    @field_validator("bounds")
+    @classmethod
+    def _bounds_are_known(cls, given: dict[str, int | float]) -> dict[str, int | float]:
+        try:
+            return checked(given, "bounds")
+        except DefuseError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _accepted_has_label(self) -> Self:

@@ -197,6 +197,6 @@ def test_metadata_comes_back(path: Path) -> None:
     assert checkpoint_metadata(path) == {"parent": "a"}
 
 
-def test_checking_an_output_leaves_nothing_behind(tmp_path: Path) -> None:
-    check_output(tmp_path / "new" / "net.safetensors", tmp_path / "net.pt")
+def test_checking_an_output_writes_no_file(tmp_path: Path) -> None:
+    check_output(tmp_path / "net.defused.safetensors", tmp_path / "net.pt")
     assert list(tmp_path.iterdir()) == []

@@ -179,13 +179,11 @@ def test_regions_that_every_restart_finds_are_kept() -> None:
 
 
 @pytest.mark.parametrize("clustering", ["joint", "plain"])
-@pytest.mark.parametrize("shape", ["normal", "uniform"])
-def test_structureless_codes_are_at_most_one_cloud_a_kind(shape: str, clustering: str) -> None:
-    # Whether that cloud is a region of failures, fresh draws decide: see the tests of confirmation.
-    codes = random_numbers(3).standard_normal((800, 6)) if shape == "normal" else random_numbers(3).random((800, 6))
-    some = replace(
-        failures(group((0, 0), 500), group((0, 0), 300, prediction=2)), codes=torch.from_numpy(codes).float()
-    )
+def test_normal_codes_are_at_most_one_cloud_a_kind(clustering: str) -> None:
+    # Whether that cloud fails, fresh draws decide. Of uniform codes no such thing holds: the Gaussians that tile
+    # a box can be the same in every restart, and confirmation alone stands between them and a report.
+    some = failures(group((0, 0), 500), group((0, 0), 300, prediction=2))
+    some = replace(some, codes=torch.from_numpy(random_numbers(3).standard_normal((800, 6))).float())
     found = distill(some, DiscoverySettings(components=20, clustering=clustering), seed=0)
     assert len({(r.label, r.prediction) for r in found}) == len(found) <= 2
 

@@ -81,6 +81,19 @@ def test_a_failed_assertion_says_how_sure_it_is() -> None:
         assert Accuracy(45, 50) >= 0.95
 
 
+def test_a_comparison_that_does_not_hold_is_explained() -> None:
+    accuracy = Accuracy(45, 50)
+    assert accuracy.explain(">=", accuracy, 0.95) == [
+        "45/50 = 90.0% (95% interval 78.6% to 95.7%) >= 0.95",
+        "5.0% of 50 images away, which is 3 of them",
+        "the interval holds that number: with so few images the difference may be chance",
+    ]
+    assert accuracy.explain(">", 0.99, accuracy)[0] == "0.99 > 45/50 = 90.0% (95% interval 78.6% to 95.7%)"
+    assert len(accuracy.explain(">", 0.99, accuracy)) == 2
+    assert accuracy.explain("==", accuracy, "x" * 1000) == [f"{accuracy} == {repr('x' * 1000)[:200]}"]
+    assert len(Accuracy(0, 0).explain(">=", Accuracy(0, 0), 0.9)) == 1
+
+
 def test_no_images_meet_no_bound() -> None:
     nothing = Accuracy(0, 0)
     assert math.isnan(nothing.value)

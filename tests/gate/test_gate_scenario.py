@@ -8,9 +8,10 @@ from scenarios.planting import exclude, plant
 from torch import Tensor, nn
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.baseline import Baseline, Predictions
+from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import GatedScenario, gate_scenario, measured, predict_test, shift_accuracies
+from pytest_defuse.gate.gate import GatedScenario, gate_scenario, gate_test, shift_accuracies
+from pytest_defuse.gate.predictions import Predictions, predict_test
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
@@ -64,7 +65,8 @@ def gate(scenario: Scenario, subject: Subject, baseline: Baseline | None = None,
 
 
 def baseline_of(scenario: Scenario, *predicted: str) -> Baseline:
-    return Baseline("m", {scenario.id: Predictions(pixel_hash(HELD_OUT), predicted)}, {})
+    predictions = Predictions(pixel_hash(HELD_OUT), predicted, (0.5,) * len(predicted))
+    return Baseline({"shades": SubjectBaseline("m", {scenario.id: predictions})})
 
 
 def test_the_held_out_tiles_are_counted(scenario: Scenario, subject: Subject) -> None:
@@ -97,7 +99,10 @@ def test_too_few_images_to_tell_pass_and_say_so(scenario: Scenario, subject: Sub
     gated = gate(scenario, subject, min_accuracy=0.8, confidence=0.99)
     gated.check()
     assert gated.verdict.outcome == "unsure"
-    assert "(99% interval 24.8% to 87.2%) cannot be told from, with so few images, the bound 80.0%" in gated.sentence
+    assert (
+        "(99% interval 24.8% to 87.2%) cannot be told from the bound 80.0% (min_accuracy): too few images to tell, "
+        "about 27 would do" in gated.sentence
+    )
 
 
 def test_a_perfect_scenario_is_taken_for_nothing_else(store: Store, subject: Subject) -> None:
@@ -127,11 +132,14 @@ def test_a_drop_is_measured_against_the_baseline(scenario: Scenario, subject: Su
     before = baseline_of(scenario, *["bright"] * 8, *["dark"] * 2)
     assert gate(scenario, subject, before, max_drop=0.1).verdict.outcome == "fails"
     assert gate(scenario, subject, before, max_drop=0.3).verdict.outcome == "holds"
-    assert "(baseline 80.0% less max_drop)" in gate(scenario, subject, before, max_drop=0.1).sentence
+    assert (
+        "accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%); a drop of 20.0% from the baseline (95% interval "
+        in gate(scenario, subject, before, max_drop=0.1).sentence
+    )
 
 
 def test_a_drop_without_a_baseline_holds_and_says_so(scenario: Scenario, subject: Subject) -> None:
-    for baseline in (None, Baseline("m", {}, {})):
+    for baseline in (None, Baseline()):
         gated = gate(scenario, subject, baseline, max_drop=0.0)
         gated.check()
         assert "max_drop, without a baseline yet" in gated.sentence
@@ -169,20 +177,26 @@ def test_a_candidate_without_a_label_is_refused(scenario: Scenario, subject: Sub
 
 def test_a_model_with_chance_in_it_is_judged_the_same_every_time(scenario: Scenario, subject: Subject) -> None:
     chancy = replace(subject, model=Coin())
-    first = gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier()).tolist()
+    first = gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier())
     torch.manual_seed(1)
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    assert (gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier()).tolist()) == first
+    assert (gate(scenario, chancy).predictions, predict_test(chancy, chancy.classifier())) == first
     assert torch.equal(torch.get_rng_state(), state[0])
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])
 
 
-def test_the_test_set_is_predicted_in_its_order(subject: Subject) -> None:
-    pairs = [(tile[0], 0) for tile in shaded("bright", "dark", "medium", "dark")]
-    predictions = predict_test(replace(subject, test=pairs), subject.classifier())
-    assert predictions.tolist() == [2, 0, 1, 0]
-    accuracy = measured(predictions, torch.tensor([2, 0, 0, 0]))
+def test_the_test_set_is_judged_in_its_order(subject: Subject) -> None:
+    pairs = [
+        (tile[0], label) for tile, label in zip(shaded("bright", "dark", "medium", "dark"), (2, 0, 0, 0), strict=True)
+    ]
+    tested = replace(subject, test=pairs)
+    model = tested.classifier()
+    predictions = predict_test(tested, model)
+    assert predictions.predicted == ("bright", "dark", "medium", "dark")
+    accuracy = gate_test(tested, model, predictions, None)
     assert (accuracy.correct, accuracy.total) == (3, 4)
+    assert accuracy >= 0.75
+    accuracy.check()  # nobody asks for anything, and nothing was recorded
 
 
 def test_both_models_are_held_against_every_shift_set(subject: Subject) -> None:

@@ -13,7 +13,8 @@ from torch.utils.data import TensorDataset
 
 from pytest_defuse.explain.failure_modes import failure_modes
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import gate_scenario, predict_test, shift_accuracies
+from pytest_defuse.gate.gate import gate_scenario, shift_accuracies
+from pytest_defuse.gate.predictions import predict_test
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
 

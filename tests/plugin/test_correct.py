@@ -111,7 +111,10 @@ def test_the_corrected_model_goes_where_one_says(project: pytest.Pytester, accep
     ("output", "words"),
     [
         ("toy.pt", "*toy.pt is the model's own checkpoint, which is never overwritten: name another output."),
-        ("toy.pt/mended.safetensors", "The corrected model would be *, but nothing can be written in *"),
+        (
+            "toy.pt/mended.safetensors",
+            "*toy.pt cannot be written to (*), and the corrected checkpoint goes there: make it writable.",
+        ),
         ("tests", "*tests is a folder: give --defuse-correct-output a file."),
     ],
 )
@@ -210,3 +213,14 @@ def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept
     project.runpytest_subprocess("--defuse-correct").stdout.fnmatch_lines(
         ["*taken up where it was left*", "every bound*"]
     )
+
+
+def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Accept) -> None:
+    accept()
+    (project.path / "weights").write_text("a file where the folder should be")
+    project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint='weights/toy.pt')"))
+    result = project.runpytest_subprocess("--defuse-correct")
+    result.stdout.fnmatch_lines(
+        ["weights cannot be written to (*), and the corrected checkpoint goes there: make it *"]
+    )
+    assert "finetuning" not in result.stdout.str() + result.stderr.str(), "it is refused before the work"

@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_defuse.report.saved import load_results
+
 from .conftest import tree
 
 SETTINGS = """
@@ -44,11 +46,16 @@ def test_without_the_option_it_is_skipped(project: pytest.Pytester) -> None:
 def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest.Pytester) -> None:
     judged(project)
     project.makepyfile(test_model=SETTINGS)
-    result = project.runpytest_subprocess("--defuse-discover")
+    result = project.runpytest_subprocess("--defuse-discover", "--defuse-results=.reports/results.json")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["*defuse: training the generator*", "discovery of toy: *", "bright-as-dark-*bright*dark*"]
     )
+    (found,) = load_results(project.path / ".reports" / "results.json", project.path).discoveries
+    assert found.latent_map is not None
+    shown = len(found.latent_map.labels) + found.latent_map.failures + len(found.latent_map.candidates)
+    assert [len(points) for points in found.latent_map.projections.values()] == [shown, shown]
+    assert all(c.novelty and set(c.novelty.labels) == {"bright"} for c in found.new)
     first = tree(project.path)
     candidates = [name for name in first if name.endswith("scenario.yaml")]
     assert candidates

@@ -67,7 +67,7 @@ def test_without_a_bound_the_model_must_not_get_worse(project: pytest.Pytester, 
     project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
     result = project.runpytest_subprocess()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is below the bound 100.0% (no regression from discovery); taken for 'dark' (16)*"])
+    result.stdout.fnmatch_lines(["*is below the bound 100.0% (no regression from discovery); taken for 'dark' (16)."])
 
 
 def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -> None:
@@ -99,20 +99,38 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     project.makepyfile(
         test_model="""
         import pytest
-        @pytest.mark.defuse(max_drop=0.05)
+        @pytest.mark.defuse(max_drop=0.05, max_flips=3)
         def test_scenario(defuse_scenario): defuse_scenario.check()
+        @pytest.mark.defuse
+        def test_set(defuse_test_accuracy): defuse_test_accuracy.check()
         """
     )
-    project.runpytest_subprocess("--defuse-save-baseline=baseline.json").assert_outcomes(passed=1)
-    saved = json.loads((project.path / "baseline.json").read_text())
-    assert saved["scenarios"][scenario.id]["predicted"] == ["bright"] * 16
-    project.runpytest_subprocess("--defuse-baseline=baseline.json").assert_outcomes(passed=1)
-    project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
-    result = project.runpytest_subprocess("--defuse-baseline=baseline.json")
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is below the bound 95.0% (baseline 100.0% less max_drop)*"])
-    missing = project.runpytest_subprocess("--defuse-baseline=none.json")
-    missing.stdout.fnmatch_lines(["The baseline *none.json cannot be read*"])
+    both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
+    first = project.runpytest_subprocess(*both)
+    first.assert_outcomes(passed=2)
+    first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: make it with --defuse-save-baseline *"])
+    saved = json.loads((project.path / "baseline.json").read_text())["subjects"]["toy"]
+    assert saved["scenarios"][scenario.id]["predicted"] == [saved["classes"].index("bright")] * 16
+    assert len(saved["test"]["confidences"]) == 200
+
+    project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.8)"))
+    worse = project.runpytest_subprocess(both[0], "--defuse-report=report.html")
+    worse.assert_outcomes(failed=2)
+    worse.stdout.fnmatch_lines(
+        [
+            "*a drop of 100.0% from the baseline (95% interval *) is more than max_drop 5.0%; 16 of 16 flipped from "
+            "right to wrong, more than max_flips 3; against the baseline 16 lost, 0 gained (McNemar p = 3.1e-05); "
+            "taken for 'dark' (16).",
+            "*test set of toy: accuracy * is a regression; against the baseline *taken most 'bright' for 'dark' (*).",
+        ]
+    )
+
+    project.makeconftest(CONFTEST.replace("images(200, 1)", "images(200, 2)"))
+    other = project.runpytest_subprocess(*both)
+    other.assert_outcomes(passed=1, errors=1)
+    other.stdout.fnmatch_lines(
+        ["The baseline's images of the test set are not the subject's: save the baseline anew *"]
+    )
 
 
 def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, accept: Accept) -> None:

@@ -30,7 +30,7 @@ def test_no_subject(project: pytest.Pytester) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ('classes=["dark", "light", "bright"]', "*returned shape (200, 2) for 3 classes*: its logits must be N x 3*"),
+        ('classes=["dark", "light", "bright"]', "*returned shape (*, 2) for 3 classes*: its logits must be N x 3*"),
         ('classes=["dark"]', "*classes=...) must hold at least two names*"),
         ('name="a/b"', "*name='a/b') becomes a folder*"),
         ("test=images(0, 1)", "*test=...) is empty*"),
@@ -40,7 +40,7 @@ def test_no_subject(project: pytest.Pytester) -> None:
             "test?1? is 8 x 9 RGB but test?0? is 8 x 8 grey: resize*",
         ),
         ("test=[(torch.ones(1, 8, 8) * 3, 0)]", "test?0? has values from 3 to 3 outside ?0, 1?*normalize*"),
-        ("model=torch.nn.Flatten()", "*returned shape (200, 64) for 2 classes*"),
+        ("model=torch.nn.Flatten()", "*returned shape (*, 64) for 2 classes*"),
         (
             "model=(net := Threshold(), net.scale.data.fill_(float('nan')))[0]",
             "*returned NaN or infinite logits for 200 of 200*",
@@ -82,7 +82,7 @@ def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> N
     ("marker", "sentence"),
     [
         ("defuse(min_acuracy=0.9)", "*the defuse marker has no bound 'min_acuracy': it has min_accuracy, max_drop*"),
-        ("defuse(min_accuracy=90)", "*defuse(min_accuracy=90): give a share from 0 to 1*"),
+        ("defuse(min_accuracy=90)", "*the defuse marker: min_accuracy=90: give a share from 0 to 1*"),
         ("defuse(0.9)", "*@pytest.mark.defuse takes names with values*"),
     ],
 )

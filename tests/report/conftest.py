@@ -1,12 +1,14 @@
 """Results as a run makes them, with pictures on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pytest_defuse.gate.checks import Comparison
+from pytest_defuse.gate.statistics import mcnemar
 from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
@@ -128,6 +130,27 @@ def correction(tmp_path: Path) -> Callable[..., CorrectionResult]:
             "seconds": 31.0,
         }
         return CorrectionResult(**(values | changes))
+
+    return make
+
+
+@pytest.fixture
+def compare() -> Callable[..., Comparison]:
+    """A comparison with a baseline that had everything right but ``gained``."""
+
+    def make(images: int, lost: Sequence[int] = (), gained: Sequence[int] = (), **changes: Any) -> Comparison:
+        p = mcnemar(len(lost), len(gained))
+        values: dict[str, Any] = {
+            "images": images,
+            "correct": images - len(gained),
+            "predicted": [],
+            "lost": list(lost),
+            "gained": list(gained),
+            "same_model": False,
+            "p": p,
+            "adjusted_p": p,
+        }
+        return Comparison(**(values | changes))
 
     return make
 

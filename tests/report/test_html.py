@@ -1,22 +1,32 @@
 """The HTML page: whole in itself, whatever class names and pictures do."""
 
 import base64
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import torch
 
-from pytest_defuse.report.html import PNG_SIGNATURE, render_html
+from pytest_defuse.gate.checks import Comparison
+from pytest_defuse.report.html import render_html
+from pytest_defuse.report.pictures import PNG_SIGNATURE
 from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
+    LatentMapResult,
+    NoveltyResult,
     Results,
     ScenarioResult,
+    TestSetResult,
 )
+from pytest_defuse.scenarios.sheets import encode_sheet
 
-VOID = {"meta", "img"}
+VOID = {"meta", "br"}
+INLINE = re.compile(r"\.(sheet-\d+) \{ background-image: url\(data:image/png;base64,([^)]*)\); \}")
 
 
 class Page(HTMLParser):
@@ -47,30 +57,38 @@ class Page(HTMLParser):
             self.text += data + "\n"
 
     def pictures(self) -> list[bytes]:
-        sources = [attributes["src"] or "" for tag, attributes in self.tags if tag == "img"]
-        return [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources]
+        """Every contact sheet that the page carries; each is shown somewhere."""
+        sheets = INLINE.findall(self.style)
+        shown = {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
+        assert all(name in shown for name, _ in sheets)
+        return [base64.b64decode(data) for _, data in sheets]
 
     def classes(self, tag: str) -> list[str]:
         return [attributes.get("class") or "" for name, attributes in self.tags if name == tag]
-
-    def opened(self) -> list[bool]:
-        return ["open" in attributes for tag, attributes in self.tags if tag == "details"]
 
 
 def test_nothing_is_fetched_and_nothing_runs(everything: Results, add_sheet: Callable[..., str]) -> None:
     for result in everything.scenarios:
         add_sheet(result.id)
     page = Page(render_html(everything))
-    assert not {"script", "link", "iframe", "a"} & {tag for tag, _ in page.tags}
+    assert not {"script", "link", "iframe", "img"} & {tag for tag, _ in page.tags}
     for _, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
-        assert (attributes.get("src") or "data:").startswith("data:")
-        assert "href" not in attributes
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
         assert "url(" not in (attributes.get("style") or "")
-    assert "url(" not in page.style
+    assert "url(" not in INLINE.sub("", page.style)
     assert "@import" not in page.style
     policies = [a["content"] for tag, a in page.tags if tag == "meta" and "http-equiv" in a]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_every_link_leads_somewhere_on_the_page(everything: Results) -> None:
+    page = Page(render_html(everything))
+    targets = {attributes.get("id") for _, attributes in page.tags}
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    assert links
+    assert all(link is not None and link.removeprefix("#") in targets for link in links)
 
 
 def test_light_dark_and_phones(everything: Results) -> None:
@@ -110,7 +128,7 @@ def test_a_scenario_shows_its_sheet_and_how_to_run_it(
 
 
 def test_a_corrected_scenario_is_run_with_the_correction(scenario: Callable[..., ScenarioResult]) -> None:
-    page = Page(render_html(Results(scenarios=[scenario(before=3)])))
+    page = Page(render_html(Results(scenarios=[scenario(before=3)], arguments=("--defuse-correct",))))
     assert "pytest --defuse-correct -k 3-as-5-a1b2c3" in page.text
 
 
@@ -118,13 +136,14 @@ def test_what_fails_comes_first_and_open(everything: Results) -> None:
     page = Page(render_html(everything))
     places = [page.text.index(f"-k {result.id}") for result in everything.scenarios]
     assert places[1] < places[2] < places[0]
-    assert page.opened()[:3] == [True, True, False]
+    cards = [("open" in attributes) for tag, attributes in page.tags if attributes.get("class") == "card"]
+    assert cards[:3] == [True, True, False]
 
 
 def test_bars_count_what_the_model_says(scenario: Callable[..., ScenarioResult]) -> None:
     predicted = ["3"] * 64 + ["5"] * 128 + [f"rare {n}" for n in range(64)]
     page = Page(render_html(Results(scenarios=[scenario(correct=64, predicted=predicted)])))
-    bars = [a for tag, a in page.tags if tag == "span" and (a.get("class") or "").startswith("bar")]
+    bars = [a for tag, a in page.tags if tag == "span" and (a.get("class") or "") in ("bar", "bar wanted")]
     assert bars[:2] == [
         {"class": "bar", "style": "width: 50.0%"},
         {"class": "bar wanted", "style": "width: 25.0%"},
@@ -198,3 +217,87 @@ def test_a_scenario_without_tiles(scenario: Callable[..., ScenarioResult]) -> No
 
 def test_no_results() -> None:
     assert "pytest-defuse: no results" in Page(render_html(Results())).text
+
+
+def tiles(page: Page) -> list[tuple[str, str]]:
+    """Each tile's sheet and place."""
+    shown = [a for tag, a in page.tags if tag == "i" and (a.get("class") or "").startswith("tile")]
+    return [((a["class"] or "").split()[1], (a["style"] or "").removeprefix("background-position: ")) for a in shown]
+
+
+def test_every_picture_has_its_verdict_beside_it(
+    scenario: Callable[..., ScenarioResult], add_sheet: Callable[..., str]
+) -> None:
+    result = scenario(
+        correct=2, total=3, predicted=["3", "5", "3"], confidences=[0.9, 0.61, 1.0], tiles=[0, 7, 15], sheet_tiles=16
+    )
+    add_sheet(result.id)
+    page = Page(render_html(Results(scenarios=[result])))
+    # Of 4 x 4 tiles, number 7 is in the second row and the last column; what is wrong comes first.
+    assert [place for _, place in tiles(page)] == ["100% 33.33%", "0% 0%", "100% 100%"]
+    said = " ".join(page.text.split())
+    assert "Taken for 5 (1) 7 61% 5 Right: 3 (2) 0 90% 3 15 100% 3" in said
+
+
+def test_flips_are_shown_with_thumbnails(
+    scenario: Callable[..., ScenarioResult],
+    tested: TestSetResult,
+    compare: Callable[..., Comparison],
+    add_sheet: Callable[..., str],
+) -> None:
+    flipped = scenario(
+        correct=254,
+        tiles=list(range(256)),
+        sheet_tiles=256,
+        predicted=["3"] * 254 + ["5", "8"],
+        comparison=compare(256, lost=[255]),
+    )
+    add_sheet(flipped.id, tiles=256)
+    sheet = base64.b64encode(encode_sheet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))).decode()
+    test_set = replace(
+        tested, labels=["4"] * 1000, flip_sheet=sheet, comparison=compare(1000, lost=[17, 900], gained=[3])
+    )
+    page = Page(render_html(Results(scenarios=[flipped], test_sets=[test_set])))
+    assert tiles(page)[:3] == [("sheet-0", "100% 100%"), ("sheet-1", "0% 0"), ("sheet-1", "100% 0")]
+    said = " ".join(page.text.split())
+    assert "3-as-5-a1b2c3 255 3 → 8 test set of digits 17 4 → 3 900 4 → 3" in said
+    assert "test set of digits 2 1 1,000 1.000 1.000" in said
+
+
+def test_charts_of_confidence_and_confusion(tested: TestSetResult) -> None:
+    test_set = replace(tested, labels=["3"] * 900 + ["5"] * 100, confidences=[0.97] * 1000)
+    page = Page(render_html(Results(test_sets=[test_set])))
+    assert "confidence 95 to 100%: 900 right, 100 wrong" in page.text
+    cells = [(a["class"], a["style"]) for tag, a in page.tags if tag == "td" and "style" in a]
+    assert cells == [("right", "--share: 100.0%"), ("wrong", "--share: 100.0%")]
+
+
+def test_a_latent_map_and_the_nearest_errors(
+    discovery: Callable[..., DiscoveryResult],
+    candidate: Callable[..., CandidateResult],
+    add_sheet: Callable[..., str],
+) -> None:
+    nearest = base64.b64encode(encode_sheet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))).decode()
+    novelty = NoveltyResult([4, 9], ["9", "7"], ["4", "1"], [0.11, 0.13], nearest, 8, 8)
+    latent = LatentMapResult(["9", "4", "9"], 1, ["9 as 4"], {"PCA": [(0, 0), (9, 9), (2, 4), (30, 40), (500, 500)]})
+    new = candidate(novelty=novelty, predicted={"4": 12, "9": 4})
+    add_sheet(new.id)
+    page = Page(render_html(Results(discoveries=[discovery(new=[new], latent_map=latent)])))
+    assert len(page.pictures()) == 2
+    dots = [a["d"] for tag, a in page.tags if tag == "path" and a["class"] == "dots"]
+    assert dots == ["M9 9h0", "M0 0h0M2 4h0"]
+    assert "1: 9 as 4" in page.text
+    assert "9 as 4\n" in page.text
+    assert "of 2 pictures, 1 have the same error as the nearest misclassified training image" in page.text
+
+
+def test_a_page_stays_below_five_megabytes_with_many_large_scenarios(
+    scenario: Callable[..., ScenarioResult], store: Path
+) -> None:
+    results = [scenario(f"{n}-as-0-000000", 100, confidences=[0.5] * 256) for n in range(60)]
+    for result in results:
+        folder = store / result.id
+        folder.mkdir(parents=True)
+        (folder / "held_out.png").write_bytes(PNG_SIGNATURE + bytes(120_000))
+    source = render_html(Results(scenarios=results))
+    assert 2_000_000 < len(source.encode()) < 5_000_000

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_defuse.gate.checks import Comparison
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import (
     CandidateResult,
@@ -96,3 +98,26 @@ def test_no_class_name_ends_the_block_of_commands(
     result = discovery(new=[candidate(proposed_label="\n```\n<script>")])
     text = render_markdown(Results(discoveries=[result]), tmp_path)
     assert all(line.startswith("    ") for line in text.splitlines() if "<script>" in line or "```" in line)
+
+
+def test_a_comparison_and_its_flips(
+    scenario: Callable[..., ScenarioResult], compare: Callable[..., Comparison]
+) -> None:
+    changed = scenario(tiles=list(range(256)), comparison=compare(256, lost=[250]))
+    text = render_markdown(Results(scenarios=[changed]))
+    assert "| 3-as-5-a1b2c3 | 1 | 0 | 256 | 1.000 | 1.000 |" in text
+    assert "<details><summary>1 flip, right in the baseline and wrong now</summary>" in text
+    assert "| 3-as-5-a1b2c3 | 250 | 3 | 5 |  |" in text
+
+
+def test_what_does_not_hold_comes_with_its_command(scenario: Callable[..., ScenarioResult]) -> None:
+    text = render_markdown(Results(scenarios=[scenario(), scenario("8-as-0-b7c8d9", 3)]))
+    assert "    pytest -k 8-as-0-b7c8d9\n" in text
+    assert "pytest -k 3-as-5-a1b2c3" not in text
+
+
+def test_a_summary_with_many_flips_fits_into_a_comment(
+    scenario: Callable[..., ScenarioResult], compare: Callable[..., Comparison]
+) -> None:
+    many = [scenario(f"{n}-as-5-a1b2c3", comparison=compare(256, lost=range(256))) for n in range(20)]
+    assert len(render_markdown(Results(scenarios=[replace(s, tiles=list(range(256))) for s in many]))) < 65_536

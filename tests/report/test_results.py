@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_defuse.gate.checks import Check, Comparison
 from pytest_defuse.report.results import (
     CandidateResult,
     CorrectionResult,
     DiscoveryResult,
     FailureModeResult,
+    LatentMapResult,
+    NoveltyResult,
+    OverallResult,
     Results,
     ScenarioResult,
     TestSetResult,
@@ -24,10 +28,39 @@ SHARES = st.floats(0, 1)
 COUNTS = st.integers(0, 10_000)
 SECONDS = st.floats(0, 1e6)
 TRIALS = st.builds(TrialResult, weight=st.floats(0, 10), validation=SHARES, worst_scenario=SHARES, mean_scenario=SHARES)
-CANDIDATES = st.builds(CandidateResult, predicted=st.dictionaries(st.text(), COUNTS), failed=COUNTS, drawn=COUNTS)
+NOVELTIES = st.builds(NoveltyResult, distances=st.lists(SHARES, max_size=3))
+CANDIDATES = st.builds(
+    CandidateResult,
+    predicted=st.dictionaries(st.text(), COUNTS),
+    failed=COUNTS,
+    drawn=COUNTS,
+    novelty=st.none() | NOVELTIES,
+)
+POINTS = st.lists(st.tuples(COUNTS, COUNTS), max_size=3)
+MAPS = st.builds(LatentMapResult, projections=st.dictionaries(st.text(), POINTS, max_size=2))
+CHECKS = st.builds(
+    Check,
+    measured=SHARES,
+    limit=SHARES,
+    accuracy=SHARES,
+    confidence=SHARES,
+    interval=st.tuples(SHARES, SHARES),
+    p=SHARES,
+    adjusted_p=st.none() | SHARES,
+)
+COMPARISONS = st.none() | st.builds(Comparison, p=SHARES, adjusted_p=SHARES)
+JUDGED: dict[str, st.SearchStrategy[Any]] = {
+    "correct": COUNTS,
+    "total": COUNTS,
+    "confidence": SHARES,
+    "bound": SHARES,
+    "checks": st.lists(CHECKS, max_size=2),
+    "comparison": COMPARISONS,
+}
 KINDS: dict[str, st.SearchStrategy[Any]] = {
-    "scenario": st.builds(ScenarioResult, correct=COUNTS, total=COUNTS, confidence=SHARES, bound=SHARES),
-    "test set": st.builds(TestSetResult, correct=COUNTS, total=COUNTS),
+    "scenario": st.builds(ScenarioResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
+    "test set": st.builds(TestSetResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
+    "overall": st.builds(OverallResult, **JUDGED),
     "discovery": st.builds(
         DiscoveryResult,
         accuracy=SHARES,
@@ -35,6 +68,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
         judge_accuracies=st.lists(SHARES, max_size=3),
         new=st.lists(CANDIDATES, max_size=3),
         seconds=SECONDS,
+        latent_map=st.none() | MAPS,
     ),
     "correction": st.builds(
         CorrectionResult,
@@ -56,7 +90,7 @@ def test_every_kind_survives_json(kind: str, data: st.DataObject) -> None:
 
 
 def test_results_are_grouped_in_the_order_in_which_they_came(everything: Results) -> None:
-    items = [encode(result) for group in vars(everything).values() for result in group]
+    items = [encode(result) for result in everything]
     assert Results.of(reversed(items)).scenarios == everything.scenarios[::-1]
     assert Results.of(items) == everything
 

@@ -56,6 +56,8 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         generator_hash=generator * 64,
         model_hash="2" * 64,
         data_hash="3" * 64,
+        located=None,
+        found=None,
     )
 
 

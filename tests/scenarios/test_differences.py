@@ -147,7 +147,7 @@ def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repo
     found = compare(repository)
     assert only(found).kinds == ("unreadable",)
     (problem,) = found.problems
-    assert str(problem).startswith(f"fixtures/digits/{scenario.id}/scenario.yaml:9: failure_rate.failed: Input should")
+    assert str(problem).startswith(f"fixtures/digits/{scenario.id}/scenario.yaml:10: failure_rate.failed: Input should")
     scenario.yaml.write_text(good)
     scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
     repository.commit()

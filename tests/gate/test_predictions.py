@@ -1,0 +1,104 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scenarios.planting import exclude, plant, random_tiles
+from torch import Tensor, nn
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.gate.predictions import Predictions, counted_tiles, predict_scenarios, predict_test
+from pytest_defuse.gate.sharing import Sharing
+from pytest_defuse.scenarios.sheets import pixel_hash
+from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject import Subject
+
+CLASSES = [str(digit) for digit in range(10)]
+
+
+class Counting(nn.Module):
+    """Notes the size of every batch."""
+
+    sizes: list[int]
+
+    def __init__(self) -> None:
+        super().__init__()
+        Counting.sizes = []
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        Counting.sizes.append(len(images))
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
+
+
+@pytest.fixture
+def subject() -> Subject:
+    torch.manual_seed(0)
+    pairs = [(tile, index % 10) for index, tile in enumerate(random_tiles(600))]
+    return Subject("digits", Counting(), CLASSES, pairs, pairs)
+
+
+@pytest.fixture
+def scenarios(tmp_path: Path) -> list[Scenario]:
+    """Five small scenarios."""
+    store = Store(tmp_path / "digits")
+    return [
+        plant(store, random_tiles(4), random_tiles(60, seed=10 + seed), status="accepted", label="3")
+        for seed in range(5)
+    ]
+
+
+def test_small_scenarios_go_through_the_model_together(subject: Subject, scenarios: list[Scenario]) -> None:
+    model = subject.classifier()
+    together = predict_scenarios(subject, model, scenarios)
+    assert Counting.sizes == [256, 44]
+    assert list(together) == [scenario.id for scenario in scenarios]
+    for scenario in scenarios:
+        tiles = scenario.pixels("held_out")
+        shares = model.logits(torch.from_numpy(tiles)).softmax(1)
+        said = together[scenario.id]
+        assert isinstance(said, Predictions)
+        assert said.images == pixel_hash(tiles)
+        assert said.predicted == tuple(str(index) for index in shares.argmax(1).tolist())
+        np.testing.assert_allclose(said.confidences, shares.amax(1).numpy(), atol=1e-4)
+
+
+def test_excluded_tiles_do_not_go_through(subject: Subject, scenarios: list[Scenario]) -> None:
+    scenario = exclude(scenarios[0], "held_out", 0, 7)
+    assert counted_tiles(scenario) == [*range(1, 7), *range(8, 60)]
+    predict_scenarios(subject, subject.classifier(), [scenario])
+    assert sum(Counting.sizes) == 58
+
+
+def test_one_broken_scenario_leaves_the_others_whole(subject: Subject, scenarios: list[Scenario]) -> None:
+    scenarios[2].picture("held_out").unlink()
+    said = predict_scenarios(subject, subject.classifier(), scenarios)
+    assert [isinstance(answer, DefuseError) for answer in said.values()] == [False, False, True, False, False]
+    assert "held_out.png is missing" in str(said[scenarios[2].id])
+
+
+def test_processes_share_their_forward_passes(subject: Subject, scenarios: list[Scenario], tmp_path: Path) -> None:
+    alone = predict_scenarios(subject, subject.classifier(), scenarios), predict_test(subject, subject.classifier())
+    scenarios[4].picture("held_out").unlink()
+    Counting.sizes.clear()
+    found = []
+    for worker in (0, 1):
+        sharing = Sharing(tmp_path, worker)
+        model = subject.classifier()
+        found.append((predict_scenarios(subject, model, scenarios, sharing), predict_test(subject, model, sharing)))
+    assert Counting.sizes == [240, 256, 256, 88]
+    assert found[0][0].keys() == found[1][0].keys()
+    assert found[0][1] == found[1][1] == alone[1]
+    for scenario in scenarios[:4]:
+        assert found[0][0][scenario.id] == found[1][0][scenario.id] == alone[0][scenario.id]
+    assert str(found[0][0][scenarios[4].id]) == str(found[1][0][scenarios[4].id])
+
+
+def test_another_model_shares_nothing(subject: Subject, scenarios: list[Scenario], tmp_path: Path) -> None:
+    other = replace(subject, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+    first = predict_test(subject, subject.classifier(), Sharing(tmp_path))
+    second = predict_test(other, other.classifier(), Sharing(tmp_path))
+    assert first.predicted != second.predicted
+    assert first.images == second.images

@@ -1,0 +1,197 @@
+"""The gate keeps pytest's manners: workers, selection, collection, caches, import modes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_defuse.scenarios.store import Scenario
+
+from .conftest import CONFTEST, tree
+
+Accept = Callable[..., Scenario]
+
+LAZY = """
+import pytest
+@pytest.fixture(scope="session")
+def defuse_subject():
+    from toy import subject
+    return subject()
+"""
+
+TESTS = """
+import pytest
+
+@pytest.mark.defuse(only={judged!r})
+def test_scenario(defuse_scenario): defuse_scenario.check()
+
+@pytest.mark.defuse(only={judged!r}, min_accuracy=1.0)
+def test_again(defuse_scenario): assert defuse_scenario.accuracy == 1
+
+@pytest.mark.defuse(only={judged!r}, min_accuracy=0.9, per_class=True)
+def test_overall(defuse_overall): defuse_overall.check()
+
+def test_accuracy(defuse_test_accuracy): assert defuse_test_accuracy >= 0.97
+
+def test_more(defuse_test_accuracy): assert defuse_test_accuracy >= 1.01
+"""
+
+
+@pytest.fixture
+def lazy(project: pytest.Pytester) -> pytest.Pytester:
+    """The toy repository; what collects but runs nothing need not wait for torch."""
+    project.makepyfile(toy=CONFTEST)
+    project.makeconftest(LAZY)
+    return project
+
+
+def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: pytest.Pytester, accept: Accept) -> None:
+    judged, other = [accept(mean=0.55).id, accept(mean=0.6).id], accept(mean=0.45)
+    lazy.makepyfile(
+        toy=CONFTEST.replace(
+            "def forward(self, images):",
+            'def forward(self, images):\n        open("passes", "a").write(f"{len(images)}\\n")',
+        )
+    )
+    lazy.makepyfile(test_model=TESTS.format(judged=judged))
+    runs: dict[str, tuple[str, ...]] = {
+        "plain": ("-p", "no:cacheprovider"),
+        "n0": ("-n0",),
+        "n2": ("-n2", "--dist", "loadfile"),
+        "n2-group": (
+            "-n2",
+            "--dist",
+            "loadgroup",
+            "--strict-markers",
+            "--import-mode=importlib",
+            "-p",
+            "no:cacheprovider",
+        ),
+    }
+    saved = {}
+    for name, arguments in runs.items():
+        passes = lazy.path / "passes"
+        passes.write_text("")
+        before = tree(lazy.path)
+        if "--import-mode=importlib" in arguments:
+            arguments = (*arguments, f"--override-ini=pythonpath={lazy.path}")
+        result = lazy.runpytest_subprocess(*arguments, f"--defuse-save-baseline=.{name}.json")
+        result.assert_outcomes(passed=6, failed=1)
+        assert sum(map(int, passes.read_text().split())) == 2 * 16 + 200, name
+        passes.write_text("")
+        assert tree(lazy.path) == before, "a gate writes nothing but what it is asked for"
+        result.stdout.fnmatch_lines(
+            [
+                "E*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
+                f"no test touches {other.id}: let a test use defuse_scenario*",
+            ]
+        )
+        saved[name] = json.loads((lazy.path / f".{name}.json").read_text())
+    assert sorted(saved["plain"]["subjects"]["toy"]["scenarios"]) == sorted(judged)
+    assert all(baseline == saved["plain"] for baseline in saved.values())
+
+
+def test_what_is_deselected_is_not_untouched(lazy: pytest.Pytester, accept: Accept) -> None:
+    first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
+    lazy.makepyfile(test_model="def test_scenario(defuse_scenario): pass")
+    result = lazy.runpytest_subprocess("--collect-only", "-q", "-k", first)
+    result.stdout.fnmatch_lines([f"test_model.py::test_scenario?{first}?", "*1/2 tests collected (1 deselected)*"])
+    marked = "import pytest\n@pytest.mark.skip\ndef test_scenario(defuse_scenario): pass"
+    lazy.makepyfile(test_model=marked)
+    assert "no test touches" not in lazy.runpytest_subprocess("-rs").stdout.str()
+    assert "no test touches" not in lazy.runpytest_subprocess("--collect-only", "-k", first).stdout.str()
+    only = f"import pytest\n@pytest.mark.defuse(only={first!r})\ndef test_scenario(defuse_scenario): pass"
+    lazy.makepyfile(test_model=only)
+    named = f"no test touches {second}: *"
+    lazy.runpytest_subprocess("--collect-only").stdout.fnmatch_lines([named])
+    assert "no test touches" not in lazy.runpytest_subprocess("--collect-only", "test_model.py").stdout.str()
+    lazy.makepyfile(test_model="def test_nothing(): pass")
+    assert "no test touches" not in lazy.runpytest_subprocess().stdout.str()
+
+
+def test_the_last_failure_is_run_again_alone(lazy: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55), accept(mean=0.45), accept(mean=0.44)
+    lazy.makepyfile(
+        test_model="""
+        import pytest
+        @pytest.mark.defuse(min_accuracy=0.9)
+        def test_scenario(defuse_scenario): defuse_scenario.check()
+        """
+    )
+    stopped = lazy.runpytest_subprocess("-x")
+    assert stopped.parseoutcomes()["failed"] == 1
+    again = lazy.runpytest_subprocess("--lf")
+    again.assert_outcomes(failed=1)
+    assert "no test touches" not in stopped.stdout.str() + again.stdout.str()
+
+
+def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accept) -> None:
+    good, bad = accept(mean=0.55), accept(mean=0.45)
+    accept(mean=0.44, label=None)
+    bad.yaml.write_text(bad.yaml.read_text().replace("bounds: {}", "bounds: {min_accuracy: 0.5}"))
+    lazy.makepyfile(test_model="def test_nothing(): pass")
+    lazy.runpytest_subprocess("--collect-only", "-q").stdout.fnmatch_lines(["1 test collected*"])
+    result = lazy.runpytest_subprocess("-v", "--defuse-collect")
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            f"fixtures/toy/{good.id}/scenario.yaml::{good.id} PASSED*",
+            f"fixtures/toy/{bad.id}/scenario.yaml::{bad.id} FAILED*",
+            f"scenario {bad.id} (label 'bright'): accuracy 0/16 = 0.0% * is below the bound 50.0% (min_accuracy)*",
+        ]
+    )
+    assert "pytest_defuse/" not in result.stdout.str()
+    named = lazy.runpytest_subprocess("--collect-only", "-q", str(good.yaml))
+    named.stdout.fnmatch_lines([f"fixtures/toy/{good.id}/scenario.yaml::{good.id}"])
+    good.yaml.write_text(good.yaml.read_text() + "bound: 3\n")
+    broken = lazy.runpytest_subprocess("--collect-only", "--defuse-collect")
+    broken.stdout.fnmatch_lines(["*scenario.yaml:*bound: is not a key that is known here*"])
+    assert "Traceback" not in broken.stdout.str()
+
+
+def test_too_few_images_to_tell_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
+    accept(mean=0.55)
+    lazy.makepyfile(
+        test_model="""
+        import pytest
+        @pytest.mark.defuse(min_accuracy=0.9, confidence=0.95)
+        def test_scenario(defuse_scenario):
+            defuse_scenario.check()
+            print(defuse_scenario.sentence)
+        """
+    )
+    result = lazy.runpytest_subprocess("-v", "-s", "--junitxml=junit.xml")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(
+        ["*accuracy 16/16 = 100.0% * too few images to tell, about 35 would do.", "*UNSURE*", "*1 unsure*"]
+    )
+    assert '"defuse_outcome" value="unsure"' in (lazy.path / "junit.xml").read_text()
+    quiet = lazy.runpytest_subprocess("-q", "--no-summary")
+    quiet.stdout.fnmatch_lines(["u*", "1 unsure*"])
+
+
+def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest.Pytester, accept: Accept) -> None:
+    own, marked = accept(mean=0.55), accept(mean=0.6)
+    own.yaml.write_text(own.yaml.read_text().replace("bounds: {}", "bounds: {min_accuracy: 0.25}"))
+    lazy.makeini("[pytest]\ndefuse_bounds =\n    min_accuracy = 0.75\n    confidence = 0.8\n")
+    lazy.makepyfile(
+        test_model=f"""
+        import pytest
+        BOUNDS = {{{own.id!r}: (0.25, 0.8), {marked.id!r}: (0.5, 0.8)}}
+        @pytest.mark.defuse(min_accuracy=0.5)
+        def test_marked(defuse_scenario):
+            [check] = defuse_scenario.verdict.checks
+            assert (check.limit, check.confidence) == BOUNDS[defuse_scenario.id]
+        def test_set(defuse_test_accuracy):
+            [check] = defuse_test_accuracy.verdict.checks
+            assert (check.limit, check.confidence) == (0.75, 0.8)
+        """
+    )
+    lazy.runpytest_subprocess().assert_outcomes(passed=3)
+    wrong = lazy.runpytest_subprocess("--defuse-bounds=min_acuracy=1")
+    assert wrong.ret == pytest.ExitCode.USAGE_ERROR
+    wrong.stderr.fnmatch_lines(["ERROR: --defuse-bounds has no bound 'min_acuracy': it has min_accuracy*"])
+    own.yaml.write_text(own.yaml.read_text().replace("0.25", "25"))
+    typo = lazy.runpytest_subprocess("--collect-only")
+    typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a share from 0 to 1*"])
