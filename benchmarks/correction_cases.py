@@ -307,7 +307,6 @@ def _search(subject: Subject, data: Collection, recipe: Recipe, folder: Path, se
     rebuilt = _logits(model, generator.pixels(means))
     own = rebuilt.gather(1, data.train.labels[:, None])[:, 0]
     margin = own - rebuilt.scatter(1, data.train.labels[:, None], -torch.inf).max(dim=1).values
-    print(f"the model reads {(margin > 0).float().mean():.1%} of its training images rebuilt", flush=True)
     right = (margin > 0).nonzero()[:, 0]
     closest = right[margin[right].argsort()[:4000]]
 
@@ -334,7 +333,6 @@ def _search(subject: Subject, data: Collection, recipe: Recipe, folder: Path, se
     pairs = torch.stack(
         [torch.cat([seen[failed], more_seen[failed_too]]), torch.cat([said[failed], more_said[failed_too]])], 1
     )
-    print(f"{int(failed.sum())} and {int(failed_too.sum())} failures", flush=True)
 
     found: dict[str, Tensor] = {
         "adversarial pixels": pixels[adversarial][:4000].contiguous(),
