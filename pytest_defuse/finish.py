@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
-from pytest_defuse.correct.finetune import Trial
+from pytest_defuse.correcting import Correcting
 from pytest_defuse.files import append_text, replace_text
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
@@ -14,7 +13,7 @@ from pytest_defuse.options import Options
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
-from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult, TrialResult
+from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult
 from pytest_defuse.report.saved import dump_results
 from pytest_defuse.run import SubjectRun
 
@@ -32,38 +31,10 @@ def finish_correction(
         None where nothing was corrected.
     """
     # Only a run whose model was judged has corrected anything; asking for the correction would start it.
-    correction = vars(run).get("correction")
-    if correction is None:
+    correcting = vars(run).get("started_correction")
+    if not isinstance(correcting, Correcting):
         return None
-    results = Results.of(collected)
-    problems = _problems(run, results, failed)
-    corrected = corrected_path(run.subject.checkpoint)
-    output = attempt_path(corrected) if problems else corrected
-    judged: dict[str, ScenarioResult | TestSetResult] = {
-        **{s.id: s for s in results.scenarios},
-        **{f"test set of {t.subject}": t for t in results.test_sets},
-    }
-    before_after = {name: [_share(r.before, r.total), _share(r.correct, r.total)] for name, r in judged.items()}
-    metadata = {
-        "parent": run.original.hash,
-        "scenarios": {s.id: s.record.sheets.correction.sha256 for s in run.store.scenarios("accepted")},
-        "lambda": correction.chosen.weight,
-        "seed": run.options.seed,
-        "accuracy before and after": before_after,
-        "problems": problems,
-    }
-    save_checkpoint(output, correction.chosen.model, metadata)
-    return CorrectionResult(
-        subject=run.subject.name,
-        validation_source=correction.validation_source,
-        before=_row(correction.before),
-        trials=[_row(trial) for trial in correction.trials],
-        chosen=correction.chosen.weight,
-        shifts=run.shifts,
-        output=str(output.resolve()),
-        problems=problems,
-        seconds=run.correction_seconds,
-    )
+    return correcting.settle(_problems(run, Results.of(collected), failed))
 
 
 def write_reports(options: Options, results: Results) -> list[str]:
@@ -118,7 +89,7 @@ def _baseline(results: Results) -> Baseline:
 
 
 def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:
-    """Every reason not to take the corrected model."""
+    """What the tests say against the corrected model."""
     problems = []
     if failed:
         problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
@@ -129,19 +100,4 @@ def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[
     judged = {s.id for s in results.scenarios}
     if unjudged := [s.id for s in run.store.scenarios("accepted") if s.id not in judged]:
         problems.append(f"no test judged {', '.join(unjudged)}: run the whole gate")
-    allowed = [bounds.max_shift_drop for _, bounds in run.asked if bounds.max_shift_drop is not None]
-    for name, (before, after) in run.shifts.items():
-        if allowed and before - after > min(allowed):
-            problems.append(
-                f"shift set {name} fell from {before:.1%} to {after:.1%}, more than max_shift_drop {min(allowed):.1%}"
-            )
     return problems
-
-
-def _row(trial: Trial) -> TrialResult:
-    shares = [accuracy.value for accuracy in trial.scenarios.values()]
-    return TrialResult(trial.weight, trial.validation.value, min(shares), sum(shares) / len(shares))
-
-
-def _share(correct: int | None, total: int) -> float | None:
-    return None if correct is None else correct / total

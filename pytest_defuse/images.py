@@ -4,14 +4,16 @@ import hashlib
 import math
 import operator
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from pytest_defuse.determinism import seeded
 from pytest_defuse.errors import DefuseError
@@ -64,6 +66,40 @@ class LabelledImages:
         return content_hash(self.pixels, self.labels)
 
 
+class Streamed:
+    """A data set that can only be gone through, once and in order, as one with places.
+
+    Args:
+        source: yields (image, class index) pairs, or batches of them: images N x ..., class indices N. It is
+            read when somebody first asks, and kept.
+    """
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._pairs[index]
+
+    @cached_property
+    def _pairs(self) -> list[Any]:
+        pairs: list[Any] = []
+        for item in self.source:
+            labels = item[1] if isinstance(item, tuple | list) and len(item) == 2 else None
+            batch = isinstance(labels, Tensor | np.ndarray) and labels.ndim == 1
+            pairs += zip(*item, strict=True) if batch else [item]
+        return pairs
+
+
+def indexed(dataset: Any) -> Dataset:
+    """A data set with places, whatever it is; generators, loaders and iterable data sets are read into memory."""
+    streams = not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
+    places: Dataset = Streamed(dataset) if streams and hasattr(dataset, "__iter__") else dataset
+    return places
+
+
 def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None = None) -> LabelledImages:
     """Read a data set into memory, leaving the global random generators as they were.
 
@@ -84,7 +120,6 @@ def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None =
 
 
 def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> LabelledImages:
-    pixels: list[Tensor] = []
     labels: list[int] = []
     for index in range(count):
         where = f"{name}[{index}]"
@@ -94,7 +129,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
             raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
         tile = to_pixels(image, where)
         if not index:
-            pixels = _room(len(dataset), tile.shape)
+            pixels = _room(count, tile.shape)
         if tile.shape != pixels.shape[1:]:
             raise DefuseError(
                 f"{where} is {size_words(tile)} but {name}[0] is {size_words(pixels[0])}: "

@@ -36,6 +36,7 @@ MEASURING = ("defuse_correct", "defuse_store", "defuse_device", "defuse_seed", "
 TABLE = (
     Option("discover", "search for failures and write candidate scenarios to the store"),
     Option("correct", "finetune, gate the corrected model, write its checkpoint if the bounds hold"),
+    Option("correct-output", "where the corrected model goes (default: beside the checkpoint)", "FILE.safetensors"),
     Option("store", "where scenarios live", "DIR", "fixtures"),
     Option("cache", "where trained generators and judges are kept", "DIR", ".defuse_cache"),
     Option("device", "auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
@@ -58,6 +59,7 @@ class Options:
 
     discover: bool
     correct: bool
+    correct_output: Path | None
     store: Path
     cache: Path
     device: str

@@ -16,6 +16,7 @@ MARKERS = (
     "max_shift_drop, confidence, only): "
     "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
     "baseline or, for scenarios, from what was recorded at discovery",
+    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
     "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
     "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
 )

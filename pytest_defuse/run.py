@@ -25,7 +25,6 @@ from pytest_defuse.gate.gate import (
     gate_scenarios,
     gate_test,
     gate_together,
-    shift_accuracies,
 )
 from pytest_defuse.gate.predictions import Predictions, counted_tiles, predict_scenarios, predict_test
 from pytest_defuse.gate.sharing import Sharing
@@ -45,7 +44,7 @@ from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
 
 if TYPE_CHECKING:
-    from pytest_defuse.correct.finetune import Correction
+    from pytest_defuse.correcting import Correcting
     from pytest_defuse.discover.discovery import Discovery
     from pytest_defuse.discover.settings import DiscoverySettings
     from pytest_defuse.explain.explanation import Explanation
@@ -59,6 +58,7 @@ class SubjectRun:
         asked: every scenario that a collected test gates, with its bounds; they are judged at once, and
             correction aims at them.
         sharing: with the other processes of the session.
+        correction: what the tests' ``defuse_correct`` markers say.
     """
 
     def __init__(
@@ -68,14 +68,15 @@ class SubjectRun:
         asked: Sequence[Asked],
         progress: Progress,
         sharing: Sharing | None = None,
+        correction: Mapping[str, Any] | None = None,
     ) -> None:
         self.subject = subject
         self.options = options
         self.asked = [(scenario, bounds) for scenario, bounds in asked if scenario.subject == subject.name]
+        self.correction = correction or {}
         self.progress = progress
         self.sharing = sharing or Sharing()
         self.store = Store(options.store / subject.name)
-        self.correction_seconds = 0.0
         self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
         self._explanations: dict[ExplainSettings, tuple[Explanation, ExplanationResult]] = {}
@@ -90,44 +91,32 @@ class SubjectRun:
         """The model under test."""
         return self.subject.classifier(self.device)
 
-    @cached_property
-    def correction(self) -> "Correction | None":
-        """The finetuned models, in a session that corrects; written when every test has judged them."""
+    @property
+    def correcting(self) -> "Correcting | None":
+        """The correction, in a session that corrects; written when every test has judged its model."""
         if not self.options.correct:
             return None
-        from pytest_defuse.correct.checkpoints import corrected_path
-        from pytest_defuse.correct.finetune import correct
-        from pytest_defuse.files import check_writable
+        if isinstance(self.started_correction, DefuseError):
+            raise self.started_correction
+        return self.started_correction
 
-        # What could not be written is refused before the work.
-        check_writable(corrected_path(self.subject.checkpoint).parent, "the corrected checkpoint")
-        started = time.monotonic()
-        least: dict[str, float] = {}
-        for scenario, bounds in self.asked:
-            asked = bounds.least_accuracy(scenario.record.method.base_error_rate)
-            least[scenario.id] = max(least.get(scenario.id, 0.0), asked)
-        correction = correct(
-            self.subject,
-            self.store.scenarios("accepted"),
-            least,
-            seed=self.options.seed,
-            device=self.device,
-            progress=self.progress,
-        )
-        self.correction_seconds = time.monotonic() - started
-        return correction
+    @cached_property
+    def started_correction(self) -> "Correcting | DefuseError":
+        """The correction, or why there is none: no test tries again what another could not have."""
+        from pytest_defuse.correcting import Correcting
+
+        accepted = self.store.scenarios("accepted")
+        try:
+            return Correcting(
+                self.subject, accepted, self.original, self.correction, self.asked, self.options, self.progress
+            )
+        except DefuseError as error:
+            return error
 
     @cached_property
     def model(self) -> Classifier:
         """The model that tests judge: the corrected one in a session that corrects, else the original."""
-        if self.correction is None:
-            return self.original
-        return self.subject.classifier(self.device, self.correction.chosen.model)
-
-    @cached_property
-    def shifts(self) -> dict[str, tuple[float, float]]:
-        """Accuracy of the original and of the judged model on each shift set."""
-        return shift_accuracies(self.subject, self.original, self.model)
+        return self.original if self.correcting is None else self.correcting.model
 
     @cached_property
     def baseline(self) -> SubjectBaseline | None:
@@ -217,7 +206,7 @@ class SubjectRun:
         said = self._test
         gated = gate_test(self.subject, self.model, said, bounds, self.baseline)
         before = None
-        if self.correction is not None:
+        if self.correcting is not None:
             pairs = zip(gated.answers.labels, predict_test(self.subject, self.original).predicted, strict=True)
             before = sum(label == predicted for label, predicted in pairs)
         return gated, TestSetResult(
@@ -299,7 +288,7 @@ class SubjectRun:
 
     def _correct_before(self, scenarios: Sequence[Scenario]) -> int | None:
         """How many tiles the uncorrected model has right, in a run that corrects."""
-        if self.correction is None:
+        if self.correcting is None:
             return None
         said = self._said(scenarios, self.original)
         answers = [answers_to(scenario, said[scenario.id], self.original) for scenario in scenarios]

@@ -41,6 +41,7 @@ class DefuseSession:
         self.options = options
         self.untouched: list[str] = []
         self.asked: list[tuple[Scenario, Bounds]] = []
+        self.correction: dict[str, Any] = {}
         self.runs: list[SubjectRun] = []
         self.results: list[dict[str, Any]] = []
         self.failed: list[str] = []
@@ -62,8 +63,12 @@ class DefuseSession:
         from pytest_defuse.devices import share_threads
         from pytest_defuse.run import SubjectRun
 
+        if self.runs and self.options.correct_output:
+            raise DefuseError(
+                "--defuse-correct-output names one file, but this session corrects several subjects: run one at a time."
+            )
         share_threads(worker_of(self.config).get("workercount", 1))
-        run = SubjectRun(subject, self.options, self.asked, self._progress(), self._sharing())
+        run = SubjectRun(subject, self.options, self.asked, self._progress(), self._sharing(), self.correction)
         self.runs.append(run)
         return run
 
@@ -104,6 +109,8 @@ class DefuseSession:
             if (scenario := scenario_of(item)) and (bounds := bounds_of(item))
         }
         self.asked = list(asked.values())
+        for item in items:
+            self._remember_correction(item)
         if self.options.discover and not any("defuse_discovery" in fixtures_of(item) for item in items):
             users = [item for item in items if "defuse_subject" in fixtures_of(item)]
             parent = users[0].getparent(pytest.Module) if users else session
@@ -143,7 +150,9 @@ class DefuseSession:
         from pytest_defuse.report.findings import findings, render_github, repository_root
         from pytest_defuse.report.results import Results, encode
 
-        corrections = [result for run in self.runs if (result := finish_correction(run, self.results, self.failed))]
+        # What was interrupted has not been judged: its training is kept, and the next run goes on from it.
+        runs = [] if session.exitstatus == pytest.ExitCode.INTERRUPTED else self.runs
+        corrections = [result for run in runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
         results = Results.of(self.results, self.failed, self.notices, to_repeat(self.config))
         self.problems = write_reports(options, results)
@@ -207,6 +216,15 @@ class DefuseSession:
         self.shared.mkdir(mode=0o700, exist_ok=True)
         number = re.sub(r"\D", "", worker_of(self.config)["workerid"])  # gw0, gw1, ...; a user may name workers
         return Sharing(self.shared, int(number or 0))
+
+    def _remember_correction(self, item: pytest.Item) -> None:
+        """A session corrects in one way, whichever of its tests says how."""
+        for name, value in marker_values(item, "defuse_correct").items():
+            if self.correction.setdefault(name, value) != value:
+                raise pytest.UsageError(
+                    f"two tests give defuse_correct({name}=...) different values, {self.correction[name]!r} and "
+                    f"{value!r}: a session corrects in one way."
+                )
 
     def _progress(self) -> Progress:
         """Who shows how far long work is: nobody under -q."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import Dataset, LabelledImages, load, size_words
+from pytest_defuse.images import Dataset, LabelledImages, indexed, load, size_words
 
 if TYPE_CHECKING:
     from pytest_defuse.discover.generator import Generator
@@ -27,7 +27,8 @@ class Subject:
         model: normalised images, float N x C x H x W -> logits, N x len(classes). Never changed in place.
         classes: class names in the order of the logits.
         train, test: data sets of (image, class index); an image is a PIL image (L or RGB), a float
-            C x H x W tensor in [0, 1], or uint8. All images of a subject have one size and mode.
+            C x H x W tensor in [0, 1], or uint8. All images of a subject have one size and mode. What can only
+            be gone through, such as a generator of batches, is read into memory.
         validation: chooses between corrected models; default: a tenth of ``train``, kept from finetuning.
         normalize: applied between pixels in [0, 1] and the model; default: nothing.
         checkpoint: the file that ``model``'s weights come from; a corrected one is written beside it.
@@ -59,6 +60,9 @@ class Subject:
     generator: "Generator | None" = None
 
     def __post_init__(self) -> None:
+        for name in ("train", "test", "validation"):
+            object.__setattr__(self, name, indexed(getattr(self, name)))
+        object.__setattr__(self, "shifts", {name: indexed(dataset) for name, dataset in self.shifts.items()})
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise DefuseError(
                 f"Subject(name={self.name!r}) becomes a folder: use letters, digits, '.', '_' and '-' only."

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pytest_defuse import images as images_module
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import content_hash, load, quantise, size_words, to_pixels
+from pytest_defuse.images import content_hash, indexed, load, quantise, size_words, to_pixels
 
 CLASSES = ["cat", "dog", "eel"]
 GREY = torch.arange(20, dtype=torch.uint8).view(1, 4, 5)
@@ -203,3 +203,29 @@ def test_memory_does_not_grow_with_the_data_set() -> None:
     run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split(maxsplit=1)[1] == "[143, 142, 141]\n"
+
+
+@pytest.mark.parametrize("kind", ["batches", "pairs", "loader", "iterable"])
+def test_what_can_only_be_gone_through_is_read_once_and_kept(kind: str) -> None:
+    pairs = [(GREY + number, number % 3) for number in range(7)]
+
+    class Stream(torch.utils.data.IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(pairs)
+
+    sources: dict[str, Any] = {
+        "batches": (batch for batch in torch.utils.data.DataLoader(pairs, batch_size=3)),
+        "pairs": (pair for pair in pairs),
+        "loader": torch.utils.data.DataLoader(pairs, batch_size=3),
+        "iterable": Stream(),
+    }
+    dataset = indexed(sources[kind])
+    for _ in range(2):
+        images = load(dataset, "train", CLASSES)
+        assert torch.equal(images.pixels, torch.stack([image for image, _ in pairs]))
+        assert images.labels.tolist() == [label for _, label in pairs]
+
+
+def test_a_data_set_with_places_is_left_as_it_is() -> None:
+    pairs = [(GREY, 0)]
+    assert indexed(pairs) is pairs

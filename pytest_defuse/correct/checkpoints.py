@@ -3,17 +3,24 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
-from safetensors.torch import save_model
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_model, save_model
 from torch import nn
 
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_file
+from pytest_defuse.files import check_writable, replace_file
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 
 
 def corrected_path(checkpoint: str | Path | None) -> Path:
     """Where the corrected weights of a checkpoint go: ``digits.safetensors`` -> ``digits.defused.safetensors``.
+
+    Only a suffix that names a format is replaced: ``runs/digits.2024`` -> ``runs/digits.2024.defused.safetensors``.
 
     Raises:
         DefuseError: the subject names no checkpoint.
@@ -21,14 +28,29 @@ def corrected_path(checkpoint: str | Path | None) -> Path:
     if checkpoint is None:
         raise DefuseError(
             'Correction writes beside the model\'s checkpoint: name it with Subject(checkpoint="..."), '
-            "a file that need not be safetensors."
+            "a file that need not be safetensors, or say where with --defuse-correct-output."
         )
-    return Path(checkpoint).with_suffix(".defused.safetensors")
+    path = Path(checkpoint)
+    return path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + ".defused.safetensors")
 
 
 def attempt_path(corrected: Path) -> Path:
     """Where an attempt that missed its bounds is kept; no one takes it for a corrected model."""
-    return corrected.with_suffix("").with_suffix(".failed-attempt.safetensors")
+    name = corrected.name.removesuffix(".safetensors").removesuffix(".defused")
+    return corrected.with_name(f"{name}.failed-attempt.safetensors")
+
+
+def check_output(output: Path, checkpoint: str | Path | None) -> None:
+    """Refuse, before any work, an output that cannot or must not be written.
+
+    Raises:
+        DefuseError: the original's own file, a folder, or a place where no file can be made.
+    """
+    if checkpoint is not None and output.resolve() == Path(checkpoint).resolve():
+        raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
+    if output.is_dir():
+        raise DefuseError(f"{output} is a folder: give --defuse-correct-output a file.")
+    check_writable(output.parent, "the corrected checkpoint")
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -38,3 +60,45 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -
     """
     text = {"pytest-defuse": json.dumps(metadata, sort_keys=True)}
     replace_file(path, lambda temporary: save_model(model, str(temporary), metadata=text))
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> None:
+    """Fill a model from a ``.safetensors``, ``.pt`` or ``.pth`` state dict; no code in the file is run.
+
+    Raises:
+        DefuseError: the file cannot be read, holds more than tensors, or does not fit the model.
+    """
+    try:
+        if Path(path).suffix == ".safetensors":
+            load_model(model, path)
+        else:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise DefuseError(f"{path} cannot be read ({error.strerror}).") from error
+    except UnpicklingError as error:
+        raise DefuseError(
+            f"{path} holds more than tensors, and reading it would run its code: save model.state_dict() alone."
+        ) from error
+    # torch has an error of another kind for each way in which a file is no state dict of this model.
+    except (SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, LookupError) as error:
+        raise DefuseError(
+            f"{path} does not hold this model's weights ({_first_line(error)}): give a state dict of plain tensors."
+        ) from error
+
+
+def checkpoint_metadata(path: str | Path) -> dict[str, Any]:
+    """What :func:`save_checkpoint` noted in a file.
+
+    Raises:
+        DefuseError: the file is no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata: dict[str, Any] = json.loads(file.metadata()["pytest-defuse"])
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise DefuseError(f"{path} is not a checkpoint that pytest-defuse wrote.") from error
+    return metadata
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

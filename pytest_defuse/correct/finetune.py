@@ -1,200 +1,286 @@
-"""Correction: finetune from the current weights on training data and scenario images together."""
+"""Finetuning: one copy of the model, trained on training and scenario images together, epoch by epoch."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _NormBase
 
-from pytest_defuse.classifier import model_input
+from pytest_defuse.correct.augment import mild
+from pytest_defuse.correct.material import Material
+from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.determinism import seeded
 from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import Accuracy
-from pytest_defuse.gate.gate import measured
+from pytest_defuse.files import replace_file
 from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
-from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
 
-
-@dataclass(frozen=True)
-class CorrectionSettings:
-    """How the model is finetuned (Defuse, equation 5: F = L(D) + lambda * CE(D_f)).
-
-    Attributes:
-        weights: the lambdas that are tried, each from the current weights. 0 is the control: more
-            training alone.
-        epochs: passes over the training data, of Adam at ``rate``.
-        batch, scenario_batch: training and scenario images in one step.
-    """
-
-    weights: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
-    epochs: int = 2
-    rate: float = 3e-4
-    batch: int = 128
-    scenario_batch: int = 64
+State = dict[str, Any]
+"""A model's state dict, on the CPU."""
 
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One finetuned model.
+class Finetuning:
+    """One trial on its way: F = L(D) + weight * CE(D_f) (Defuse, equation 5).
 
-    Attributes:
-        weight: its lambda.
-        validation: accuracy on validation images.
-        scenarios: accuracy on each scenario's *correction* tiles, by id.
-        model: the finetuned copy, in the training mode of the original.
-    """
-
-    weight: float
-    validation: Accuracy
-    scenarios: Mapping[str, Accuracy]
-    model: nn.Module
-
-    def margin(self, least: Mapping[str, float]) -> float:
-        """The smallest excess of a scenario's accuracy over its bound; negative when one is missed."""
-        return min(accuracy.value - least.get(name, 0.0) for name, accuracy in self.scenarios.items())
-
-
-@dataclass(frozen=True, eq=False)
-class Correction:
-    """All trials, and the one that was chosen on validation images and correction tiles alone.
-
-    Attributes:
-        before: the uncorrected model, scored as the trials are.
-        validation_source: where the validation images come from, in words.
-    """
-
-    before: Trial
-    trials: tuple[Trial, ...]
-    chosen: Trial
-    validation_source: str
-
-
-def correct(
-    subject: Subject,
-    scenarios: Sequence[Scenario],
-    least: Mapping[str, float],
-    settings: CorrectionSettings | None = None,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Correction:
-    """Finetune copies of the subject's model until the scenarios are right, and choose one.
-
-    Chosen is the trial with the best validation accuracy among those that meet every bound on the
-    correction tiles, the smaller lambda at a tie; if none does, the one that misses by least.
-    Held-out tiles and the test set are not looked at.
+    Random numbers belong to (seed, epoch) and (seed, step): all trials see the same training images in the same
+    order, and a trial that is resumed ends with the weights of one that never stopped. After every epoch the
+    state is on disk; one that is there already is taken up.
 
     Args:
-        scenarios: accepted ones, each with a label.
-        least: the least accuracy of each scenario, by id, in [0, 1].
+        weight: lambda.
+        rate: learning rate.
+        folder: where states are kept.
 
     Raises:
-        DefuseError: there is nothing to correct, or the model has no parameter that may change.
+        DefuseError: no parameter may change.
     """
-    settings = settings or CorrectionSettings()
-    progress = progress or Progress()
-    if not scenarios:
-        raise DefuseError(
-            "There is nothing to correct: no scenario is accepted. Run pytest --defuse-discover, look at the "
-            "candidates, and accept what you can label."
+
+    def __init__(
+        self,
+        subject: Subject,
+        material: Material,
+        settings: CorrectionSettings,
+        weight: float,
+        rate: float,
+        *,
+        seed: int,
+        device: torch.device | str,
+        folder: Path,
+    ) -> None:
+        self.subject, self.settings, self.seed, self.device = subject, settings, seed, device
+        tiles = list(material.tiles.values())
+        self.train = material.train
+        self.tiles = LabelledImages(
+            *(torch.cat(part) for part in zip(*((t.pixels, t.labels) for t in tiles), strict=True))
         )
-    if not any(parameter.requires_grad for parameter in subject.model.parameters()):
+        self.sizes = torch.tensor([len(part) for part in tiles])
+        self.starts = self.sizes.cumsum(0) - self.sizes
+        self.weight, self.rate, self.epochs = weight, rate, 0
+        self.steps = steps_of(material, settings)
+        self.folder = folder
+        self.model = trainable_copy(subject, settings).to(device)
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # Adam's steps are smaller than what 16 bits tell apart: such weights are trained as float32 masters.
+        self.masters = [
+            (p, p if p.dtype in (torch.float32, torch.float64) else p.detach().float().requires_grad_())
+            for p in parameters
+        ]
+        self.optimizer = settings.make_optimizer([master for _, master in self.masters], rate)
+        self._old = plain_copy(subject.model).to(device).eval() if settings.distill else None
+        self._resume()
+
+    def advance(self, on_step: Callable[[str], None]) -> None:
+        """Run one epoch; ``on_step`` is told of every step.
+
+        Raises:
+            DefuseError: the loss is no number any more.
+        """
+        with seeded(self.seed + self.epochs):
+            self._training_mode()
+            for loss in self._epoch():
+                on_step(f"lambda {self.weight:g}, epoch {self.epochs + 1}, loss {loss:.3f}")
+        self.epochs += 1
+        state = {name: _on_cpu(value) for name, value in self.model.state_dict().items()}
+        progress = {
+            "epochs": self.epochs,
+            "optimizer": self.optimizer.state_dict(),
+            "masters": [master.detach() for _, master in self.masters],
+        }
+        weights = _file(self.folder, self.weight, self.rate, self.epochs)
+        # The weights first: whoever finds the progress finds them too.
+        replace_file(weights, lambda temporary: torch.save(state, temporary))
+        replace_file(self._progress_file, lambda temporary: torch.save(progress, temporary))
+
+    def _epoch(self) -> Iterator[float]:
+        order = torch.randperm(len(self.train))
+        # Batches of even size: batch normalisation cannot train on a single image that is left over.
+        for position, chosen in enumerate(order.tensor_split(self.steps)):
+            step = self.epochs * self.steps + position
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate_at(self.rate, step / (self.settings.epochs * self.steps))
+            self.model.zero_grad(set_to_none=True)
+            torch.manual_seed(self.seed + 1_000_003 * (step + 1))
+            loss = sum(self._backward(part) for part in self._losses(chosen, step))
+            if loss != loss:
+                raise DefuseError(
+                    f"Finetuning with lambda {self.weight:g} and rate {self.rate:g} lost its numbers (the loss is NaN "
+                    f"at step {step + 1}): give defuse_correct(rates=...) a smaller one, or check loss and normalize."
+                )
+            self._update()
+            yield loss
+
+    def _losses(self, chosen: Tensor, step: int) -> Iterator[Tensor]:
+        """The parts of F for one step, each to be differentiated before the next is computed."""
+        settings = self.settings
+        if settings.train_step is not None:
+            yield settings.train_step(self.model, step)
+            chosen = chosen[:0]
+        # Training images come first, so that they are augmented alike in every trial.
+        batch, tiles = self._fed(self.train[chosen]), self._scenario_batch()
+        parts = _parts(len(batch[0]), len(tiles[0]), settings.at_once)
+        for (images, labels), (mixed, shown, others, shares) in zip(
+            _pieces(batch, parts), _pieces(tiles, parts), strict=True
+        ):
+            if not len(images) + len(mixed):
+                continue
+            logits = self._logits(self.model, torch.cat([images, mixed]))
+            loss = logits.new_zeros(())
+            if len(images):
+                own = (settings.loss or F.cross_entropy)(logits[: len(images)], labels)
+                loss = loss + len(images) / len(batch[0]) * (own + self._distilled(logits, images, labels))
+            if len(mixed):
+                wrong = shares * F.cross_entropy(logits[len(images) :], shown, reduction="none")
+                wrong = wrong + (1 - shares) * F.cross_entropy(logits[len(images) :], others, reduction="none")
+                loss = loss + self.weight * wrong.sum() / len(tiles[0])
+            yield loss
+
+    def _distilled(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor | float:
+        """How far the new model's answers are from the old one's where that was right."""
+        if self._old is None:
+            return 0.0
+        with torch.no_grad():
+            old = self._logits(self._old, images)
+        gap = F.kl_div(
+            logits[: len(images)].log_softmax(dim=1), old.log_softmax(dim=1), log_target=True, reduction="none"
+        )
+        return self.settings.distill * (gap.sum(dim=1) * (old.argmax(dim=1) == labels)).mean()
+
+    def _scenario_batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Correction tiles, every scenario as often as any other; none for the control.
+
+        Some are mixed with a training image (mixup, Zhang et al. 2018): with their label, that image's and
+        the tile's share of the pixels. The texture of a generator is then no sign of the scenarios' labels.
+        """
+        count = self.settings.scenario_batch if self.weight else 0
+        scenarios = torch.randint(len(self.sizes), (count,))
+        places = (torch.rand(count) * self.sizes[scenarios]).long()
+        tiles, labels = self._fed(self.tiles[self.starts[scenarios] + places])
+        mixed = round(self.settings.mixup * count)
+        others, other_labels = self._fed(self.train[torch.randint(len(self.train), (mixed,))])
+        shares = torch.cat([torch.rand(mixed), torch.ones(count - mixed)]).to(self.device)
+        share = shares[:mixed].view(-1, 1, 1, 1)
+        tiles = torch.cat([share * tiles[:mixed] + (1 - share) * others, tiles[mixed:]])
+        return tiles, labels, torch.cat([other_labels, labels[mixed:]]), shares
+
+    def _fed(self, images: LabelledImages) -> tuple[Tensor, Tensor]:
+        """Images as floats in [0, 1], augmented, and their labels, where the model computes."""
+        pixels, augment = images.pixels.to(self.device).float() / 255, self.settings.augment
+        if len(images) and augment != "none":
+            pixels = augment(pixels) if callable(augment) else mild(pixels)
+        return pixels, images.labels.to(self.device)
+
+    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+        normalize = self.subject.normalize
+        logits: Tensor = model((images if normalize is None else normalize(images)).to(dtype))
+        return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+    def _backward(self, loss: Tensor) -> float:
+        loss.backward()
+        return loss.item()
+
+    def _update(self) -> None:
+        for parameter, master in self.masters:
+            if master is not parameter:
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+        self.optimizer.step()
+        for parameter, master in self.masters:
+            if master is not parameter:
+                parameter.data.copy_(master)
+
+    def _training_mode(self) -> None:
+        """Train, but for what is frozen: its batch statistics would move too."""
+        self.model.train()
+        for module in self.model.modules():
+            parameters = list(module.parameters())
+            frozen = bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
+            if frozen or (self.settings.batch_norm == "fixed" and isinstance(module, _NormBase)):
+                module.eval()
+
+    def _resume(self) -> None:
+        with suppress(FileNotFoundError, UnpicklingError, RuntimeError, EOFError, KeyError, ValueError):
+            progress = torch.load(self._progress_file, weights_only=True, map_location=self.device)
+            state = kept_state(self.folder, self.weight, self.rate, progress["epochs"])
+            self.optimizer.load_state_dict(progress["optimizer"])
+            self.model.load_state_dict(state)
+            with torch.no_grad():
+                for (parameter, master), kept in zip(self.masters, progress["masters"], strict=True):
+                    if master is not parameter:
+                        master.copy_(kept)
+            self.epochs = progress["epochs"]
+
+    @property
+    def _progress_file(self) -> Path:
+        return _file(self.folder, self.weight, self.rate)
+
+
+def steps_of(material: Material, settings: CorrectionSettings) -> int:
+    """Optimiser steps of one epoch."""
+    return -(-len(material.train) // settings.batch)
+
+
+def kept_state(folder: Path, weight: float, rate: float, epochs: int) -> State:
+    """The model's state of a trial after so many epochs, which were run."""
+    state: State = torch.load(_file(folder, weight, rate, epochs), weights_only=True)
+    return state
+
+
+def trainable_copy(subject: Subject, settings: CorrectionSettings) -> nn.Module:
+    """The subject's model without ``torch.compile``'s wrapping, copied, with the parameters that may change.
+
+    Raises:
+        DefuseError: a pattern that no parameter has, or no parameter is left to change.
+    """
+    model = plain_copy(subject.model)
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in settings.frozen:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise DefuseError(
+                f"defuse_correct(frozen=...) names {pattern!r}, which is no parameter of subject {subject.name!r}: "
+                f"it has {', '.join(names)}."
+            )
+    for name, parameter in model.named_parameters():
+        if settings.freezes(name):
+            parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise DefuseError(
             f"Every parameter of the model of subject {subject.name!r} has requires_grad=False: leave those that "
             "correction may change at True."
         )
-    with seeded(seed):
-        train, validation, source = _split(subject, seed)
-        tiles = {scenario.id: _labelled_tiles(scenario, subject) for scenario in scenarios}
-        before = _scored(0.0, subject.model, subject, validation, tiles, device)
-        steps = settings.epochs * -(-len(train) // settings.batch)
-        trials = []
-        with progress.task("finetuning", steps * len(settings.weights)) as advance:
-            for weight in settings.weights:
-                torch.manual_seed(seed)
-                model = copy.deepcopy(subject.model).to(device)
-                for loss in _finetune(model, subject, train, list(tiles.values()), weight, settings, device):
-                    advance(1, f"lambda {weight:g}, loss {loss:.3f}")
-                trials.append(_scored(weight, model, subject, validation, tiles, device))
-    return Correction(before, tuple(trials), choose(trials, least), source)
+    return model
 
 
-def choose(trials: Sequence[Trial], least: Mapping[str, float]) -> Trial:
-    """The trial that :func:`correct` takes; ``trials`` in the order of their lambdas."""
-    meeting = [trial for trial in trials if trial.margin(least) >= 0]
-    if meeting:
-        return max(meeting, key=lambda trial: trial.validation.value)
-    return max(trials, key=lambda trial: trial.margin(least))
+def plain_copy(model: nn.Module, state: State | None = None) -> nn.Module:
+    """A copy with the same flags, without ``torch.compile``'s wrapping, holding ``state`` if one is given."""
+    plain = copy.deepcopy(getattr(model, "_orig_mod", model))
+    if state is not None:
+        plain.load_state_dict(state)
+    return plain
 
 
-def _finetune(
-    model: nn.Module,
-    subject: Subject,
-    train: LabelledImages,
-    tiles: Sequence[LabelledImages],
-    weight: float,
-    settings: CorrectionSettings,
-    device: torch.device | str,
-) -> Iterator[float]:
-    """Train in place, yielding the loss of every step."""
-    modes = [(module, module.training) for module in model.modules()]
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    model.train()
-    optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=settings.rate)
-    pixels = torch.cat([part.pixels for part in tiles])
-    labels = torch.cat([part.labels for part in tiles])
-    batches = -(-len(train) // settings.batch)
-    for _ in range(settings.epochs):
-        # Batches of even size: batch normalisation cannot train on a single image that is left over.
-        for chosen in torch.randperm(len(train)).tensor_split(batches):
-            some = torch.randint(len(pixels), (settings.scenario_batch if weight else 0,))
-            inputs = torch.cat([train.pixels[chosen], pixels[some]]).to(device)
-            targets = torch.cat([train.labels[chosen], labels[some]]).to(device)
-            logits = model(model_input(inputs, subject.normalize).to(dtype))
-            loss = F.cross_entropy(logits[: len(chosen)], targets[: len(chosen)])
-            if weight:
-                loss = loss + weight * F.cross_entropy(logits[len(chosen) :], targets[len(chosen) :])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            yield loss.item()
-    for module, training in modes:
-        module.training = training
+def _parts(images: int, tiles: int, at_once: int) -> int:
+    """Into how few parts both must be cut, so that no part of them together is larger than ``at_once``."""
+    parts = 1
+    while -(-images // parts) + -(-tiles // parts) > max(2, at_once):
+        parts += 1
+    return parts
 
 
-def _scored(
-    weight: float,
-    model: nn.Module,
-    subject: Subject,
-    validation: LabelledImages,
-    tiles: Mapping[str, LabelledImages],
-    device: torch.device | str,
-) -> Trial:
-    classifier = subject.classifier(device, model)
-    return Trial(
-        weight,
-        measured(classifier.predict(validation.pixels), validation.labels),
-        {name: measured(classifier.predict(part.pixels), part.labels) for name, part in tiles.items()},
-        model,
-    )
+def _pieces(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+    """Tensors of one length, cut alike into so many parts."""
+    return list(zip(*(tensor.tensor_split(parts) for tensor in tensors), strict=True))
 
 
-def _split(subject: Subject, seed: int) -> tuple[LabelledImages, LabelledImages, str]:
-    train = subject.train_images
-    if subject.validation_images is not None:
-        return train, subject.validation_images, "the subject's validation set"
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-    kept = max(1, len(train) // 10)
-    return train[order[kept:]], train[order[:kept]], "a tenth of the training set, kept from finetuning"
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu().clone() if isinstance(value, Tensor) else value
 
 
-def _labelled_tiles(scenario: Scenario, subject: Subject) -> LabelledImages:
-    pixels = torch.from_numpy(scenario.pixels("correction"))
-    subject.check_images(pixels, str(scenario.picture("correction")))
-    assert scenario.record.label is not None, "an accepted scenario has a label"
-    return LabelledImages(pixels, torch.full((len(pixels),), subject.index_of(scenario.record.label)))
+def _file(folder: Path, weight: float, rate: float, epochs: int | None = None) -> Path:
+    return folder / f"lambda{weight!r}-rate{rate!r}{'' if epochs is None else f'-epoch{epochs}'}.pt"

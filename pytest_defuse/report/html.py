@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report import charts, tables, words
+from pytest_defuse.report import charts, correction, tables, words
 from pytest_defuse.report.charts import Confusion, Histogram, Scatter
 from pytest_defuse.report.flips import flips_of
 from pytest_defuse.report.pictures import Album, Sheet
@@ -139,6 +139,7 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
         start=start,
         words=words,
         tables=tables,
+        correcting=correction,
         scenarios=list(cards.values()),
         plots=_plots(results),
         flips=flips,

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid
 from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
@@ -16,7 +17,6 @@ from pytest_defuse.report.tables import (
     failure_mode_table,
     flip_table,
     scenario_table,
-    trial_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
@@ -32,7 +32,6 @@ from pytest_defuse.report.words import (
     look_sentence,
     outcome_sentences,
     reject_command,
-    shift_sentences,
 )
 
 MOST_FLIPS = 100
@@ -70,8 +69,9 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     for correction in results.corrections:
         yield "### Correction"
         yield _items(outcome_sentences(correction, start))
-        yield _table(trial_table(correction))
-        yield _items([correction_sentence(correction), *shift_sentences(correction)])
+        yield from map(_table, correction_tables(correction))
+        yield tradeoff_mermaid(correction)
+        yield _items([correction_sentence(correction), *correction_notes(correction)])
     for discovery in results.discoveries:
         yield "### Discovery"
         yield _items([*discovery_sentences(discovery), *known_sentences(discovery)])

@@ -142,14 +142,14 @@ def candidate_table(result: DiscoveryResult) -> Table:
 
 
 def trial_table(result: CorrectionResult) -> Table:
-    """The uncorrected model, then one row a lambda."""
-    rows = [Row(("before", *_shares(result.before)))]
+    """The uncorrected model, then one row a model that was tried."""
+    rows = [Row(("before", "", "", *_shares(result.before)))]
     for trial in result.trials:
-        chosen = trial.weight == result.chosen
-        notes = [*(["control"] if trial.weight == 0 else []), *(["chosen"] if chosen else [])]
-        name = " ".join([f"{trial.weight:g}", *(f"({note})" for note in notes)])
-        rows.append(Row((name, *_shares(trial)), "chosen" if chosen else None))
-    columns = (*_text("lambda"), *_numbers("validation", "correction tiles: worst", "mean"))
+        name = f"{trial.weight:g}" + (f" ({trial.role})" if trial.role else "")
+        mark: Literal["chosen"] | None = "chosen" if "chosen" in trial.role else None
+        rows.append(Row((name, str(trial.epochs), f"{trial.alpha:g}", *_shares(trial)), mark))
+    numbers = _numbers("epochs", "alpha", "validation", "and shifted", "correction tiles: worst", "mean")
+    columns = (*_text("lambda"), *numbers)
     return Table(columns, tuple(rows))
 
 
@@ -182,5 +182,6 @@ def _numbers(*titles: str) -> list[Column]:
     return [Column(title, numeric=True) for title in titles]
 
 
-def _shares(trial: TrialResult) -> tuple[str, str, str]:
-    return percent(trial.validation), percent(trial.worst_scenario), percent(trial.mean_scenario)
+def _shares(trial: TrialResult) -> tuple[str, ...]:
+    shifted = "" if trial.health is None else percent(trial.health)
+    return percent(trial.validation), shifted, percent(trial.worst_scenario), percent(trial.mean_scenario)

@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from pytest_defuse.report.correction import correction_notes, correction_tables
 from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
@@ -17,7 +18,6 @@ from pytest_defuse.report.tables import (
     failure_mode_table,
     flip_table,
     scenario_table,
-    trial_table,
 )
 from pytest_defuse.report.words import (
     accuracy_sentences,
@@ -32,7 +32,6 @@ from pytest_defuse.report.words import (
     look_sentence,
     outcome_sentences,
     reject_command,
-    shift_sentences,
 )
 
 STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"}
@@ -67,8 +66,9 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
         _sentences(console, known_sentences(discovery))
     for correction in results.corrections:
         console.print(correction_sentence(correction))
-        _table(console, trial_table(correction))
-        _sentences(console, shift_sentences(correction))
+        for table in correction_tables(correction):
+            _table(console, table)
+        _sentences(console, correction_notes(correction))
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))

@@ -10,7 +10,14 @@ from safetensors.torch import load_model
 from torch import Tensor, nn
 
 import pytest_defuse.correct.checkpoints as checkpoints
-from pytest_defuse.correct.checkpoints import attempt_path, corrected_path, save_checkpoint
+from pytest_defuse.correct.checkpoints import (
+    attempt_path,
+    check_output,
+    checkpoint_metadata,
+    corrected_path,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pytest_defuse.errors import DefuseError
 
 
@@ -40,6 +47,8 @@ def path(tmp_path: Path) -> Path:
         ("digits.pt", "digits.defused.safetensors"),
         ("models/digits.v2.pth", "models/digits.v2.defused.safetensors"),
         (Path("/models/digits"), "/models/digits.defused.safetensors"),
+        ("runs/digits.2024-05", "runs/digits.2024-05.defused.safetensors"),
+        ("digits.tar.gz", "digits.tar.gz.defused.safetensors"),
         ("digits.defused.safetensors", "digits.defused.defused.safetensors"),
     ],
 )
@@ -48,7 +57,7 @@ def test_corrected_weights_go_beside_the_checkpoint(checkpoint: str | Path, corr
     assert corrected_path(checkpoint) != Path(checkpoint)
 
 
-@pytest.mark.parametrize("checkpoint", ["digits.pt", "digits.v2.pth", "digits", "digits.defused.safetensors"])
+@pytest.mark.parametrize("checkpoint", ["digits.pt", "digits.v2.pth", "digits", "digits.2024", "a.defused.safetensors"])
 def test_an_attempt_is_not_taken_for_a_corrected_model(checkpoint: str) -> None:
     attempt = attempt_path(corrected_path(Path("models") / checkpoint))
     assert attempt.parent == Path("models")
@@ -145,3 +154,49 @@ def test_others_may_read_a_checkpoint_as_they_may_read_any_file(path: Path) -> N
     plain = path.with_name("plain")
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_a_state_dict_is_read_back(tmp_path: Path, suffix: str) -> None:
+    model, again, file = Tied(), Tied(), tmp_path / f"net{suffix}"
+    if suffix == ".safetensors":
+        save_checkpoint(file, model, {})
+    else:
+        torch.save(model.state_dict(), file)
+    load_checkpoint(again, file)
+    assert torch.equal(again.encoder.weight, model.encoder.weight)
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("sprung",)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"encoder.weight": Trap()}, tmp_path / "net.pt")
+    with pytest.raises(DefuseError, match="reading it would run its code"):
+        load_checkpoint(Tied(), tmp_path / "net.pt")
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "missing.pt", "missing.safetensors"])
+def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
+    (tmp_path / "net.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(DefuseError, match=name):
+        load_checkpoint(Tied(), tmp_path / name)
+    with pytest.raises(DefuseError, match="not a checkpoint that pytest-defuse wrote"):
+        checkpoint_metadata(tmp_path / name)
+
+
+def test_metadata_comes_back(path: Path) -> None:
+    save_checkpoint(path, Tied(), {"parent": "a"})
+    assert checkpoint_metadata(path) == {"parent": "a"}
+
+
+def test_checking_an_output_writes_no_file(tmp_path: Path) -> None:
+    check_output(tmp_path / "net.defused.safetensors", tmp_path / "net.pt")
+    assert list(tmp_path.iterdir()) == []

@@ -122,7 +122,10 @@ def correction(tmp_path: Path) -> Callable[..., CorrectionResult]:
             "subject": "digits",
             "validation_source": "a tenth of train",
             "before": TrialResult(0.0, 0.973, 0.21, 0.34),
-            "trials": [TrialResult(0.0, 0.974, 0.25, 0.38), TrialResult(1.0, 0.972, 0.93, 0.96)],
+            "trials": [
+                TrialResult(0.0, 0.974, 0.25, 0.38, role="control"),
+                TrialResult(1.0, 0.972, 0.93, 0.96, role="chosen"),
+            ],
             "chosen": 1.0,
             "shifts": {"scanned": (0.91, 0.905)},
             "output": str(tmp_path / "digits.defused.safetensors"),

@@ -1,0 +1,157 @@
+"""What correction mends and what it costs, on real images.
+
+    python benchmarks/correction.py [mnist|fashion|gtsrb] [--grid]
+
+Prints one table: the model before, more training alone (lambda = 0), finetuning on single adversarial images only
+(the papers' baseline), the default search, and with --grid the papers' grid of seventeen lambdas. Real images come
+from DEFUSE_DATA (default ../shared/data); classifier, generator and scenarios are made once and kept in --cache.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from correction_cases import Case, case
+from torch import Tensor, nn
+
+from pytest_defuse.correct.correction import Correction, correct
+from pytest_defuse.correct.harm import Comparison, excesses
+from pytest_defuse.correct.material import material
+from pytest_defuse.correct.search import Search
+from pytest_defuse.correct.settings import CorrectionSettings, papers_settings
+from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.determinism import seeded
+from pytest_defuse.images import LabelledImages
+from pytest_defuse.progress import Progress
+
+CONTROL = "lambda = 0, more training alone"
+PAPER = {
+    "mnist": ("before - / 98.3 / 29.1", "adversarial only - / 99.1 / 58.3", "Defuse - / 99.1 / 96.4"),
+    "gtsrb": ("before 98.8 / 98.7 / 27.8", "Defuse 98.1 / 97.7 / 85.6"),
+    "fashion": (),
+}
+
+
+def main() -> None:
+    """Run one collection."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("collection", nargs="?", default="mnist", choices=sorted(PAPER))
+    parser.add_argument("--grid", action="store_true", help="also the papers' grid (17 lambdas, 3 epochs each)")
+    parser.add_argument("--no-adversarial", action="store_true", help="leave the papers' baseline out")
+    parser.add_argument("--cache", type=Path, default=Path(".defuse_cache") / "benchmarks")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        made = case(arguments.collection, arguments.cache)
+    except FileNotFoundError as error:
+        sys.exit(f"skipped: {error}")
+    print(f"{len(made.scenarios)} scenarios: {', '.join(s.id for s in made.scenarios)}", flush=True)
+    least = {scenario.id: 0.9 for scenario in made.scenarios}
+
+    def corrected(settings: CorrectionSettings) -> Correction:
+        started = time.monotonic()
+        correction = correct(
+            made.subject, made.scenarios, least, settings, seed=arguments.seed, cache=arguments.cache / "work"
+        )
+        chosen = correction.chosen
+        print(
+            f"{settings.search}: lambda {chosen.weight:g}, rate {chosen.rate:g}, epoch {chosen.epochs}, alpha "
+            f"{chosen.alpha:g}; {correction.images:,} images forward and backward, {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+        return correction
+
+    default = corrected(CorrectionSettings())
+    sets = everything(made)
+    rows: dict[str, Row] = {}
+
+    def add(name: str, model: nn.Module) -> None:
+        rows[name] = scored(made, model, sets)
+        print(f"{name}: test {rows[name].percent['test set']:.2f}", flush=True)
+
+    add("before", made.subject.model)
+    add(CONTROL, default.control_model)
+    add("default search", default.model)
+    if not arguments.no_adversarial:
+        add("finetuned on adversarial images only", adversarial(made, arguments.seed, arguments.cache / "adversarial"))
+    if arguments.grid:
+        grid = corrected(papers_settings())
+        add("the papers' grid of 17 lambdas", grid.model)
+        print(f"default search / grid: {default.images / grid.images:.3f} of the images forward and backward")
+    table(made, rows)
+    for line in PAPER[arguments.collection]:
+        print(f"the papers (validation / test / held-out scenarios, other model and scenarios): {line}")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Predictions of one model on every set, and accuracies in percent by column."""
+
+    predictions: dict[str, Tensor]
+    percent: dict[str, float]
+
+
+def adversarial(made: Case, seed: int, folder: Path) -> nn.Module:
+    """The model finetuned on single adversarial images in place of scenarios, searched for in the same way."""
+    settings = CorrectionSettings()
+    images = LabelledImages(made.adversarial_pixels, made.adversarial_labels)
+    folder = folder / f"{made.subject.name}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with seeded(seed):
+        parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": images})
+        search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=folder)
+        return search.model(search.run(Progress()))
+
+
+def everything(made: Case) -> dict[str, LabelledImages]:
+    """What no search has seen: the test set, shifted copies, shift sets, and held-out tiles by scenario."""
+    subject = made.subject
+    sets = {"test set": subject.test_images, **shifted_copies(subject.test_images)}
+    sets |= {name: subject.shift_images(name) for name in subject.shifts}
+    for scenario in made.scenarios:
+        pixels = torch.from_numpy(scenario.pixels("held_out"))
+        labels = torch.full((len(pixels),), subject.index_of(str(scenario.record.label)))
+        sets[scenario.id] = LabelledImages(pixels, labels)
+    return sets
+
+
+def scored(made: Case, model: nn.Module, sets: dict[str, LabelledImages]) -> Row:
+    """One model on everything."""
+    classifier = made.subject.classifier(model=model)
+    predictions = {name: classifier.predict(images.pixels) for name, images in sets.items()}
+    right = {name: 100 * (predictions[name] == sets[name].labels).double().mean().item() for name in sets}
+    held_out = [right.pop(scenario.id) for scenario in made.scenarios]
+    return Row(
+        predictions, {**right, "held out, mean": sum(held_out) / len(held_out), "held out, worst": min(held_out)}
+    )
+
+
+def table(made: Case, rows: dict[str, Row]) -> None:
+    """Accuracy of every model on everything, in percent, and what it is above the control."""
+    control = rows[CONTROL].percent
+    print(f"{'accuracy, %, and above the control':38}" + "".join(f"{name:>17}" for name in control))
+    for name, row in rows.items():
+        cells = [f"{value:.2f} ({value - control[column]:+.2f})" for column, value in row.percent.items()]
+        print(f"{name:38}" + "".join(f"{cell:>17}" for cell in cells))
+    best = rows["default search"]
+    others = [column for column in control if not column.startswith(("held out", "test set"))]
+    worst = min(others, key=lambda column: best.percent[column] - control[column])
+    print(
+        f"default search, worst shift against the control: {worst}, {best.percent[worst] - control[worst]:+.2f} points"
+    )
+    sets, before = everything(made), rows["before"].predictions
+    compared = {
+        name: Comparison(sets[name].labels, before[name], best.predictions[name]) for name in ("test set", *others)
+    }
+    test = compared.pop("test set")
+    problems = excesses(test, compared, CorrectionSettings(), made.subject.classes, "test set")
+    print(f"default search, bounds on harm that do not hold: {'; '.join(problems) or 'none'}")
+    print(f"test images lost {len(test.negative_flips)}, won {len(test.positive_flips)}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,84 @@
+"""The one look at the test set, its shifted copies, the shift sets and the held-out tiles: before, control, after."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pytest_defuse.classifier import Classifier
+from pytest_defuse.correct.harm import Comparison, excesses
+from pytest_defuse.correct.settings import CorrectionSettings
+from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.determinism import seeded
+from pytest_defuse.images import LabelledImages
+from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.subject import Subject
+
+Kind = Literal["test set", "shifted copy", "shift set", "scenario"]
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """How many of ``total`` images the old model, the control and the corrected one get right."""
+
+    name: str
+    kind: Kind
+    total: int
+    before: int
+    control: int
+    after: int
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What a correction did to everything that it never saw.
+
+    Attributes:
+        scores: the test set, its shifted copies, the shift sets, the held-out tiles of each scenario.
+        test: the test set, image by image.
+        problems: bounds on harm that do not hold, in sentences.
+    """
+
+    scores: tuple[SetScore, ...]
+    test: Comparison
+    problems: tuple[str, ...]
+
+
+def audit(
+    subject: Subject,
+    scenarios: Sequence[Scenario],
+    before: Classifier,
+    control: Classifier,
+    after: Classifier,
+    settings: CorrectionSettings,
+) -> Audit:
+    """Hold three models against the images that decide; to be asked once, when the choice is made."""
+    with seeded(0):
+        shifts = shifted_copies(subject.test_images) | {name: subject.shift_images(name) for name in subject.shifts}
+        held_out = {scenario.id: _held_out(scenario, subject) for scenario in scenarios}
+        scores: list[SetScore] = []
+
+        def compared(name: str, kind: Kind, images: LabelledImages) -> Comparison:
+            comparison = Comparison(images.labels, before.predict(images.pixels), after.predict(images.pixels))
+            more_training = control.predict(images.pixels)
+            right = [
+                int((said == images.labels).sum()) for said in (comparison.before, more_training, comparison.after)
+            ]
+            scores.append(SetScore(name, kind, len(images), *right))
+            return comparison
+
+        test = compared("test set", "test set", subject.test_images)
+        compared_shifts: Mapping[str, Comparison] = {
+            name: compared(name, "shift set" if name in subject.shifts else "shifted copy", images)
+            for name, images in shifts.items()
+        }
+        for name, images in held_out.items():
+            compared(name, "scenario", images)
+    return Audit(tuple(scores), test, tuple(excesses(test, compared_shifts, settings, subject.classes, "test set")))
+
+
+def _held_out(scenario: Scenario, subject: Subject) -> LabelledImages:
+    pixels = torch.from_numpy(scenario.pixels("held_out"))
+    assert scenario.record.label is not None, "an accepted scenario has a label"
+    return LabelledImages(pixels, torch.full((len(pixels),), subject.index_of(scenario.record.label)))

@@ -1,0 +1,143 @@
+"""The search for a correction: which lambda, which learning rate, how far from the old weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pytest_defuse.classifier import model_input
+from pytest_defuse.correct.finetune import Finetuning, kept_state, plain_copy, steps_of, trainable_copy
+from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
+from pytest_defuse.correct.material import Material
+from pytest_defuse.correct.settings import CorrectionSettings
+from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_as_the_papers, merit
+from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.subject import Subject
+
+
+class Search:
+    """Runs trials and remembers them; the last one chosen is the correction.
+
+    Attributes:
+        trials: every model that was scored, in the order in which it came.
+        images: training and scenario images that went forward and backward, each time counted.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        material: Material,
+        settings: CorrectionSettings,
+        least: Mapping[str, float],
+        *,
+        seed: int,
+        device: torch.device | str,
+        folder: Path,
+    ) -> None:
+        self.subject, self.material, self.settings, self.least = subject, material, settings, least
+        self.seed, self.device, self.folder = seed, device, folder
+        self.scorer = Scorer(subject, material, settings, device)
+        self.trials: list[Trial] = []
+        self.images = 0
+
+    def run(self, progress: Progress) -> Trial:
+        """Search as the settings say; the trial that was chosen."""
+        epochs = self.settings.epochs
+        rungs = self._rungs()
+        total = sum(rungs) + epochs if self.settings.search == "halving" else (len(self.settings.lambdas) + 1) * epochs
+        with progress.task("finetuning", total * steps_of(self.material, self.settings)) as advance:
+            on_step = _counting(advance)
+            if self.settings.search == "grid":
+                return self._grid(on_step)
+            return self._halving(rungs, on_step)
+
+    def control(self, rate: float) -> Trial:
+        """More training alone (lambda = 0), for as long as the chosen one at its rate."""
+        return next(t for t in reversed(self.trials) if t.weight == 0 and t.rate == rate)
+
+    def model(self, trial: Trial) -> nn.Module:
+        """The model of a trial, where the original is, with its modes and flags."""
+        end = kept_state(self.folder, trial.weight, trial.rate, trial.epochs)
+        if trial.alpha == 1:
+            return plain_copy(self.subject.model, end)
+        mixed = trainable_copy(self.subject, self.settings)
+        mixed.load_state_dict(interpolated(mixed.state_dict(), end, trial.alpha))
+        if self.settings.batch_norm == "batch":
+            dtype = next(p.dtype for p in mixed.parameters() if p.is_floating_point())
+            mixed.to(self.device)
+            remeasure_batch_norm(
+                mixed,
+                self.material.train.pixels,
+                lambda pixels: mixed(model_input(pixels.to(self.device), self.subject.normalize).to(dtype)),
+            )
+        return plain_copy(self.subject.model, mixed.cpu().state_dict())
+
+    def _grid(self, on_step: Callable[[str], None]) -> Trial:
+        """Every lambda for all epochs; the best epoch of the best lambda (Defuse, section 3.3)."""
+        rate = self.settings.rates[0]
+        for weight in (0.0, *self.settings.lambdas):
+            for epochs in range(1, self.settings.epochs + 1):
+                self._trained(weight, rate, epochs, on_step)
+        return choose_as_the_papers([trial for trial in self.trials if trial.weight], self.least)
+
+    def _halving(self, rungs: list[int], on_step: Callable[[str], None]) -> Trial:
+        """One more epoch for the better half, until one has run them all (Jamieson and Talwalkar 2016).
+
+        Then the control at its rate, and the way from the old weights to it.
+        """
+        alive = [(weight, rate) for weight in self.settings.lambdas for rate in self.settings.rates]
+        for epochs, count in enumerate(rungs, start=1):
+            rung = [self._trained(*pair, epochs, on_step) for pair in alive[:count]]
+            rung.sort(key=lambda trial: merit(trial, self.least, self.settings.aim), reverse=True)
+            alive = [(trial.weight, trial.rate) for trial in rung]
+        winner = rung[0]
+        for epochs in range(1, winner.epochs + 1):
+            control = self._trained(0.0, winner.rate, epochs, on_step)
+        mixed = [self._scored(replace(winner, alpha=alpha)) for alpha in self.settings.alphas if alpha < 1]
+        return choose([control, *sorted(mixed, key=lambda trial: trial.alpha), winner], self.least, self.settings.aim)
+
+    def _rungs(self) -> list[int]:
+        """How many trials run the first, second, ... epoch."""
+        counts = [len(self.settings.lambdas) * len(self.settings.rates)]
+        while len(counts) < self.settings.epochs:
+            counts.append(-(-counts[-1] // 2))
+        return counts
+
+    def _trained(self, weight: float, rate: float, epochs: int, on_step: Callable[[str], None]) -> Trial:
+        """The trial after so many epochs, run now where they have not been."""
+        run = self._run(weight, rate)
+        if run.epochs < epochs:
+            run.advance(on_step)
+        else:
+            for _ in range(run.steps):
+                on_step("taken up where it was left")
+        self.images += len(self.material.train) + run.steps * (self.settings.scenario_batch if weight else 0)
+        trial = self.scorer.trial(
+            plain_copy(self.subject.model, kept_state(self.folder, weight, rate, epochs)), weight, rate, epochs
+        )
+        self.trials.append(trial)
+        return trial
+
+    def _scored(self, trial: Trial) -> Trial:
+        mixed = self.scorer.trial(self.model(trial), trial.weight, trial.rate, trial.epochs, trial.alpha)
+        self.trials.append(mixed)
+        return mixed
+
+    def _run(self, weight: float, rate: float) -> Finetuning:
+        """A trial as far as it is on disk: one model at a time is in memory."""
+        return Finetuning(
+            self.subject,
+            self.material,
+            self.settings,
+            weight,
+            rate,
+            seed=self.seed,
+            device=self.device,
+            folder=self.folder,
+        )
+
+
+def _counting(advance: Advance) -> Callable[[str], None]:
+    return lambda note: advance(1, note)

@@ -1,0 +1,89 @@
+"""Shifted copies of labelled images: mild, fixed changes that a correction must not make a model worse on.
+
+A test set does not see what a correction breaks; images that are a little blurred, noisy, turned, pale or
+compressed show some of it (after the corruptions of Hendrycks and Dietterich 2019, at strengths that
+leave every image readable).
+"""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from pytest_defuse.determinism import random_numbers
+from pytest_defuse.images import LabelledImages, quantise
+
+CHUNK = 1024
+"""Images that share one stream of random numbers."""
+
+
+def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
+    """The images once for each kind of shift, by its name; labels are the images' own.
+
+    What happens to an image depends on its place in the set alone, not on any seed or option, so that
+    accuracies of different runs compare.
+    """
+    shifted = {}
+    for number, (name, change) in enumerate(SHIFTS.items()):
+        chunks = [
+            change(chunk, random_numbers(0, number, part)) for part, chunk in enumerate(images.pixels.split(CHUNK))
+        ]
+        shifted[name] = LabelledImages(torch.cat(chunks), images.labels)
+    return shifted
+
+
+def _blur(pixels: Tensor, _: np.random.Generator) -> Tensor:
+    """A Gaussian whose standard deviation is a fortieth of the shorter side, at least 0.5 pixels."""
+    sigma = max(0.5, min(pixels.shape[-2:]) / 40)
+    return quantise(gaussian_blur(pixels.float() / 255, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma]))
+
+
+def _noise(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Gaussian noise with a standard deviation of 5% of the range."""
+    noise = torch.from_numpy(random.standard_normal(pixels.shape, dtype=np.float32))
+    return quantise(pixels.float() / 255 + 0.05 * noise)
+
+
+def _affine(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Turned by up to 8 degrees, scaled by up to 6%, moved by up to 4% of a side; borders are repeated."""
+    angle, scale, x, y = torch.from_numpy(random.uniform(-1, 1, (len(pixels), 4)).astype(np.float32)).T
+    cos, sin = (0.14 * angle).cos() * (1 + 0.06 * scale), (0.14 * angle).sin() * (1 + 0.06 * scale)
+    rows = torch.stack([cos, -sin, 0.08 * x, sin, cos, 0.08 * y], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(rows, list(pixels.shape), align_corners=False)
+    return quantise(F.grid_sample(pixels.float() / 255, grid, padding_mode="border", align_corners=False))
+
+
+def _contrast(pixels: Tensor, random: np.random.Generator) -> Tensor:
+    """Contrast between 60% and 100%, then brightness moved by up to 10% of the range."""
+    strengths = torch.from_numpy(random.uniform(0, 1, (len(pixels), 2)).astype(np.float32))
+    contrast, brightness = strengths.T.reshape(2, -1, 1, 1, 1)
+    images = pixels.float() / 255
+    middle = images.mean(dim=(1, 2, 3), keepdim=True)
+    return quantise(middle + (0.6 + 0.4 * contrast) * (images - middle) + 0.2 * brightness - 0.1)
+
+
+def _jpeg(pixels: Tensor, _: np.random.Generator) -> Tensor:
+    """JPEG at quality 50."""
+    return torch.stack([_compressed(image) for image in pixels])
+
+
+def _compressed(image: Tensor) -> Tensor:
+    array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(array)).save(buffer, "JPEG", quality=50)
+    pixels = torch.from_numpy(np.array(Image.open(buffer)))
+    return pixels[None] if len(image) == 1 else pixels.permute(2, 0, 1)
+
+
+SHIFTS: dict[str, Callable[[Tensor, np.random.Generator], Tensor]] = {
+    "blur": _blur,
+    "noise": _noise,
+    "affine": _affine,
+    "contrast": _contrast,
+    "jpeg": _jpeg,
+}

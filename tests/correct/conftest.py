@@ -1,0 +1,28 @@
+"""A subject with a model that needs care, and a scenario that it gets wrong."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from correct.sides import SIDES, Net, planted, sides, trained_net
+
+from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject import Subject
+
+
+@pytest.fixture(scope="session")
+def trained() -> Net:
+    return trained_net()
+
+
+@pytest.fixture
+def subject(trained: Net) -> Subject:
+    net = copy.deepcopy(trained)
+    net.scale.requires_grad_(False)
+    return Subject(name="sides", model=net, classes=SIDES, train=sides(300, seed=0), test=sides(50, seed=1))
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    """Misleading images of the left side, which the net takes for the right one."""
+    return planted(Store(tmp_path / "sides"))

@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import torch
+from correct.sides import correction_of, sides, untouched
+
+from pytest_defuse.correct.audit import audit
+from pytest_defuse.correct.settings import CorrectionSettings
+from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.subject import Subject
+
+
+def test_everything_that_the_choice_did_not_see_is_scored_before_control_and_after(
+    subject: Subject, scenario: Scenario
+) -> None:
+    subject = replace(subject, shifts={"night": sides(30, seed=7)})
+    correction = correction_of(subject, scenario)
+    before, control, after = (
+        subject.classifier(model=model) for model in (None, correction.control_model, correction.model)
+    )
+    with untouched(subject):
+        audited = audit(subject, [scenario], before, control, after, CorrectionSettings())
+    assert [(score.name, score.kind) for score in audited.scores] == [
+        ("test set", "test set"),
+        *((name, "shifted copy") for name in ("blur", "noise", "affine", "contrast", "jpeg")),
+        ("night", "shift set"),
+        (scenario.id, "scenario"),
+    ]
+    held_out = torch.from_numpy(scenario.pixels("held_out"))
+    last = audited.scores[-1]
+    right = [int((model.predict(held_out) == 0).sum()) for model in (before, control, after)]
+    assert [last.before, last.control, last.after] == right
+    assert last.total == 25
+
+
+def test_bounds_on_harm_are_held_against_the_test_set(subject: Subject, scenario: Scenario) -> None:
+    worse = subject.classifier()
+    worse.module.head.bias.data += torch.tensor([100.0, 0.0])
+    same = subject.classifier()
+    audited = audit(subject, [scenario], same, same, worse, CorrectionSettings())
+    assert any("accuracy on class 'right' of the test set fell by 100.0%" in problem for problem in audited.problems)
+    assert any("shift set blur fell" in problem for problem in audited.problems)
+    assert audit(subject, [scenario], same, same, same, CorrectionSettings()).problems == ()

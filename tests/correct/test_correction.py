@@ -1,0 +1,180 @@
+"""The verb: what is chosen, what it may look at, and what it leaves as it was."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
+from scenarios.planting import exclude
+from torch import Tensor, nn
+
+from pytest_defuse.errors import DefuseError
+from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.subject import Subject
+
+
+def test_finetuning_on_a_scenario_mends_it_and_keeps_the_rest(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(subject, scenario, settings=THOROUGH, least={scenario.id: 0.9})
+    assert correction.before.scenarios[scenario.id] < 0.1
+    assert correction.before.validation == 1
+    chosen = correction.chosen
+    assert chosen.scenarios[scenario.id] >= 0.9
+    assert chosen.validation >= 0.95
+    labels = subject.classifier(model=correction.model).predict(torch.from_numpy(scenario.pixels("held_out")))
+    assert labels.eq(0).float().mean() >= 0.9
+
+
+def test_more_training_alone_is_the_control(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(subject, scenario, settings=THOROUGH)
+    control = correction.control
+    assert (control.weight, control.rate, control.epochs) == (0, 3e-3, 8)
+    assert control in correction.trials
+    assert control.scenarios[scenario.id] < 0.5
+    assert not same(weights(correction.control_model), weights(subject.model))
+
+
+def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario: Scenario) -> None:
+    other = planted(scenario.store, "right", seed=3)
+    first, second = (correction_of(subject, one).control_model for one in (scenario, other))
+    assert same(weights(first), weights(second))
+
+
+def test_a_trial_does_not_depend_on_the_others(subject: Subject, scenario: Scenario) -> None:
+    among = correction_of(subject, scenario, settings=replace(BRIEF, weights=(0.1, 0.5)), seed=1)
+    alone = correction_of(subject, scenario, settings=BRIEF, seed=1, cache=scenario.folder / "elsewhere")
+    for first in among.trials:
+        for second in alone.trials:
+            if (first.weight, first.alpha) == (second.weight, second.alpha):
+                assert first.health == second.health
+                assert first.scenarios == second.scenarios
+
+
+def test_every_scenario_is_scored_in_every_trial(subject: Subject, scenario: Scenario) -> None:
+    other = planted(scenario.store, "right", seed=3)
+    correction = correction_of(subject, scenario, other)
+    for trial in (correction.before, *correction.trials):
+        assert {name: accuracy.total for name, accuracy in trial.scenarios.items()} == {scenario.id: 25, other.id: 25}
+    assert correction.chosen in correction.trials
+
+
+def test_excluded_tiles_are_not_learned(subject: Subject, scenario: Scenario) -> None:
+    changed = exclude(scenario, "correction", *range(5))
+    assert correction_of(subject, changed).before.scenarios[scenario.id].total == 20
+
+
+def test_held_out_tiles_and_test_labels_are_not_looked_at(subject: Subject, scenario: Scenario) -> None:
+    first = correction_of(subject, scenario)
+    scenario.picture("held_out").unlink()
+    first.forget()
+    flipped = replace(subject, test=[(image, 1 - label) for image, label in subject.test])
+    second = correction_of(flipped, scenario)
+    assert same(weights(second.model), weights(first.model))
+
+
+def test_a_tenth_of_the_training_set_validates_where_no_set_is_given(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(subject, scenario)
+    assert correction.before.validation.total in (29, 30)
+    assert "a tenth of the training set" in correction.validation_source
+
+
+def test_the_validation_set_of_the_subject_is_used(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(replace(subject, validation=sides(17, seed=4)), scenario)
+    assert correction.before.validation.total == 17
+    assert correction.validation_source == "the subject's validation set"
+
+
+def test_the_same_seed_gives_the_same_bits(subject: Subject, scenario: Scenario) -> None:
+    def model(seed: int) -> dict[str, Tensor]:
+        torch.manual_seed(random.randrange(2**32))  # what came before must not matter
+        correction = correction_of(subject, scenario, seed=seed, settings=replace(BRIEF, alphas=(0.5,)))
+        correction.forget()
+        return weights(correction.model)
+
+    first, again, other = model(1), model(1), model(2)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_subjects_model_is_left_as_it_was(subject: Subject, scenario: Scenario, training: bool) -> None:
+    subject.model.train(training)
+    subject.model.norm.train(not training)
+    with untouched(subject):
+        correction = correction_of(subject, scenario)
+    modes = zip(subject.model.modules(), correction.model.modules(), strict=True)
+    assert all(before.training == after.training for before, after in modes)
+    flags = zip(subject.model.parameters(), correction.model.parameters(), strict=True)
+    assert all(before.requires_grad == after.requires_grad for before, after in flags)
+
+
+def test_an_error_in_the_model_leaves_it_as_it_was(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = 0
+    forward = Net.forward
+
+    def fragile(self: Net, images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 12:
+            raise RuntimeError("out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(Net, "forward", fragile)
+    with untouched(subject), pytest.raises(RuntimeError, match="out of memory"):
+        correction_of(subject, scenario)
+
+
+def test_the_announced_steps_are_taken_and_tell_where_the_work_is(subject: Subject, scenario: Scenario) -> None:
+    progress = Watched()
+    correction_of(subject, scenario, settings=replace(BRIEF, weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
+    assert progress.done == progress.total == (3 + 2 + 2) * 9  # two rungs, the control; 270 images in batches of 32
+    assert progress.notes[0].startswith("lambda 0.1, epoch 1, loss ")
+    assert progress.notes[-1].startswith("lambda 0, epoch 2, loss ")
+
+
+def test_a_model_that_is_all_frozen_is_refused(subject: Subject, scenario: Scenario) -> None:
+    subject.model.requires_grad_(False)
+    with pytest.raises(DefuseError) as caught:
+        correction_of(subject, scenario)
+    assert str(caught.value) == (
+        "Every parameter of the model of subject 'sides' has requires_grad=False: leave those that correction may "
+        "change at True."
+    )
+
+
+def test_nothing_to_correct_is_said(subject: Subject) -> None:
+    with untouched(subject), pytest.raises(DefuseError, match="nothing to correct: no scenario is accepted"):
+        correction_of(subject)
+
+
+def test_a_label_that_the_subject_does_not_have_is_refused(subject: Subject, scenario: Scenario) -> None:
+    other = replace(subject, classes=("west", "east"))
+    with untouched(other), pytest.raises(DefuseError, match="'left' is not a class of subject 'sides'"):
+        correction_of(other, scenario)
+
+
+def test_tiles_of_another_size_are_refused(subject: Subject, scenario: Scenario) -> None:
+    larger = replace(subject, test=[(np.zeros((1, 7, 7), dtype=np.uint8), 0)])
+    with untouched(larger), pytest.raises(DefuseError, match=r"correction\.png holds images of 6 x 6 grey"):
+        correction_of(larger, scenario)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    subject: Subject, scenario: Scenario, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with untouched(subject), pytest.raises(DefuseError, match=r"cannot be written.*--defuse-cache"):
+        correction_of(subject, scenario, cache=tmp_path / "file" / "cache")
+
+
+def test_states_on_disk_are_forgotten_when_the_outcome_is_written(subject: Subject, scenario: Scenario) -> None:
+    cache = scenario.folder / "cache"
+    correction = correction_of(subject, scenario, cache=cache)
+    assert any(correction.folder.iterdir())
+    correction.forget()
+    assert [path.name for path in cache.iterdir()] == [".gitignore"]
+    assert isinstance(correction.model, nn.Module)

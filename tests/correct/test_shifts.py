@@ -1,0 +1,47 @@
+import pytest
+import torch
+
+from pytest_defuse.correct.shifts import SHIFTS, shifted_copies
+from pytest_defuse.images import LabelledImages
+
+
+def pictures(count: int, channels: int = 1, size: int = 28) -> LabelledImages:
+    """Bright bars on dark ground, at places of their own."""
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.zeros(count, channels, size, size, dtype=torch.uint8)
+    for image, start in zip(pixels, torch.randint(size // 2, (count,), generator=random), strict=True):
+        image[:, :, start : start + size // 4] = 200
+    return LabelledImages(pixels, torch.arange(count) % 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [8, 28, 33])
+def test_every_copy_is_changed_a_little(channels: int, size: int) -> None:
+    images = pictures(20, channels, size)
+    copies = shifted_copies(images)
+    assert list(copies) == ["blur", "noise", "affine", "contrast", "jpeg"]
+    for copy in copies.values():
+        assert copy.pixels.shape == images.pixels.shape
+        assert copy.pixels.dtype == torch.uint8
+        assert copy.labels is images.labels
+        changed = (copy.pixels.float() - images.pixels.float()).abs().mean() / 255
+        assert 0 < changed < 0.15
+
+
+def test_copies_are_the_same_every_time_whatever_was_drawn_before() -> None:
+    first = shifted_copies(pictures(30))
+    torch.rand(17)
+    second = shifted_copies(pictures(30))
+    assert all(torch.equal(first[name].pixels, second[name].pixels) for name in SHIFTS)
+
+
+def test_an_images_copy_does_not_depend_on_those_after_it() -> None:
+    many, few = shifted_copies(pictures(30)), shifted_copies(pictures(30)[:7])
+    for name in SHIFTS:
+        assert torch.equal(many[name].pixels[:7], few[name].pixels)
+
+
+def test_global_random_numbers_are_left_alone() -> None:
+    before = torch.get_rng_state()
+    shifted_copies(pictures(5))
+    assert torch.equal(before, torch.get_rng_state())

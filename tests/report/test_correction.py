@@ -1,0 +1,69 @@
+"""A correction's tables and figures."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid, tradeoff_svg
+from pytest_defuse.report.html import render_html
+from pytest_defuse.report.results import ClassDropResult, CorrectionResult, FlipResult, Results, SetResult, TrialResult
+
+
+@pytest.fixture
+def whole(correction: Callable[..., CorrectionResult]) -> CorrectionResult:
+    """A correction with everything that one can have."""
+    return correction(
+        trials=[
+            TrialResult(0.3, 0.972, 0.93, 0.96, 3e-4, 3, 1.0, 0.95),
+            TrialResult(0.0, 0.974, 0.25, 0.38, 3e-4, 3, 1.0, 0.951, "control"),
+            TrialResult(0.3, 0.973, 0.92, 0.95, 3e-4, 3, 0.7, 0.952, "chosen"),
+        ],
+        sets=[
+            SetResult("test set", "test set", 1000, 970, 972, 974),
+            SetResult("blur", "shifted copy", 1000, 960, 965, 961),
+        ],
+        classes=[ClassDropResult("9", 100, 4, 1), ClassDropResult("3", 100, 0, 2)],
+        lost=4,
+        won=8,
+        flips=[FlipResult("lost", 17, "9", "9", "<4>", "iVBORw0KGgo=")],
+        found=["no other region was confirmed"],
+        images=120_000,
+    )
+
+
+def test_the_control_stands_beside_the_corrected_model(whole: CorrectionResult) -> None:
+    trials, sets, classes = correction_tables(whole)
+    assert [row.cells[0] for row in trials.rows] == ["before", "0.3", "0 (control)", "0.3 (chosen)"]
+    assert sets.rows[1].cells == ("blur", "shifted copy", "1000", "96.0%", "96.5%", "96.1%", "+0.1", "-0.4")
+    assert [row.cells for row in classes.rows] == [("9", "100", "4", "1", "3.0%")]
+
+
+def test_what_chose_is_said(whole: CorrectionResult) -> None:
+    notes = "\n".join(correction_notes(whole))
+    assert "looked at once, at the end" in notes
+    assert "right and are wrong: 4; the reverse: 8" in notes
+    assert "no other region was confirmed" in notes
+
+
+def test_the_tradeoff_has_a_point_a_trial(whole: CorrectionResult) -> None:
+    figure = ET.fromstring(tradeoff_svg(whole))
+    names = [text.text for text in figure.iter("text")]
+    assert {"before", "0", "0.3", "0.3 at 0.7"} <= set(names)
+    assert len(list(figure.iter("circle"))) == 4
+    for circle in figure.iter("circle"):
+        assert 0 <= float(circle.attrib["cx"]) <= 460
+        assert 0 <= float(circle.attrib["cy"]) <= 300
+    assert '["before", "0", "0.3 at 0.7", "0.3"]' in tradeoff_mermaid(whole)
+
+
+def test_a_correction_of_equal_trials_can_be_drawn(whole: CorrectionResult) -> None:
+    same = TrialResult(0.0, 1.0, 1.0, 1.0)
+    ET.fromstring(tradeoff_svg(replace(whole, before=same, trials=[same])))
+
+
+def test_flips_are_shown_with_their_pictures(whole: CorrectionResult) -> None:
+    page = render_html(Results(corrections=[whole]))
+    assert "data:image/png;base64,iVBORw0KGgo=" in page
+    assert "lost: 9, was 9, is &lt;4&gt;" in page
