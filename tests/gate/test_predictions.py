@@ -76,7 +76,7 @@ def test_one_broken_scenario_leaves_the_others_whole(subject: Subject, scenarios
     scenarios[2].picture("held_out").unlink()
     said = predict_scenarios(subject, subject.classifier(), scenarios)
     assert [isinstance(answer, DefuseError) for answer in said.values()] == [False, False, True, False, False]
-    assert "held_out.png cannot be read" in str(said[scenarios[2].id])
+    assert "held_out.png is missing" in str(said[scenarios[2].id])
 
 
 def test_processes_share_their_forward_passes(subject: Subject, scenarios: list[Scenario], tmp_path: Path) -> None:
