@@ -43,6 +43,7 @@ def loaded():
 BARE = """
 from pathlib import Path
 import numpy as np
+import torch
 from PIL import Image
 from net import loaded
 
