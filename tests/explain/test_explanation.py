@@ -78,7 +78,18 @@ def test_a_regions_pictures_are_described_by_a_rule(explanation: Explanation) ->
     pixels[:, :, MARK[0], MARK[1]] = 255
     predictions = explanation.model.predict(pixels)
     region = Region(np.zeros(2), np.eye(2), 1.0, 1, 0, 1.0)
-    candidate = Candidate(region, 60, 64, pixels[:200], pixels[200:], predictions[:200], predictions[200:])
+    candidate = Candidate(
+        region=region,
+        failed=60,
+        drawn=64,
+        p_value=0.001,
+        coverage=0.1,
+        confirmed=True,
+        correction=pixels[:200],
+        held_out=pixels[200:],
+        correction_predictions=predictions[:200],
+        held_out_predictions=predictions[200:],
+    )
     (mode,) = describe_region(explanation, candidate)
     assert mode.group == "images of a region of bright"
     assert mode.rule.startswith("feature 3 > ")

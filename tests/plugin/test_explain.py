@@ -1,9 +1,6 @@
-"""Failure modes through pytest: from a rule to a candidate, a gate, and a report."""
+"""Failure modes through pytest."""
 
 import pytest
-
-from pytest_defuse.scenarios.sheets import pixel_hash
-from pytest_defuse.scenarios.store import Store
 
 CONFTEST = """
 import pytest, pytest_defuse, torch
@@ -65,35 +62,6 @@ def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     result.stdout.fnmatch_lines(["*label bright*feature 3 > *"])
     result.stdout.fnmatch_lines(["*failure modes of spots: 2 in 2 groups; 2 groups with too few failures*"])
     assert not (project.path / "fixtures").exists()
-
-
-@pytest.mark.slow
-def test_a_failure_mode_is_discovered_labelled_gated_and_corrected(project: pytest.Pytester) -> None:
-    project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes", "--defuse-report=report.html")
-    store = Store(project.path / "fixtures" / "spots")
-    scenarios = {scenario.record.proposed_label: scenario for scenario in store.scenarios()}
-    found = scenarios["bright"]
-    method = found.record.method
-    assert method.name == "barlow"
-    assert method.rule is not None
-    assert method.rule.startswith("label bright: feature 3 > ")
-    assert found.record.provenance.seed == 0
-    for split in ("correction", "held_out"):
-        marks = found.pixels(split)[:, 0, 5:8, 5:8]
-        assert (marks == 255).all(axis=(1, 2)).mean() > 0.95
-    assert pixel_hash(found.pixels("held_out")) == found.record.sheets.held_out.sha256
-    page = (project.path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") >= 2
-
-    again = project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes")
-    again.stdout.fnmatch_lines([f"known already: *{found.id}*"])
-    store.update(found.id, status="accepted", label="bright")
-    gated = project.runpytest_subprocess("-k", "scenario")
-    gated.assert_outcomes(failed=1)
-    gated.stdout.fnmatch_lines(["*is below the bound 80.0% (max_error_rate 20.0%)*plus max_increase*"])
-    corrected = project.runpytest_subprocess("--defuse-correct", "-k", "scenario")
-    corrected.assert_outcomes(passed=1)
-    assert (project.path / "spots.defused.safetensors").exists()
 
 
 def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
