@@ -24,7 +24,7 @@ from pytest_defuse.gate.statistics import (
 )
 from pytest_defuse.options import Options
 from pytest_defuse.progress import Progress
-from pytest_defuse.report.results import ScenarioResult, decode, encode
+from pytest_defuse.report.results import Results, ScenarioResult, decode, encode
 from pytest_defuse.run import SubjectRun
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
@@ -75,7 +75,7 @@ def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
     """The run's results through JSON, its baseline written."""
     results = [encode(run.gate(scenario, bounds)[1]) for scenario, bounds in run.asked]
     results.append(encode(run.gate_test(BOUNDS)[1]))
-    assert write_reports(options, results) == []
+    assert write_reports(options, Results.of(results)) == []
     return [decode(item) for item in json.loads(json.dumps(results))]
 
 
