@@ -7,7 +7,7 @@ demo: .venv/ready
 	$(BIN)/python docs/demo.py
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The plugin on the oldest pytest that is supported, and on those since; `make test` has the newest.
 test-versions: $(addprefix .venv/pytest-,8.4 9.0)
