@@ -34,7 +34,7 @@ def test_a_quiet_run_in_a_service(
         *workers,
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    annotation = f"::error file=fixtures/toy/{bad.id}/scenario.yaml,line=4,title={bad.id} FAILS::label bright: *"
+    annotation = f"::error file=fixtures/toy/{bad.id}/scenario.yaml,line=5,title={bad.id} FAILS::label bright: *"
     result.stdout.fnmatch_lines([annotation, "*report.html cannot be written (*"])
     result.stdout.no_fnmatch_line("*95% interval  bound*")
     results = load_results(project.path / "out" / "results.json", project.path)
