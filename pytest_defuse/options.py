@@ -59,7 +59,6 @@ class Options:
 
     discover: bool
     correct: bool
-    correct_output: Path | None
     store: Path
     cache: Path
     device: str
@@ -68,6 +67,7 @@ class Options:
     summary: Path | None
     baseline: Path | None
     save_baseline: Path | None
+    correct_output: Path | None = None
     results: Path | None = None
     code_quality: Path | None = None
     bounds: Mapping[str, Any] = field(default_factory=dict)
