@@ -40,7 +40,7 @@ def test_a_quiet_run_in_a_service(
     results = load_results(project.path / "out" / "results.json", project.path)
     assert len(results.scenarios) == 2
     (issue,) = json.loads((project.path / "out" / "quality.json").read_text())
-    assert issue["location"] == {"path": f"fixtures/toy/{bad.id}/scenario.yaml", "lines": {"begin": 4}}
+    assert issue["location"] == {"path": f"fixtures/toy/{bad.id}/scenario.yaml", "lines": {"begin": 5}}
     cases = ET.parse(project.path / "out" / "junit.xml").iter("testcase")
     properties = {case.get("name"): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
     assert properties[f"test_scenario[{bad.id}]"]["defuse_outcome"] == "fails"
