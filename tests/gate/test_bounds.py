@@ -52,7 +52,7 @@ def test_a_value_of_another_kind_is_refused(name: str, value: Any, wanted: str) 
 
 
 def test_a_name_that_is_no_bound_is_answered_with_all_names() -> None:
-    with pytest.raises(DefuseError, match="ini key x has no bound 'min_acuracy': it has min_accuracy, max_drop"):
+    with pytest.raises(DefuseError, match="ini key x has no bound 'min_acuracy': it has min_accuracy, max_error_rate"):
         Bounds.of({"min_acuracy": 0.9}, "ini key x")
 
 
