@@ -88,7 +88,7 @@ class CorrectionSettings:
     max_class_drop: float = 0.03
     max_negative_flips: float = 0.02
     max_shift_drop: float = 0.01
-    recheck: bool = True
+    recheck: bool = False
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> "CorrectionSettings":
