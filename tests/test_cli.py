@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from review.stores import add_candidate, build_store
 
 from pytest_defuse.cli import main
 from pytest_defuse.cli.settings import options_here
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
+from tests.review.stores import add_candidate, build_store
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from scenarios.planting import plant, random_tiles
 from torch import nn
 
 from pytest_defuse.errors import DefuseError
@@ -28,6 +27,7 @@ from pytest_defuse.report.results import Results, ScenarioResult, decode, encode
 from pytest_defuse.run import SubjectRun
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import plant, random_tiles
 
 CLASSES = [*"0123456789"]
 BOUNDS = Bounds(min_accuracy=0.08, max_drop=0.05, max_relative_drop=0.9, max_flips=3, confidence=0.8)

@@ -11,13 +11,13 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import InMemoryExampleDatabase
 from safetensors.torch import save_file
-from scenarios.planting import plant, random_tiles
 from torch import Tensor
 
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.strategies import inside, region_images
+from tests.scenarios.planting import plant, random_tiles
 
 MEAN = [0.5, -1.0, 0.25]
 COVARIANCE = [[1.0, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 2.0]]

@@ -12,7 +12,7 @@ NORMAL = NormalDist()
 
 def critical_value(confidence: float) -> float:
     """The standard normal z that a two-sided test at this confidence, in (0, 1), must exceed."""
-    return NORMAL.inv_cdf((1 + confidence) / 2)
+    return -NORMAL.inv_cdf((1 - confidence) / 2)  # (1 + confidence) / 2 rounds to 1 where (1 - confidence) / 2 is not 0
 
 
 def two_sided_p(z: float) -> float:

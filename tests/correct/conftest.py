@@ -4,10 +4,10 @@ import copy
 from pathlib import Path
 
 import pytest
-from correct.sides import SIDES, Net, planted, sides, trained_net
 
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.correct.sides import SIDES, Net, planted, sides, trained_net
 
 
 @pytest.fixture(scope="session")

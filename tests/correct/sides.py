@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scenarios.planting import plant
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +17,7 @@ from pytest_defuse.progress import Advance, Progress
 from pytest_defuse.scenarios.sheets import Pixels
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import plant
 
 SIDES = ("left", "right")
 THOROUGH = CorrectionSettings(weights=(1.0,), epochs=8, rates=(3e-3,), batch=32, scenario_batch=16, augment="none")

@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 import torch
-from correct.sides import correction_of, sides, untouched
 
 from pytest_defuse.correct.audit import audit
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
+from tests.correct.sides import correction_of, sides, untouched
 
 
 def test_everything_that_the_choice_did_not_see_is_scored_before_control_and_after(

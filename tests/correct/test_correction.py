@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
-from scenarios.planting import exclude
 from torch import Tensor, nn
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
+from tests.correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
+from tests.scenarios.planting import exclude
 
 
 def test_finetuning_on_a_scenario_mends_it_and_keeps_the_rest(subject: Subject, scenario: Scenario) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from correct.sides import BRIEF, Net, correction_of, same, sides, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +15,7 @@ from pytest_defuse.correct.material import material
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
+from tests.correct.sides import BRIEF, Net, correction_of, same, sides, weights
 
 Train = Callable[..., Finetuning]
 PLAIN = replace(BRIEF, augment="none", mixup=0.0)

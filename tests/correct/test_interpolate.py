@@ -1,9 +1,9 @@
 import pytest
 import torch
-from correct.sides import Net, sides
 from torch import Tensor, nn
 
 from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
+from tests.correct.sides import Net, sides
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

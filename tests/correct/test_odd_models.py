@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from correct.sides import BRIEF, SIDES, THOROUGH, Net, correction_of, planted, same, sides, trained_net, weights
 from safetensors.torch import load_model
-from scenarios.planting import exclude
 from torch import Tensor, nn
 
 from pytest_defuse.correct.checkpoints import save_checkpoint
 from pytest_defuse.correct.material import material
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
+from tests.correct.sides import BRIEF, SIDES, THOROUGH, Net, correction_of, planted, same, sides, trained_net, weights
+from tests.scenarios.planting import exclude
 
 
 def test_a_model_without_batch_norm(subject: Subject, scenario: Scenario) -> None:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject import Subject
+from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 
 SETTINGS = replace(BRIEF, weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
@@ -22,9 +22,8 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-sys.path.insert(0, sys.argv[1])
-from correct.sides import SIDES, Watched, correction_of, sides, trained_net
-from correct.test_resume import SETTINGS
+from tests.correct.sides import SIDES, Watched, correction_of, sides, trained_net
+from tests.correct.test_resume import SETTINGS
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject import Subject
 
@@ -33,10 +32,10 @@ net.scale.requires_grad_(False)
 subject = Subject(name="sides", model=net, classes=SIDES, train=sides(300, seed=0), test=sides(50, seed=1))
 
 def die(done):
-    if done == int(sys.argv[3]):
+    if done == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-scenarios = Store(Path(sys.argv[2]) / "sides").scenarios("accepted")
+scenarios = Store(Path(sys.argv[1]) / "sides").scenarios("accepted")
 correction_of(subject, *scenarios, settings=SETTINGS, progress=Watched(die))
 """
 
@@ -90,8 +89,8 @@ def test_another_model_does_not_take_up_this_ones_work(subject: Subject, scenari
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_a_killed_process_is_taken_up_by_the_next(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
     whole = correction_of(subject, scenario, settings=SETTINGS, cache=tmp_path / "whole")
-    tests = Path(__file__).parents[1]
-    killed = subprocess.run([sys.executable, "-c", SCRIPT, tests, tmp_path, "22"], cwd=tests.parent, check=False)
+    repository = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, "22"], cwd=repository, check=False)
     assert killed.returncode == -signal.SIGKILL
     progress = Watched()
     resumed = correction_of(subject, scenario, settings=SETTINGS, progress=progress)

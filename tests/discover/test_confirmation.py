@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from halves import Brighter, Halves
 from torch import Tensor, nn
 
 from pytest_defuse import Subject
@@ -14,6 +13,7 @@ from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.discovery import Candidate, discover
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
+from tests.discover.halves import Brighter, Halves
 
 Confirm = Callable[..., tuple[Candidate, ...]]
 

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from halves import Brighter, Halves
 from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
@@ -8,6 +7,7 @@ from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.evaluate import CPU_BATCHES, Compute, Evaluator
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.errors import DefuseError
+from tests.discover.halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)
 JUDGES = Judges([Classifier(Brighter(), 2), Classifier(Brighter(0.001), 2)])

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from halves import Brighter, Halves
 from torch import Tensor, nn
 
 from pytest_defuse.classifier import Classifier
@@ -18,6 +17,7 @@ from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.progress import Progress
+from tests.discover.halves import Brighter, Halves
 
 DEFAULT = DiscoverySettings(budget=3000, noise=0.2, neighbour_noise=0.1)
 PAPER = replace(DiscoverySettings.of({"mode": "paper"}), draws=40, cap=5, a=2.0, b=2.0)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from halves import Brighter, Halves
 
 from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.evaluate import Evaluator
@@ -10,6 +9,7 @@ from pytest_defuse.discover.locate import LatentImages, check_reconstructions, l
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Progress
+from tests.discover.halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)
 

@@ -1,10 +1,10 @@
 """The subject of these tests, explained once."""
 
 import pytest
-from spots import spots
 
 from pytest_defuse import Subject
 from pytest_defuse.explain import Explanation, explain
+from tests.explain.spots import spots
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from spots import MARK, Spots, images, pairs
 from torch import Tensor, nn
 
 from pytest_defuse import Subject
@@ -12,6 +11,7 @@ from pytest_defuse.discover.regions import Region
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain import ExplainSettings, Explanation, describe_region, explain, matching_images
 from pytest_defuse.images import content_hash
+from tests.explain.spots import MARK, Spots, images, pairs
 
 
 def marked(pixels: Tensor) -> Tensor:

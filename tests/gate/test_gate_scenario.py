@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenarios.planting import exclude, plant
 from torch import Tensor, nn
 
 from pytest_defuse.errors import DefuseError
@@ -15,6 +14,7 @@ from pytest_defuse.gate.predictions import Predictions, predict_test
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import exclude, plant
 
 CLASSES = ("dark", "medium", "bright")
 SHADES = {"dark": 20, "medium": 128, "bright": 235}

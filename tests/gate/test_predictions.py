@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenarios.planting import exclude, plant, random_tiles
 from torch import Tensor, nn
 
 from pytest_defuse.errors import DefuseError
@@ -13,6 +12,7 @@ from pytest_defuse.gate.sharing import Sharing
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import exclude, plant, random_tiles
 
 CLASSES = [str(digit) for digit in range(10)]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenarios.planting import plant, random_tiles
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -17,6 +16,7 @@ from pytest_defuse.gate.gate import gate_scenario, shift_accuracies
 from pytest_defuse.gate.predictions import predict_test
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import plant, random_tiles
 
 Verb = Callable[[Subject, Scenario], object]
 

@@ -7,8 +7,7 @@ import pytest
 from safetensors import safe_open
 
 from pytest_defuse.scenarios.store import Scenario
-
-from .conftest import CONFTEST, TESTS, tree
+from tests.plugin.conftest import CONFTEST, TESTS, tree
 
 Accept = Callable[..., Scenario]
 

@@ -3,8 +3,7 @@
 import pytest
 
 from pytest_defuse.report.saved import load_results
-
-from .conftest import tree
+from tests.plugin.conftest import tree
 
 SETTINGS = """
 import pytest

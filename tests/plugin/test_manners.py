@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.scenarios.store import Scenario
-
-from .conftest import CONFTEST, tree
+from tests.plugin.conftest import CONFTEST, tree
 
 Accept = Callable[..., Scenario]
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_defuse.scenarios.store import Scenario
-
-from .conftest import CONFTEST, TESTS
+from tests.plugin.conftest import CONFTEST, TESTS
 
 Accept = Callable[..., Scenario]
 

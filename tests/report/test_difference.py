@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scenarios.planting import exclude, plant, random_tiles, record_of
-from scenarios.repository import Repository
 
 from pytest_defuse.cli import main
 from pytest_defuse.report.captions import captioned, inline
@@ -21,6 +19,8 @@ from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import Tile
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import exclude, plant, random_tiles, record_of
+from tests.scenarios.repository import Repository
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scenarios.planting import DIGITS, plant, random_tiles
-
 from pytest_defuse.scenarios.store import Scenario, Store
+from tests.scenarios.planting import DIGITS, plant, random_tiles
 
 
 def build_store(folder: Path, classes: Sequence[str] = DIGITS, images: int = 9) -> Store:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.scenarios.store import Store
-from review.stores import build_store
+from tests.review.stores import build_store
 
 pytest.importorskip("uvicorn")
 sync_api = pytest.importorskip("playwright.sync_api")

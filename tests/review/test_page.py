@@ -2,9 +2,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from scenarios.planting import exclude
 
-from review.stores import add_candidate, build_store
+from tests.review.stores import add_candidate, build_store
+from tests.scenarios.planting import exclude
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

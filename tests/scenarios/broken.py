@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
-from scenarios.planting import plant, random_tiles, record_of
 
 from pytest_defuse.scenarios.schema import Evidence, LatentRegion
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import plant, random_tiles, record_of
 
 CORRECTION, HELD_OUT = random_tiles(), random_tiles(seed=1)
 Damage = Callable[[Path], None]

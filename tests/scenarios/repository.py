@@ -3,10 +3,9 @@
 import subprocess
 from pathlib import Path
 
-from scenarios.planting import DIGITS
-
 from pytest_defuse.scenarios.schema import StoreRecord, Tile
 from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import DIGITS
 
 
 class Repository:

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from scenarios.planting import plant, random_tiles
-from scenarios.repository import Repository
 
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
+from tests.scenarios.planting import plant, random_tiles
+from tests.scenarios.repository import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 

@@ -4,11 +4,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from scenarios.broken import BROKEN, good_store
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.store import Store, accepted_scenarios
 from pytest_defuse.scenarios.verify import verify
+from tests.scenarios.broken import BROKEN, good_store
 
 
 @pytest.fixture(scope="module")

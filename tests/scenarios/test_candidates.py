@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scenarios.planting import DIGITS, random_tiles
 from torch import nn
 
 from pytest_defuse.discover.calibration import JudgesReport
@@ -17,6 +16,7 @@ from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.candidates import store_candidates
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject import Subject
+from tests.scenarios.planting import DIGITS, random_tiles
 
 SUBJECT = Subject(name="digits", model=nn.Identity(), classes=DIGITS, train=[], test=[])
 

@@ -3,8 +3,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
-from scenarios.planting import exclude, plant, random_tiles, record_of
-from scenarios.repository import Repository
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios import revisions
@@ -14,6 +12,8 @@ from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import Sheet
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
 from pytest_defuse.scenarios.store import Scenario
+from tests.scenarios.planting import exclude, plant, random_tiles, record_of
+from tests.scenarios.repository import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)

@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from scenarios.planting import exclude, plant, random_tiles
 
 from pytest_defuse.cli import main
 from pytest_defuse.scenarios.store import Scenario, Store
+from tests.scenarios.planting import exclude, plant, random_tiles
 
 Item = dict[str, Any]
 

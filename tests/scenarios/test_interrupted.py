@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scenarios.planting import DIGITS, plant, random_tiles
 
 from pytest_defuse.scenarios.schema import StoreRecord, Tile
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
+from tests.scenarios.planting import DIGITS, plant, random_tiles
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.symlink", "os.truncate"}

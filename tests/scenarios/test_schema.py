@@ -9,7 +9,6 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scenarios.planting import random_tiles, record_of
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.documents import canonical_text, parse_document, read_document, read_record, write_record
@@ -29,6 +28,7 @@ from pytest_defuse.scenarios.schema import (
     VotesRecord,
     json_schema,
 )
+from tests.scenarios.planting import random_tiles, record_of
 
 Edit = Callable[[str, str], int]
 

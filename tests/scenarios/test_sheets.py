@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
-from scenarios.planting import random_tiles
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.schema import Sheet, Tile
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
+from tests.scenarios.planting import random_tiles
 
 same_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

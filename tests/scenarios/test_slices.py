@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from explain.spots import MARK, pairs, spots
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain import ExplainSettings, Explanation, explain
 from pytest_defuse.scenarios.slices import slice_of, store_failure_modes
 from pytest_defuse.scenarios.store import Store
+from tests.explain.spots import MARK, pairs, spots
 
 
 @pytest.fixture(scope="module")

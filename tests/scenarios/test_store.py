@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of
 
 import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.scenarios.schema import Budgets, StoreRecord, Tile
 from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
+from tests.scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 """The pictures of the scenarios below: correction and held-out."""

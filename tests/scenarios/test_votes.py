@@ -4,10 +4,10 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenarios.planting import random_tiles, record_of
 
 from pytest_defuse.scenarios.schema import ScenarioRecord, SplitVotes, VotesRecord, Voting
 from pytest_defuse.scenarios.votes import agreement_table, tally
+from tests.scenarios.planting import random_tiles, record_of
 
 CLASSES = ["3", "5", "8"]
 TILES = 6
