@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
@@ -240,19 +239,6 @@ def gate_test(
     same_model = baseline is not None and baseline.model == model.hash
     answers = Answers(labels, predictions.predicted, before, same_model)
     return _gated_set(f"test set of {subject.name}", answers, bounds)
-
-
-def shift_accuracies(subject: Subject, before: Classifier, after: Classifier) -> dict[str, tuple[float, float]]:
-    """Accuracy of two models on each of the subject's shift sets, by name."""
-    scores = {}
-    with seeded(0):
-        for name in subject.shifts:
-            images = subject.shift_images(name)
-            scores[name] = (
-                measured(before.predict(images.pixels), images.labels).value,
-                measured(after.predict(images.pixels), images.labels).value,
-            )
-    return scores
 
 
 def measured(predictions: Tensor, labels: Tensor) -> Accuracy:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
+from yaml.composer import Composer
 
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.files import replace_text
@@ -167,7 +168,8 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
             raise StoreError([Problem(file, "the file is empty: restore it from git.", 1)])
         return root, _plain(root)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        # libyaml finds the end of a file that was cut off in the line after the last.
+        line = min(error.problem_mark.line + 1, len(text.splitlines())) if error.problem_mark else 1
         raise StoreError([Problem(file, f"not valid YAML: {error.problem}.", line)]) from error
     except RecursionError as error:
         raise StoreError([Problem(file, "not valid YAML: it is nested too deeply.", 1)]) from error
@@ -175,17 +177,28 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
         raise StoreError([Problem(file, f"not valid YAML: {' '.join(str(error).split())}.", 1)]) from error
 
 
-class _TextLoader(yaml.SafeLoader):
-    """The safe loader without guessing: a plain scalar is text, or null when it is empty, ~ or null.
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
-    Aliases are refused: a few of them can stand for more data than fits in memory.
-    """
+
+class _PlainComposer(Composer):
+    """Aliases are refused: a few of them can stand for more data than fits in memory."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
+            mark = self.peek_event().start_mark  # type: ignore[attr-defined]
             raise yaml.MarkedYAMLError(problem="aliases are not used here: write the value again", problem_mark=mark)
         return super().compose_node(parent, index)
+
+
+class _TextLoader(_PlainComposer, _SafeLoader):  # type: ignore[misc, valid-type]
+    """The safe loader without guessing: a plain scalar is text, or null when it is empty, ~ or null.
+
+    The nodes are composed in Python, since libyaml's composer crashes where a file is nested very deeply.
+    """
+
+    def __init__(self, stream: str) -> None:
+        _SafeLoader.__init__(self, stream)
+        Composer.__init__(self)
 
 
 _TextLoader.yaml_implicit_resolvers = {

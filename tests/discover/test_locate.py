@@ -21,6 +21,13 @@ class Mirrored(Halves):
         return super().decode(codes.flip(1))
 
 
+class Constant(Halves):
+    """It always shows a darker left half: class 0."""
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        return super().decode(torch.tensor([[-1.0, 1.0]]).expand(len(codes), 2))
+
+
 class Lost(Halves):
     """Its codes are NaN."""
 
@@ -75,6 +82,15 @@ def test_a_generator_whose_images_the_model_cannot_read_is_refused(journal: Jour
     elsewhere.opened()
     with pytest.raises(DefuseError, match=r"right on 100.0% of the training images but on 0.0% of .* 85.0% is needed"):
         check_reconstructions(located(elsewhere, images, Mirrored()), 0.85)
+
+
+def test_a_generator_that_keeps_only_the_commonest_class_is_refused(journal: Journal, images: LabelledImages) -> None:
+    most = torch.cat([(images.labels == 0).nonzero().squeeze(1).repeat(20), (images.labels == 1).nonzero().squeeze(1)])
+    imbalanced = images[most]
+    there = located(journal, LabelledImages(imbalanced.pixels, imbalanced.labels), Constant())
+    assert there.reconstruction_accuracy > 0.95
+    with pytest.raises(DefuseError, match=r"right on 100.0% of the training images but on 50.0% of"):
+        check_reconstructions(there, 0.85)
 
 
 def test_a_model_that_is_never_right_is_refused(journal: Journal, images: LabelledImages) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import GatedScenario, gate_scenario, gate_test, shift_accuracies
+from pytest_defuse.gate.gate import GatedScenario, gate_scenario, gate_test
 from pytest_defuse.gate.predictions import Predictions, predict_test
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
@@ -197,20 +197,3 @@ def test_the_test_set_is_judged_in_its_order(subject: Subject) -> None:
     assert (accuracy.correct, accuracy.total) == (3, 4)
     assert accuracy >= 0.75
     accuracy.check()  # nobody asks for anything, and nothing was recorded
-
-
-def test_both_models_are_held_against_every_shift_set(subject: Subject) -> None:
-    class Pessimist(nn.Module):
-        """Takes everything for "dark"."""
-
-        def forward(self, images: Tensor) -> Tensor:
-            return torch.eye(3)[:1].expand(len(images), -1)
-
-    def pairs(*names: str) -> list[tuple[Pixels, int]]:
-        return [(tile[0], CLASSES.index(name)) for tile, name in zip(shaded(*names), names, strict=True)]
-
-    shifts = {"night": pairs("dark", "dark", "medium"), "noon": pairs("bright", "bright")}
-    shifted = replace(subject, shifts=shifts)
-    scores = shift_accuracies(shifted, shifted.classifier(), shifted.classifier(model=Pessimist()))
-    assert scores == {"night": (1.0, pytest.approx(2 / 3)), "noon": (1.0, 0.0)}
-    assert shift_accuracies(subject, subject.classifier(), subject.classifier()) == {}

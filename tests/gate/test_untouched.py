@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from pytest_defuse.explain.explanation import explain
 from pytest_defuse.gate.bounds import Bounds
-from pytest_defuse.gate.gate import gate_scenario, shift_accuracies
+from pytest_defuse.gate.gate import gate_scenario
 from pytest_defuse.gate.predictions import predict_test
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject import Subject
@@ -23,7 +23,6 @@ Verb = Callable[[Subject, Scenario], object]
 VERBS: dict[str, Verb] = {
     "gate": lambda subject, scenario: gate_scenario(scenario, subject, subject.classifier(), Bounds()),
     "test set": lambda subject, _: predict_test(subject, subject.classifier()),
-    "shifts": lambda subject, _: shift_accuracies(subject, subject.classifier(), subject.classifier()),
     "failure modes": lambda subject, _: explain(subject, subject.classifier()),
 }
 
