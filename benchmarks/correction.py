@@ -1,10 +1,12 @@
 """What correction mends and what it costs, on real images.
 
-    python benchmarks/correction.py [mnist|fashion|gtsrb] [--grid]
+    python benchmarks/discovery.py [mnist|fashion|gtsrb]
+    python benchmarks/correction.py [mnist|fashion|gtsrb] [--grid] [--cache .benchmarks]
 
-Prints one table: the model before, more training alone (lambda = 0), finetuning on single adversarial images only
-(the papers' baseline), the default search, and with --grid the papers' grid of seventeen lambdas. Real images come
-from DEFUSE_DATA (default ../shared/data); classifier, generator and scenarios are made once and kept in --cache.
+Corrects what discovery found: every candidate in its store that nobody has rejected, with its label or else the one
+that is proposed. Prints one table: the model before, more training alone (lambda = 0), finetuning on single
+adversarial images only (the papers' baseline), the default search, and with --grid the papers' grid of seventeen
+lambdas.
 """
 
 import argparse
@@ -14,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from correction_cases import Case, case
+from safetensors.torch import load_file
+from subjects import COLLECTIONS, subject_of
 from torch import Tensor, nn
 
 from pytest_defuse.correct.correction import Correction, correct
@@ -26,6 +29,8 @@ from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.determinism import seeded
 from pytest_defuse.images import LabelledImages
 from pytest_defuse.progress import Progress
+from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject import Subject
 
 CONTROL = "lambda = 0, more training alone"
 PAPER = {
@@ -38,10 +43,10 @@ PAPER = {
 def main() -> None:
     """Run one collection."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("collection", nargs="?", default="mnist", choices=sorted(PAPER))
+    parser.add_argument("collection", nargs="?", default="mnist", choices=COLLECTIONS)
     parser.add_argument("--grid", action="store_true", help="also the papers' grid (17 lambdas, 3 epochs each)")
     parser.add_argument("--no-adversarial", action="store_true", help="leave the papers' baseline out")
-    parser.add_argument("--cache", type=Path, default=Path(".defuse_cache") / "benchmarks")
+    parser.add_argument("--cache", type=Path, default=Path(".benchmarks"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     try:
@@ -87,6 +92,36 @@ def main() -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Case:
+    """A subject, its accepted scenarios, and single adversarial images."""
+
+    subject: Subject
+    scenarios: list[Scenario]
+    adversarial: LabelledImages
+
+
+def case(collection: str, cache: Path) -> Case:
+    """What discovery left in the cache.
+
+    Raises:
+        FileNotFoundError: the real images, or the discovery, are not there.
+    """
+    folder = cache / f"{collection}-default"
+    scenarios = [labelled(s) for s in Store(folder).scenarios() if s.record.status != "rejected"]
+    if not scenarios:
+        raise FileNotFoundError(f"no scenarios in {folder}: run benchmarks/discovery.py {collection}.")
+    found = load_file(folder.with_suffix(".safetensors"))
+    return Case(subject_of(collection, cache), scenarios, LabelledImages(found["pixels"], found["labels"]))
+
+
+def labelled(scenario: Scenario) -> Scenario:
+    """The scenario, accepted with its label, or with the one that is proposed."""
+    record = scenario.record
+    label = record.label or record.proposed_label
+    return replace(scenario, record=record.model_copy(update={"status": "accepted", "label": label}))
+
+
+@dataclass(frozen=True, eq=False)
 class Row:
     """Predictions of one model on every set, and accuracies in percent by column."""
 
@@ -97,11 +132,10 @@ class Row:
 def adversarial(made: Case, seed: int, folder: Path) -> nn.Module:
     """The model finetuned on single adversarial images in place of scenarios, searched for in the same way."""
     settings = CorrectionSettings()
-    images = LabelledImages(made.adversarial_pixels, made.adversarial_labels)
     folder = folder / f"{made.subject.name}-{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     with seeded(seed):
-        parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": images})
+        parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": made.adversarial})
         search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=folder)
         return search.model(search.run(Progress()))
 

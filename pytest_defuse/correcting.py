@@ -18,7 +18,6 @@ from pytest_defuse.correct.audit import Audit, audit
 from pytest_defuse.correct.checkpoints import attempt_path, check_output, corrected_path, save_checkpoint
 from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.harm import Comparison
-from pytest_defuse.correct.recheck import recheck
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
 from pytest_defuse.errors import DefuseError
@@ -109,6 +108,8 @@ class Correcting:
         """What a short discovery finds on the corrected model, in sentences; it changes no outcome."""
         if not self.settings.recheck:
             return []
+        from pytest_defuse.correct.recheck import recheck
+
         corrected = replace(self.subject, model=self.correction.model)
         try:
             return recheck(

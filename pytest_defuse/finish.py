@@ -3,9 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pytest_defuse.correcting import Correcting
+from pytest_defuse.errors import DefuseError
 from pytest_defuse.files import append_text, replace_text
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
@@ -16,6 +16,9 @@ from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult
 from pytest_defuse.report.saved import dump_results
 from pytest_defuse.run import SubjectRun
+
+if TYPE_CHECKING:
+    from pytest_defuse.correcting import Correcting
 
 
 def finish_correction(
@@ -31,8 +34,8 @@ def finish_correction(
         None where nothing was corrected.
     """
     # Only a run whose model was judged has corrected anything; asking for the correction would start it.
-    correcting = vars(run).get("started_correction")
-    if not isinstance(correcting, Correcting):
+    correcting: Correcting | DefuseError | None = vars(run).get("started_correction")
+    if correcting is None or isinstance(correcting, DefuseError):
         return None
     return correcting.settle(_problems(run, Results.of(collected), failed))
 

@@ -1,6 +1,5 @@
 """The example project, as a user would run it: real digits, the accepted scenarios, the whole loop."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -38,9 +37,7 @@ def example(tmp_path: Path) -> Path:
 
 def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    # Real training may use every core.
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True)
 
 
 def test_scenarios_are_labelled_and_whole() -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
 from torch import Tensor
 
 from pytest_defuse.correct.settings import CorrectionSettings
+from pytest_defuse.gate.statistics import mcnemar
 
 SURE = 0.05
 """Level of the exact sign test from which a class got worse by more than chance."""
@@ -63,8 +63,7 @@ class ClassDrop:
     @property
     def sure(self) -> bool:
         """Whether so many more losses than gains are no chance, by the exact one-sided sign test."""
-        flips = self.negative + self.positive
-        return flips > 0 and float(binomtest(self.negative, flips, alternative="greater").pvalue) < SURE
+        return self.negative > self.positive and mcnemar(self.negative, self.positive) / 2 < SURE
 
 
 def excesses(

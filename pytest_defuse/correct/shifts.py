@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from pytest_defuse.determinism import random_numbers
 from pytest_defuse.images import LabelledImages, quantise
@@ -39,6 +38,8 @@ def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
 
 def _blur(pixels: Tensor, _: np.random.Generator) -> Tensor:
     """A Gaussian whose standard deviation is a fortieth of the shorter side, at least 0.5 pixels."""
+    from torchvision.transforms.v2.functional import gaussian_blur  # it takes longer to load than many a correction
+
     sigma = max(0.5, min(pixels.shape[-2:]) / 40)
     return quantise(gaussian_blur(pixels.float() / 255, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma]))
 
