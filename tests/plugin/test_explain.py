@@ -1,6 +1,11 @@
 """Failure modes through pytest."""
 
+import shutil
+
 import pytest
+
+from pytest_defuse.cli import main
+from pytest_defuse.scenarios.store import Store
 
 CONFTEST = """
 import pytest, pytest_defuse, torch
@@ -32,6 +37,12 @@ def defuse_subject():
                                  test=images(800, 0), checkpoint="spots.pt")
 """
 
+CORRECTED = """
+def corrected(model):
+    load_model(model, "spots.safetensors")
+    return model
+"""
+
 TESTS = """
 import pytest
 
@@ -40,6 +51,7 @@ def test_failure_modes(defuse_failure_modes):
     assert not defuse_failure_modes.above(2.0, coverage=0.2)
 
 @pytest.mark.defuse(max_error_rate=0.2, max_increase=0.05)
+@pytest.mark.defuse_correct(rates=[0.1], augment="none")
 def test_scenario(defuse_scenario):
     defuse_scenario.check()
 """
@@ -62,6 +74,29 @@ def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     result.stdout.fnmatch_lines(["*label bright*feature 3 > *"])
     result.stdout.fnmatch_lines(["*failure modes of spots: 2 in 2 groups; 2 groups with too few failures*"])
     assert not (project.path / "fixtures").exists()
+
+
+@pytest.mark.slow
+def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) -> None:
+    store = Store(project.path / "fixtures" / "spots")
+    # Chosen alone, a test of failure modes is all the discovery that there is.
+    result = project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes")
+    result.assert_outcomes(failed=1)
+    candidates = store.scenarios("candidate")
+    assert {scenario.record.method.name for scenario in candidates} == {"barlow"}
+    assert main(["label", candidates[0].id, "--label", "bright"]) == 0
+    result = project.runpytest_subprocess("-k", "test_scenario")
+    result.assert_outcomes(failed=1)
+    result = project.runpytest_subprocess("--defuse-correct", "-k", "test_scenario")
+    result.assert_outcomes(passed=1)
+    shutil.move(project.path / "spots.defused.safetensors", project.path / "spots.safetensors")
+    project.makeconftest(
+        CONFTEST.replace("def images", "from safetensors.torch import load_model\n\ndef images").replace(
+            "model=Spots()", "model=corrected(Spots())"
+        )
+        + CORRECTED
+    )
+    project.runpytest_subprocess("-k", "test_scenario").assert_outcomes(passed=1)
 
 
 def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
