@@ -340,6 +340,8 @@ class SubjectRun:
 
 
 def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateResult:
+    from pytest_defuse.scenarios.differences import facts
+
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
@@ -348,5 +350,6 @@ def _candidate(scenario: Scenario, novelty: NoveltyResult | None) -> CandidateRe
         predicted=record.sheets.held_out.counts,
         failed=record.failure_rate.failed,
         drawn=record.failure_rate.drawn,
+        facts=facts(record),
         novelty=novelty,
     )

@@ -22,7 +22,7 @@ def two_sided_p(z: float) -> float:
 
 def score(successes: int, total: int, share: float) -> float:
     """The score statistic of a proportion against ``share``, which Wilson's interval inverts."""
-    return _standardised(successes / total - share, share * (1 - share) / total) if total else 0.0
+    return _standardised(successes / total - share, share * (1 - share), total) if total else 0.0
 
 
 def paired_score(lost: int, gained: int, total: int, drop: float) -> float:
@@ -42,7 +42,7 @@ def paired_score(lost: int, gained: int, total: int, drop: float) -> float:
     c = -gained * drop * (1 - drop)
     root = math.sqrt(max(0.0, b * b - 4 * a * c)) if c else abs(b)  # b squared may vanish
     chance = max(0.0, (root - b) / (2 * a))
-    return _standardised((lost - gained) / total - drop, (2 * chance + drop * (1 - drop)) / total)
+    return _standardised((lost - gained) / total - drop, 2 * chance + drop * (1 - drop), total)
 
 
 def paired_interval(lost: int, gained: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -87,9 +87,10 @@ def images_to_tell(images: int, p: float, alpha: float) -> int | None:
     return math.floor(images * (NORMAL.inv_cdf(alpha / 2) / z) ** 2) + 1 if z else None
 
 
-def _standardised(difference: float, variance: float) -> float:
+def _standardised(difference: float, variance: float, total: int) -> float:
+    """A mean's difference in units of its standard deviation; ``variance`` is that of one of ``total`` terms."""
     if variance > 0:
-        return difference / math.sqrt(variance)
+        return difference / math.sqrt(variance) * math.sqrt(total)
     return math.copysign(math.inf, difference) if difference else 0.0
 
 

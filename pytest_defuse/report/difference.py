@@ -8,7 +8,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.report.captions import CaptionedSheet, captioned, inline
-from pytest_defuse.report.markdown import escape
+from pytest_defuse.report.markdown import change_blocks, escape
 from pytest_defuse.scenarios.differences import KINDS, Change, Difference, Side
 from pytest_defuse.scenarios.schema import SPLITS, Split
 
@@ -64,8 +64,7 @@ def render_markdown(difference: Difference, pictures: str | None = None) -> str:
     """
     blocks = [f"## {escape(headline(difference))}", *(escape(sentence) for sentence in difference.shared)]
     for change in difference.changes:
-        blocks.append(f"### {escape(f'{change.subject}/{change.id}')}: {', '.join(change.kinds)}")
-        blocks.append("\n".join(f"- {escape(detail)}" for detail in change.details))
+        blocks += change_blocks(change.subject, change.id, ", ".join(change.kinds), change.details)
         blocks += _picture_table(difference, change, pictures)
     return "\n\n".join(blocks) + "\n"
 

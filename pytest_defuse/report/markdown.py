@@ -11,7 +11,6 @@ from pytest_defuse.report.flips import flips
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
-    candidate_table,
     check_table,
     comparison_table,
     failure_mode_table,
@@ -75,8 +74,9 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     for discovery in results.discoveries:
         yield "### Discovery"
         yield _items([*discovery_sentences(discovery), *known_sentences(discovery)])
+        for candidate in discovery.new:
+            yield from change_blocks(discovery.subject, candidate.id, "added", candidate.facts)
         if discovery.new:
-            yield _table(candidate_table(discovery))
             yield _sentence(look_sentence(discovery, start))
             commands = [label_command(candidate.id, candidate.proposed_label) for candidate in discovery.new]
             yield _code([*commands, reject_command("ID")])
@@ -85,6 +85,12 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
         yield _items(explanation_sentences(explanation, start))
         if explanation.modes:
             yield _table(failure_mode_table(explanation.modes))
+
+
+def change_blocks(subject: str, scenario: str, kinds: str, details: Iterable[str]) -> Iterable[str]:
+    """A scenario that changed in a store, as the summary of a run and a comment on a pull request show it."""
+    yield f"### {escape(f'{subject}/{scenario}')}: {kinds}"
+    yield "\n".join(f"- {escape(detail)}" for detail in details)
 
 
 def _folded(title: str, block: str) -> Iterable[str]:

@@ -149,7 +149,12 @@ class NoveltyResult:
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """A candidate scenario as it was stored; ``predicted`` counts what the model says of the held-out tiles."""
+    """A candidate scenario as it was stored.
+
+    Attributes:
+        predicted: counts what the model says of the held-out tiles.
+        facts: what a reviewer should know, a sentence each.
+    """
 
     id: str
     folder: str
@@ -157,6 +162,7 @@ class CandidateResult:
     predicted: dict[str, int]
     failed: int
     drawn: int
+    facts: list[str] = field(default_factory=list)
     novelty: NoveltyResult | None = None
 
 

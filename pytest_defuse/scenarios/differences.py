@@ -171,9 +171,12 @@ def _change(subject: str, scenario: str, before: Side | None, after: Side | None
 
 def _facts(side: Side) -> list[str]:
     """An added or removed scenario in a few words."""
-    if side.record is None:
-        return [str(problem) for problem in side.problems]
-    record = side.record
+    told = facts(side.record) if side.record else []
+    return [*told, *(str(problem) for problem in side.problems)]
+
+
+def facts(record: ScenarioRecord) -> list[str]:
+    """What a reviewer should know of a scenario that is new to them, a sentence each."""
     label = f"label {record.label}" if record.label is not None else f"proposed label {record.proposed_label}"
     counts = record.sheets.held_out.counts
     taken = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:3])
@@ -183,7 +186,6 @@ def _facts(side: Side) -> list[str]:
         f"held-out pictures taken for {taken}",
         f"{rate.failed}/{rate.drawn} of fresh draws failed",
         *(record.evidence.in_words(record.proposed_label) if record.evidence else []),
-        *(str(problem) for problem in side.problems),
     ]
 
 

@@ -86,6 +86,7 @@ def candidate(store: Path) -> Callable[..., CandidateResult]:
             "predicted": {"4": 200, "9": 56},
             "failed": 410,
             "drawn": 512,
+            "facts": ["candidate, proposed label 9", "410/512 of fresh draws failed"],
         }
         return CandidateResult(**(values | changes))
 
