@@ -30,6 +30,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("collection", nargs="?", default="mnist", choices=COLLECTIONS)
     parser.add_argument("--mode", default="default", choices=("default", "gradient", "paper"))
+    parser.add_argument(
+        "--budget", type=int, default=200_000, help="forward passes of the model; not in the mode paper"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks"))
@@ -42,7 +45,7 @@ def main() -> None:
     started, spent = time.monotonic(), time.process_time()
     discovery = discover(
         subject,
-        DiscoverySettings.of({"mode": given.mode} | papers),
+        DiscoverySettings.of({"mode": given.mode, "budget": given.budget} | papers),
         seed=given.seed,
         device=given.device,
         cache=given.cache,

@@ -82,8 +82,9 @@ def distill(
 
     ``clustering="joint"``: one mixture over codes and kinds, a kind being a pair (label, prediction), so that
     a region is one kind of error. Kinds of fewer than ``min_failures`` failures, which can make no region, are left
-    out, and so are the rarest where there are more kinds than ``components``. ``"plain"``: one mixture over all codes,
-    as in the paper; a region's kind is that of most of its members' weight.
+    out, and so are the rarest where there are more kinds than ``components``. The mixture is given no more components
+    than there can be regions: with more, it describes few failures image by image, each restart in another way.
+    ``"plain"``: one mixture over all codes, as in the paper; a region's kind is that of most of its members' weight.
 
     Regions below ``min_weight``, or of fewer than ``min_failures`` members, are dropped; so are those without
     a counterpart in most of the other restarts: of their kind, half as large at least, and overlapping by more
@@ -99,9 +100,10 @@ def distill(
     if len(failures) < max(2, settings.min_failures):
         return []
     pairs, kinds = _kinds(failures)
+    most = max(len(pairs), len(failures) // settings.min_failures) if joint else settings.components
     mixtures = fit_mixtures(
         failures.codes.double().numpy(),
-        settings.components,
+        min(settings.components, most),
         seed,
         kinds=kinds.numpy(),
         joint=joint,

@@ -30,7 +30,7 @@ class DiscoverySettings:
         a, b: the mode ``paper`` adds noise from Beta(a, b).
         steps: gradient steps a draw in the mode ``gradient``.
         clustering: ``joint`` (a region is one kind of error) or ``plain`` (the papers': codes alone).
-        components: truncation of the mixture.
+        components: truncation of the mixture, which has fewer where failures are few.
         backend: ``torch``, or ``scikit-learn`` for a plain mixture by it.
         restarts: the mixture is fitted so often; the fit of the largest lower bound counts.
         stability: the Bhattacharyya coefficient from which a region is found again in another restart.
