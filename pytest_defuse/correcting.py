@@ -115,7 +115,6 @@ class Correcting:
             return recheck(
                 corrected,
                 self.scenarios,
-                seed=self.options.seed,
                 device=self.original.device,
                 cache=self.options.cache,
                 progress=self.progress,

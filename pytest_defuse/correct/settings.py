@@ -63,7 +63,8 @@ class CorrectionSettings:
             chance.
         max_negative_flips: the most test images, as a share, that were right and are wrong.
         max_shift_drop: the most that accuracy on a shift set or a shifted copy of the test set may fall.
-        recheck: search the corrected model for failures, briefly, once it is accepted.
+        recheck: search the corrected model for failures, briefly, once it is accepted, where the generator that found
+            its scenarios is in the cache.
     """
 
     search: Literal["halving", "grid"] = "halving"
@@ -88,7 +89,7 @@ class CorrectionSettings:
     max_class_drop: float = 0.03
     max_negative_flips: float = 0.02
     max_shift_drop: float = 0.01
-    recheck: bool = False
+    recheck: bool = True
 
     @staticmethod
     def of(given: Mapping[str, Any]) -> "CorrectionSettings":

@@ -45,13 +45,13 @@ class JudgeSettings:
     Attributes:
         shapes: of the networks.
         steps_per_class, least_steps: optimiser steps are the first times the number of classes, or the second
-            where that is more: 600 for 10 classes, 2,580 for 43.
+            where that is more: 1,200 for 10 classes, 2,580 for 43.
         batch, rate: of AdamW; see :class:`Schedule`.
     """
 
     shapes: tuple[JudgeShape, ...] = (JudgeShape(16, 5, 1), JudgeShape(32, 3, 1), JudgeShape(16, 3, 2))
     steps_per_class: int = 60
-    least_steps: int = 600
+    least_steps: int = 1200
     batch: int = 128
     rate: float = 3e-3
 

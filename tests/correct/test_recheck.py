@@ -7,6 +7,7 @@ import pytest
 import pytest_defuse.correct.recheck as module
 from pytest_defuse.correct.recheck import recheck
 from pytest_defuse.discover.regions import Region
+from pytest_defuse.discover.stored import stored_generator
 from pytest_defuse.errors import DefuseError
 from pytest_defuse.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
@@ -17,7 +18,7 @@ COVARIANCE = ((1.0, 0.0), (0.0, 1.0))
 
 
 def found(subject: Subject, scenario: Scenario, tmp_path: Path) -> list[str]:
-    return recheck(subject, [scenario], seed=0, device="cpu", cache=tmp_path, progress=Progress())
+    return recheck(subject, [scenario], device="cpu", cache=tmp_path, progress=Progress())
 
 
 @pytest.fixture
@@ -31,6 +32,12 @@ def placed(scenario: Scenario) -> Scenario:
         "covariance": ((1.0, 0.0), (0.0, 1.0)),
     }
     return scenario.store.update(scenario.id, region=region)
+
+
+@pytest.fixture(autouse=True)
+def generator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generator is in the cache."""
+    monkeypatch.setattr(module, "stored_generator", lambda *_: SimpleNamespace(hash=GENERATOR))
 
 
 def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleNamespace:
@@ -48,6 +55,30 @@ def test_without_a_region_there_is_no_place_to_search(
     monkeypatch.setattr(module, "discover", lambda *_, **__: pytest.fail("nothing to compare with"))
     (said,) = found(subject, scenario, tmp_path)
     assert said == "not searched again: no accepted scenario has a region in latent space"
+
+
+def test_without_the_generator_nothing_is_trained_to_search(
+    subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "discover", lambda *_, **__: pytest.fail("it would train a generator"))
+    monkeypatch.setattr(module, "stored_generator", stored_generator)
+    (said,) = found(subject, placed, tmp_path)
+    assert said == f"not searched again: the generators that found its scenarios are not in {tmp_path.name}"
+
+
+def test_the_search_is_that_which_found_the_scenario(
+    subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def search(subject: Subject, *_: object, seed: int, **__: object) -> SimpleNamespace:
+        assert subject.generator is not None
+        asked.append((subject.generator.hash, seed))
+        return discovery()
+
+    monkeypatch.setattr(module, "discover", search)
+    found(subject, placed, tmp_path)
+    assert asked == [(GENERATOR, placed.record.provenance.seed)]
 
 
 def test_regions_that_still_fail_and_new_ones_are_told_apart(
