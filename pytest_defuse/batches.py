@@ -7,8 +7,8 @@ from torch import Tensor
 
 from pytest_defuse.errors import DefuseError
 
-BATCH = 256
-"""Images a forward pass; on a CPU larger batches are slower."""
+BATCH = 128
+"""Images a forward pass; on a CPU larger batches are slower: their activations leave the cache."""
 
 GRANULE = 32
 """Batches of a multiple of this many images round alike on a CPU; kernels for smaller ones do not."""

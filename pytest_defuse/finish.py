@@ -11,7 +11,6 @@ from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.options import Options
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
-from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import CorrectionResult, Results, ScenarioResult, TestSetResult
 from pytest_defuse.report.saved import dump_results
@@ -54,7 +53,7 @@ def write_reports(options: Options, results: Results) -> list[str]:
             lambda path: save_baseline(path, _baseline(results)),
         ),
         (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
-        (options.report, lambda path: replace_text(path, render_html(results))),
+        (options.report, lambda path: _write_html(path, results)),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
         (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
         # Other steps of the job may have written there already.
@@ -71,6 +70,12 @@ def write_reports(options: Options, results: Results) -> list[str]:
             except OSError as error:
                 problems.append(f"{path} cannot be written ({error.strerror}): name another file.")
     return problems
+
+
+def _write_html(path: Path, results: Results) -> None:
+    from pytest_defuse.report.html import render_html  # most runs write no page
+
+    replace_text(path, render_html(results))
 
 
 def _baseline(results: Results) -> Baseline:

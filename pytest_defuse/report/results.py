@@ -1,7 +1,8 @@
 """A run's results as plain values. They travel as JSON on test reports; every report renders them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -447,10 +448,16 @@ def properties(result: Result) -> list[tuple[str, str]]:
 
 def encode(result: Result) -> dict[str, Any]:
     """A result as a JSON value."""
-    return {"kind": type(result).__name__, **asdict(result)}
+    kind = type(result).__name__
+    return {"kind": kind, **_adapter(kind).dump_python(result)}
 
 
 def decode(item: dict[str, Any]) -> Any:
     """The result that :func:`encode` made a JSON value of."""
     values = dict(item)
-    return TypeAdapter(KINDS[values.pop("kind")]).validate_python(values)
+    return _adapter(values.pop("kind")).validate_python(values)
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(KINDS[kind])
