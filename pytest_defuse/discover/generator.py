@@ -66,7 +66,7 @@ class GeneratorSettings:
     deep_channels: int = 64
     grid: int = 8
     hidden: int = 1
-    steps: int = 3000
+    steps: int = 2000
     warmup: int = 500
     batch: int = 128
     rate: float = 2e-3

@@ -74,7 +74,7 @@ class DiscoverySettings:
     generator: str = _choice("default", "paper")
     latent: int = 0
     beta: float = 0.5
-    generator_steps: int = 3000
+    generator_steps: int = 2000
     worst_reconstruction: float = _share(0.85)
 
     @staticmethod
