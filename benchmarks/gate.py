@@ -3,8 +3,8 @@
 python benchmarks/gate.py
 
 The bare script loads the same model and classifies the pictures of the same sheets, a sheet at a time (the gate takes
-half as many at once, which is faster on a CPU); both are timed as whole processes, in turn. Only pytest-defuse is loaded
-beside pytest's own plugins. Ends with 1 where the claim does not hold.
+half as many at once, which is faster on a CPU); both are timed as whole processes, in turn.
+Only pytest-defuse is loaded beside pytest's own plugins. Ends with 1 where the claim does not hold.
 """
 
 import os
