@@ -34,8 +34,9 @@ class DiscoverySettings:
         backend: ``torch``, or ``scikit-learn`` for a plain mixture by it.
         restarts: the mixture is fitted so often; the fit of the largest lower bound counts.
         stability: the Bhattacharyya coefficient from which a region is found again in another restart.
-        min_weight: components of less weight are dropped (the papers' epsilon).
-        min_failures: components that stand for fewer failures are dropped.
+        min_weight: components of less weight are dropped (epsilon; the papers' is 0.01).
+        min_failures: components that stand for fewer failures are dropped; above ``cap``, so that a region is more
+            than one image.
         tau: scale of a region's covariance for fresh draws.
         rho: a region is a candidate when its failure rate is surely above this.
         confirmations: fresh draws that decide it.
@@ -62,8 +63,8 @@ class DiscoverySettings:
     backend: str = _choice("torch", "scikit-learn")
     restarts: int = 5
     stability: float = _share(0.5)
-    min_weight: float = _share(0.01)
-    min_failures: int = 30
+    min_weight: float = _share(0.001)
+    min_failures: int = 15
     tau: float = 0.5
     rho: float = _share(0.5)
     confirmations: int = 256
@@ -97,7 +98,7 @@ class DiscoverySettings:
         return replace(PAPER if given.get("mode") == "paper" else DiscoverySettings(), **given)
 
 
-PAPER = DiscoverySettings(mode="paper", draws=500, cap=100, clustering="plain")
+PAPER = DiscoverySettings(mode="paper", draws=500, cap=100, clustering="plain", min_weight=0.01, min_failures=30)
 """The papers' values, those for MNIST."""
 
 
