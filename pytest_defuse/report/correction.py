@@ -10,6 +10,8 @@ MOST_CLASSES = 5
 """Classes that a report lists, those that lost most."""
 
 WIDTH, HEIGHT, MARGIN = 460, 300, 48
+NAME = 56, 12
+"""Width and height that the name of a point takes at most."""
 
 
 def correction_tables(result: CorrectionResult) -> list[Table]:
@@ -81,11 +83,18 @@ def tradeoff_svg(result: CorrectionResult) -> str:
         ends = sorted(path, key=lambda p: p.trial.alpha)
         line = " ".join("{:.1f},{:.1f}".format(*place(p.trial.mean_scenario, p.trial.validation)) for p in ends)
         parts.append(f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-dasharray="3 3"/>')
-    for point in points:
+    named: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda point: "chosen" not in point.trial.role):
         x, y = place(point.trial.mean_scenario, point.trial.validation)
         radius, fill = (6, "currentColor") if "chosen" in point.trial.role else (4, "none")
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="currentColor"/>')
-        parts.append(f'<text x="{x - 8:.1f}" y="{y - 7:.1f}" text-anchor="end">{point.name}</text>')
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="currentColor">'
+            f"<title>{point.name}</title></circle>"
+        )
+        # A name that another would run into is shown when one points at its circle.
+        if all(abs(x - a) > NAME[0] or abs(y - b) > NAME[1] for a, b in named):
+            parts.append(f'<text x="{x - 8:.1f}" y="{y - 7:.1f}" text-anchor="end">{point.name}</text>')
+            named.append((x, y))
     return "\n".join([*parts, "</svg>"])
 
 

@@ -49,13 +49,21 @@ def test_what_chose_is_said(whole: CorrectionResult) -> None:
 
 def test_the_tradeoff_has_a_point_a_trial(whole: CorrectionResult) -> None:
     figure = ET.fromstring(tradeoff_svg(whole))
-    names = [text.text for text in figure.iter("text")]
-    assert {"before", "0", "0.3", "0.3 at 0.7"} <= set(names)
+    names = [text.text for text in figure.iter("title")]
+    assert {"before", "0", "0.3", "0.3 at 0.7"} == set(names)
     assert len(list(figure.iter("circle"))) == 4
     for circle in figure.iter("circle"):
         assert 0 <= float(circle.attrib["cx"]) <= 460
         assert 0 <= float(circle.attrib["cy"]) <= 300
     assert '["before", "0", "0.3 at 0.7", "0.3"]' in tradeoff_mermaid(whole)
+
+
+def test_names_do_not_run_into_each_other(whole: CorrectionResult) -> None:
+    chosen = TrialResult(0.3, 0.973, 0.92, 0.95, 3e-4, 3, 0.7, 0.952, "chosen")
+    crowd = [replace(chosen, alpha=alpha, role="") for alpha in (0.5, 0.85, 1.0)]
+    figure = ET.fromstring(tradeoff_svg(replace(whole, trials=[*crowd, chosen])))
+    assert len(list(figure.iter("circle"))) == 5
+    assert [text.text for text in figure.iter("text") if (text.text or "").startswith("0.3")] == ["0.3 at 0.7"]
 
 
 def test_a_correction_of_equal_trials_can_be_drawn(whole: CorrectionResult) -> None:
