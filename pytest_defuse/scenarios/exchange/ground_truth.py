@@ -8,7 +8,7 @@ worker's.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytest_defuse.files import replace_text
 from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
@@ -59,8 +59,8 @@ def _answers(item: dict[str, Any], where: str) -> Iterator[Ballot | str]:
                 yield _worker(answer, where, item)
         elif isinstance(metadata.get("class-name"), str):
             job = annotator_name(str(metadata.get("job-name", attribute)).rpartition("/")[2])
-            kind = "human" if metadata.get("human-annotated") == "yes" else "model"
-            yield Ballot(where, job, kind, item, metadata["class-name"])  # type: ignore[arg-type]
+            kind: Literal["human", "model"] = "human" if metadata.get("human-annotated") == "yes" else "model"
+            yield Ballot(where, job, kind, item, metadata["class-name"])
         else:
             yield f"{where}: {attribute} is of type {metadata.get('type')}, not of an image classification."
 
