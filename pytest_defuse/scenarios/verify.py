@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,7 +68,7 @@ class _Search:
             self.found += scenario_problems(document, folder.name, shared)
         for split in SPLITS:
             picture = folder / f"{split}.png"
-            pixels = self._checked(lambda: read_sheet(picture, record.tile, record.sheet(split)))  # noqa: B023
+            pixels = self._checked(partial(read_sheet, picture, record.tile, record.sheet(split)))
             if pixels is not None:
                 self.tiles[picture] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
             if shared and record.sheet(split).images > shared.budgets.tiles:
