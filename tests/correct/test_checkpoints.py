@@ -133,16 +133,16 @@ def test_a_write_that_breaks_off_leaves_the_old_file_alone(
 
 
 @pytest.mark.parametrize(
-    ("model", "metadata"),
-    [(nn.Linear(2, 2, device="meta"), {}), (nn.Linear(2, 2), {"model": object()})],
+    ("model", "metadata", "error"),
+    [(nn.Linear(2, 2, device="meta"), {}, RuntimeError), (nn.Linear(2, 2), {"model": object()}, TypeError)],
     ids=["weights that are not there", "metadata that is no JSON"],
 )
 def test_what_cannot_be_stored_leaves_the_old_file_alone(
-    path: Path, model: nn.Module, metadata: dict[str, Any]
+    path: Path, model: nn.Module, metadata: dict[str, Any], error: type[Exception]
 ) -> None:
     save_checkpoint(path, Tied(), {})
     before = path.read_bytes()
-    with pytest.raises((TypeError, NotImplementedError, RuntimeError)):
+    with pytest.raises(error):
         save_checkpoint(path, model, metadata)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
