@@ -23,7 +23,6 @@ steps; 95.9, 97.4, 98.1%). The defaults since: 2,000 steps for a generator, at l
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from subjects import DATA
 from torch import nn
 from torch.nn import functional as F
 from torchvision import datasets
@@ -48,7 +48,6 @@ from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.images import LabelledImages, to_pixels
 from pytest_defuse.progress import Progress
 
-DATA = Path(os.environ.get("DEFUSE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 Parts = tuple[LabelledImages, LabelledImages, LabelledImages]
 """Training images, held-out images for calibration, test images."""
 
