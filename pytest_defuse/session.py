@@ -111,8 +111,8 @@ class DefuseSession:
         self.asked = list(asked.values())
         for item in items:
             self._remember_correction(item)
-        if self.options.discover and not any(searching(self.config).intersection(fixtures_of(item)) for item in items):
-            users = [item for item in items if "defuse_subject" in fixtures_of(item)]
+        users = [item for item in items if "defuse_subject" in fixtures_of(item)]
+        if self.options.discover and not discovers(users):
             parent = users[0].getparent(pytest.Module) if users else session
             items.append(pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover))
         return result
@@ -257,10 +257,12 @@ def whole_suite(config: pytest.Config) -> bool:
     return at_root and not config.option.ignore and not config.option.ignore_glob
 
 
-def searching(config: pytest.Config) -> set[str]:
-    """The fixtures that are a discovery; one who chose tests that ask for failure modes alone wants no other search."""
-    chosen = not whole_suite(config) or config.option.keyword or config.option.markexpr
-    return {"defuse_discovery", "defuse_failure_modes"} if chosen else {"defuse_discovery"}
+def discovers(items: list[pytest.Item]) -> bool:
+    """Whether tests of a subject are a discovery themselves: one asks for it, or all ask for failure modes alone."""
+    fixtures = [fixtures_of(item) for item in items]
+    if any("defuse_discovery" in names for names in fixtures):
+        return True
+    return bool(fixtures) and all("defuse_failure_modes" in names for names in fixtures)
 
 
 def fixtures_of(item: pytest.Item) -> list[str]:
