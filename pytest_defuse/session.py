@@ -111,7 +111,7 @@ class DefuseSession:
         self.asked = list(asked.values())
         for item in items:
             self._remember_correction(item)
-        users = [item for item in items if "defuse_subject" in fixtures_of(item)]
+        users = [item for item in items if {"defuse_subject", "defuse_discovery"}.intersection(fixtures_of(item))]
         if self.options.discover and not discovers(users):
             parent = users[0].getparent(pytest.Module) if users else session
             items.append(pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover))
