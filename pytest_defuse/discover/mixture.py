@@ -19,8 +19,6 @@ from pytest_defuse.errors import DefuseError
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-PURITY = 1e-3
-"""Dirichlet prior of a component's kinds: so sparse that a component has, in effect, one kind of member."""
 LEAST = -75.0
 """Least log-responsibility, before norming: far below rounding, and above the denormal numbers that slow a CPU down."""
 RIDGE = 1e-6
@@ -68,14 +66,14 @@ class Prior:
     concentration: float
 
     @staticmethod
-    def of(codes: Array, components: int, kinds: Labels | None = None) -> "Prior":
-        """scikit-learn's defaults: the codes' own mean and covariance; with ``kinds``, the covariance within them.
+    def of(codes: Array, components: int) -> "Prior":
+        """scikit-learn's defaults: the codes' own mean and covariance.
 
         Unlike scikit-learn's ``reg_covar``, which is added to every component's scatter, the ridge that keeps
         covariances positive definite is part of the prior: so the updates are exact and the bound never falls.
         """
         count, size = codes.shape
-        apart = codes - (codes.mean(0) if kinds is None else _kind_means(codes, kinds)[kinds])
+        apart = codes - codes.mean(0)
         covariance = apart.T @ apart / max(1, count - 1)
         ridge = max(RIDGE * np.trace(covariance) / size, 1e-9)
         return Prior(codes.mean(0), covariance + ridge * np.eye(size), 1.0, float(size), 1 / components)
@@ -87,7 +85,6 @@ def fit_mixtures(
     seed: int,
     *,
     kinds: Labels | None = None,
-    joint: bool = False,
     restarts: int = 1,
     iterations: int = 200,
     backend: str = "torch",
@@ -101,8 +98,7 @@ def fit_mixtures(
         components: the truncation K; fewer are fitted where there are fewer codes.
         seed: it and the number of the restart decide the start.
         kinds: int64 n, from 0 to C - 1; what ``Mixture.members`` counts. Without it all are of one kind.
-        joint: components are places in the product of latent space and kinds, so that each has one kind.
-        backend: ``torch``, or ``scikit-learn``: its ``BayesianGaussianMixture``, on the CPU, without ``joint``.
+        backend: ``torch``, or ``scikit-learn``: its ``BayesianGaussianMixture``, on the CPU.
         device: where the codes are; the mixture of a device without float64 (mps) is computed on the CPU.
         dtype: of what is computed a code; what is computed a component is always float64.
 
@@ -110,22 +106,18 @@ def fit_mixtures(
         one mixture a restart, the one with the largest lower bound first.
 
     Raises:
-        DefuseError: no codes, codes that are not finite, settings that exclude each other.
+        DefuseError: no codes, codes that are not finite, no components.
     """
     _check(codes, components, kinds)
     kinds = np.zeros(len(codes), dtype=np.int64) if kinds is None else kinds
     components = min(components, len(codes))
-    prior = Prior.of(codes, components, kinds if joint else None)
-    if backend == "scikit-learn" and joint:
-        raise DefuseError("scikit-learn's mixture knows no kinds: use clustering='plain' with it, or backend='torch'.")
+    prior = Prior.of(codes, components)
 
     def fitted(restart: int) -> Mixture:
         if backend == "scikit-learn":
             return _scikit_learn(codes, components, seed + restart, prior, kinds, iterations)
-        start = _start(codes, components, random_numbers(seed, restart), kinds if joint else None)
-        return variational(
-            codes, start, prior, kinds=kinds, joint=joint, iterations=iterations, device=device, dtype=dtype
-        )
+        start = _start(codes, components, random_numbers(seed, restart))
+        return variational(codes, start, prior, kinds=kinds, iterations=iterations, device=device, dtype=dtype)
 
     return sorted(map(fitted, range(restarts)), key=lambda mixture: -mixture.bounds[-1])
 
@@ -136,7 +128,6 @@ def variational(
     prior: Prior,
     *,
     kinds: Labels | None = None,
-    joint: bool = False,
     iterations: int = 200,
     tolerance: float = 1e-3,
     device: torch.device | str = "cpu",
@@ -145,7 +136,7 @@ def variational(
     """Mean-field updates (Bishop 2006, section 10.2, with Blei & Jordan's sticks) from given responsibilities.
 
     With the same ``start`` and ``prior`` the result is scikit-learn's ``BayesianGaussianMixture(reg_covar=0)``
-    up to float rounding, where there is one kind or ``joint`` is off.
+    up to float rounding.
 
     Args:
         codes, start: float64 n x d, and responsibilities, float64 n x K, rows summing to 1.
@@ -162,7 +153,7 @@ def variational(
         torch.from_numpy(codes - centre).to(device, dtype).T.contiguous(),
         torch.from_numpy(np.zeros(len(codes), dtype=np.int64) if kinds is None else kinds).to(device),
     )
-    beliefs = _Beliefs(prior, centre, joint, device)
+    beliefs = _Beliefs(prior, centre, device)
     posterior = beliefs.updated(points.sums(torch.from_numpy(start).to(device, dtype)))
     bounds: list[float] = []
     converged = False
@@ -179,7 +170,8 @@ class _Points:
     """Codes as features Phi = [1, x, x_i x_j (i <= j), kind is c], in which log-densities are linear.
 
     So each iteration is two matrix products: Phi times the components' coefficients, whose softmax are the
-    responsibilities, and the responsibilities times Phi, the sufficient statistics.
+    responsibilities, and the responsibilities times Phi, the sufficient statistics. Kinds are only counted: their
+    coefficients are zero.
 
     Attributes:
         codes: d x n, centred.
@@ -224,7 +216,7 @@ class _Points:
 
 @dataclass(frozen=True, eq=False)
 class _Posterior:
-    """q of all components, in float64: Beta(sticks), Normal-Wishart and, of its kinds, Dirichlet.
+    """q of all components, in float64: Beta(sticks) and Normal-Wishart.
 
     Attributes:
         sticks: K x 2.
@@ -233,7 +225,6 @@ class _Posterior:
         degrees: K.
         covariances: K x d x d, inverse of degrees * scale matrix.
         roots: K x d x d, their lower Cholesky factors.
-        kinds: K x C, or None where components do not know kinds.
         members: K x C, the responsibilities summed by kind.
     """
 
@@ -243,7 +234,6 @@ class _Posterior:
     degrees: Tensor
     covariances: Tensor
     roots: Tensor
-    kinds: Tensor | None
     members: Tensor
 
     @property
@@ -265,11 +255,7 @@ class _Posterior:
         constant = log_weights + (log_precision - size / self.precisions - square - size * math.log(2 * math.pi)) / 2
         rows, columns = torch.triu_indices(size, size, device=inverse.device)
         quadratic = -inverse[:, rows, columns] * torch.where(rows == columns, 0.5, 1.0)
-        if self.kinds is None:
-            log_kinds = torch.zeros_like(self.members)
-        else:
-            log_kinds = self.kinds.digamma() - self.kinds.sum(1, keepdim=True).digamma()
-        return torch.cat([constant[:, None], slopes, quadratic, log_kinds], dim=1)
+        return torch.cat([constant[:, None], slopes, quadratic, torch.zeros_like(self.members)], dim=1)
 
     def bound(self, entropy: Tensor) -> float:
         """The evidence lower bound, as scikit-learn has it: without what no update changes."""
@@ -277,8 +263,7 @@ class _Posterior:
         halves = (self.degrees[:, None] - torch.arange(size, device=self.degrees.device)) / 2
         log_wishart = (self.degrees * (self.log_determinants + size * math.log(2)) / 2 + halves.lgamma().sum(1)).sum()
         log_sticks = (self.sticks.lgamma().sum(1) - self.sticks.sum(1).lgamma()).sum()
-        log_kinds = 0 if self.kinds is None else (self.kinds.lgamma().sum(1) - self.kinds.sum(1).lgamma()).sum()
-        return (entropy + log_wishart + log_sticks + log_kinds - size * self.precisions.log().sum() / 2).item()
+        return (entropy + log_wishart + log_sticks - size * self.precisions.log().sum() / 2).item()
 
     def mixture(self, centre: Array, bounds: tuple[float, ...], converged: bool) -> Mixture:
         """What remains of it: expectations, with means where the codes were."""
@@ -292,11 +277,10 @@ class _Posterior:
 class _Beliefs:
     """The prior on the codes' device, and its update by sufficient statistics."""
 
-    def __init__(self, prior: Prior, centre: Array, joint: bool, device: torch.device) -> None:
+    def __init__(self, prior: Prior, centre: Array, device: torch.device) -> None:
         self.prior = prior
         self.mean = torch.from_numpy(prior.mean - centre).to(device)
         self.covariance = torch.from_numpy(prior.covariance).to(device)
-        self.joint = joint
 
     def updated(self, sums: Tensor) -> _Posterior:
         """The posterior given the statistics K x F (Bishop's eqs. 10.58-10.63)."""
@@ -328,7 +312,6 @@ class _Beliefs:
             degrees=degrees,
             covariances=covariances,
             roots=roots,
-            kinds=PURITY + members if self.joint else None,
             members=members,
         )
 
@@ -337,13 +320,9 @@ def _outer(vectors: Tensor) -> Tensor:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _start(codes: Array, components: int, numbers: np.random.Generator, kinds: Labels | None) -> Array:
+def _start(codes: Array, components: int, numbers: np.random.Generator) -> Array:
     """Hard responsibilities n x K: the nearest of K k-means++ centres, largest first, as sticks prefer it."""
     points = codes - codes.mean(0)
-    if kinds is not None:
-        # Kinds are set so far apart that each gets a centre before any gets a second, and no component two kinds.
-        far = math.sqrt(len(codes) * max(points.var(0).sum(), 1e-12))
-        points = np.concatenate([points, far * np.eye(kinds.max() + 1)[kinds]], axis=1)
     centres, _ = kmeans_plusplus(points, components, random_state=int(numbers.integers(2**32)))
     nearest = torch.cdist(torch.from_numpy(points), torch.from_numpy(centres)).argmin(1).numpy()
     order = np.argsort(-np.bincount(nearest, minlength=components), kind="stable")
@@ -378,12 +357,6 @@ def _scikit_learn(codes: Array, components: int, seed: int, prior: Prior, kinds:
         tuple(mixture.lower_bounds_),
         bool(mixture.converged_),
     )
-
-
-def _kind_means(codes: Array, kinds: Labels) -> Array:
-    one_hot = np.eye(kinds.max() + 1)[kinds]
-    means: Array = one_hot.T @ codes / np.maximum(one_hot.sum(0), 1)[:, None]
-    return means
 
 
 def _check(codes: Array, components: int, kinds: Labels | None) -> None:

@@ -1,6 +1,6 @@
 """Misclassification regions: Gaussians in latent space, and what fresh draws from them show."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,13 +44,10 @@ class Region:
         return torch.from_numpy(self.mean + e @ root.T).float()
 
     def overlap(self, other: "Region") -> float:
-        """Bhattacharyya coefficient of the two sampling distributions, in [0, 1]; 1 when they are equal."""
-        middle = (self.tau * self.covariance + other.tau * other.covariance) / 2
+        """Bhattacharyya coefficient of the two Gaussians as fitted, in [0, 1]; 1 when they are equal."""
+        middle = (self.covariance + other.covariance) / 2
         gap = self.mean - other.mean
-        logdets = [
-            np.linalg.slogdet(self.tau * self.covariance)[1],
-            np.linalg.slogdet(other.tau * other.covariance)[1],
-        ]
+        logdets = [np.linalg.slogdet(region.covariance)[1] for region in (self, other)]
         distance = gap @ np.linalg.solve(middle, gap) / 8 + (np.linalg.slogdet(middle)[1] - sum(logdets) / 2) / 2
         return min(1.0, float(np.exp(-distance)))
 
@@ -80,11 +77,10 @@ def distill(
 ) -> list[Region]:
     """Regions of the failures (Defuse, section 3.2), overlapping ones merged, most weight first.
 
-    ``clustering="joint"``: one mixture over codes and kinds, a kind being a pair (label, prediction), so that
-    a region is one kind of error. Kinds of fewer than ``min_failures`` failures, which can make no region, are left
-    out, and so are the rarest where there are more kinds than ``components``. The mixture is given no more components
-    than there can be regions: with more, it describes few failures image by image, each restart in another way.
-    ``"plain"``: one mixture over all codes, as in the paper; a region's kind is that of most of its members' weight.
+    ``clustering="joint"``: a mixture for each kind of error, a pair (label, prediction), so that a region is one kind.
+    It is given no more components than there can be regions: with more, it describes few failures image by image,
+    each restart in another way. ``"plain"``: one mixture over all codes, as in the paper; a region's kind is that of
+    most of its members' weight.
 
     Regions below ``min_weight``, or of fewer than ``min_failures`` members, are dropped; so are those without
     a counterpart in most of the other restarts: of their kind, half as large at least, and overlapping by more
@@ -94,32 +90,10 @@ def distill(
     Raises:
         DefuseError: codes that are not finite.
     """
-    total, joint = len(failures), settings.clustering == "joint"
-    if joint:
-        failures = _of_frequent_kinds(failures, settings)
-    if len(failures) < max(2, settings.min_failures):
-        return []
-    pairs, kinds = _kinds(failures)
-    most = max(len(pairs), len(failures) // settings.min_failures) if joint else settings.components
-    mixtures = fit_mixtures(
-        failures.codes.double().numpy(),
-        min(settings.components, most),
-        seed,
-        kinds=kinds.numpy(),
-        joint=joint,
-        restarts=settings.restarts,
-        backend=settings.backend,
-        device=device,
-    )
-
-    def regions(mixture: Mixture, least: float) -> list[Region]:
-        found = _regions(mixture, pairs, total, settings.tau)
-        return merge_overlapping((region for region in found if region.weight >= least), settings.max_overlap)
-
-    least = max(settings.min_weight, settings.min_failures / total)
-    others = [regions(mixture, least / 2) for mixture in mixtures[1:]]
-    stable = [region.among(others, settings.stability) for region in regions(mixtures[0], least)]
-    return [region for region in stable if region.stability > 0.5]
+    groups = _by_kind(failures) if settings.clustering == "joint" else [failures]
+    large = [group for group in groups if len(group) >= max(2, settings.min_failures)]
+    found = [region for group in large for region in _stable(group, len(failures), settings, seed, device)]
+    return sorted(found, key=lambda region: -region.weight)
 
 
 def merge_overlapping(regions: Iterable[Region], max_overlap: float) -> list[Region]:
@@ -134,23 +108,45 @@ def merge_overlapping(regions: Iterable[Region], max_overlap: float) -> list[Reg
     return sorted(kept, key=lambda region: -region.weight)
 
 
+def _by_kind(failures: Failures) -> list[Failures]:
+    pairs, kinds = _kinds(failures)
+    return [failures[kinds == kind] for kind in range(len(pairs))]
+
+
 def _kinds(failures: Failures) -> tuple[Tensor, Tensor]:
     """The pairs (label, prediction) that occur, int64 C x 2, and which of them each failure is, int64 n."""
     pairs, kinds = torch.stack([failures.labels, failures.predictions], dim=1).unique(dim=0, return_inverse=True)
     return pairs, kinds
 
 
-def _of_frequent_kinds(failures: Failures, settings: DiscoverySettings) -> Failures:
-    _, kinds = _kinds(failures)
-    counts = kinds.bincount()
-    frequent = counts.argsort(descending=True, stable=True)[: settings.components]
-    return failures[torch.isin(kinds, frequent[counts[frequent] >= settings.min_failures])]
+def _stable(
+    group: Failures, total: int, settings: DiscoverySettings, seed: int, device: torch.device | str
+) -> list[Region]:
+    """The regions of one mixture that most of its restarts find; ``total`` is the number of all failures."""
+    pairs, kinds = _kinds(group)
+    most = len(group) // settings.min_failures if settings.clustering == "joint" else settings.components
+    mixtures = fit_mixtures(
+        group.codes.double().numpy(),
+        min(settings.components, most),
+        seed,
+        kinds=kinds.numpy(),
+        restarts=settings.restarts,
+        backend=settings.backend,
+        device=device,
+    )
+    least = max(settings.min_weight, settings.min_failures / total)
+    first, *others = (_regions(mixture, pairs, total, least / 2, settings) for mixture in mixtures)
+    found = [region.among(others, settings.stability) for region in first if region.weight >= least]
+    return [region for region in found if region.stability > 0.5]
 
 
-def _regions(mixture: Mixture, pairs: Tensor, total: int, tau: float) -> Iterator[Region]:
-    """Each component that has members as a region of the kind that most of them are of."""
+def _regions(mixture: Mixture, pairs: Tensor, total: int, least: float, settings: DiscoverySettings) -> list[Region]:
+    """The components of at least that weight, each of the kind that most of its members are of; merged."""
+    found = []
     for mean, covariance, members in zip(mixture.means, mixture.covariances, mixture.members, strict=True):
         mass = float(members.sum())
-        if mass >= 1:
+        if mass / total >= least:
             label, prediction = pairs[int(members.argmax())].tolist()
-            yield Region(mean, covariance, tau, label, prediction, mass / total, purity=float(members.max()) / mass)
+            purity = float(members.max()) / mass
+            found.append(Region(mean, covariance, settings.tau, label, prediction, mass / total, purity))
+    return merge_overlapping(found, settings.max_overlap)

@@ -29,9 +29,9 @@ class DiscoverySettings:
         cap: at most so many failures of one image are kept.
         a, b: the mode ``paper`` adds noise from Beta(a, b).
         steps: gradient steps a draw in the mode ``gradient``.
-        clustering: ``joint`` (a region is one kind of error) or ``plain`` (the papers': codes alone).
-        components: truncation of the mixture, which has fewer where failures are few.
-        backend: ``torch``, or ``scikit-learn`` for a plain mixture by it.
+        clustering: ``joint`` (a mixture for each kind of error) or ``plain`` (the papers': one over all codes).
+        components: truncation of a mixture, which has fewer where failures are few.
+        backend: ``torch``, or ``scikit-learn``, whose mixture then does the same more slowly.
         restarts: the mixture is fitted so often; the fit of the largest lower bound counts.
         stability: the Bhattacharyya coefficient from which a region is found again in another restart.
         min_weight: components of less weight are dropped (epsilon; the papers' is 0.01).

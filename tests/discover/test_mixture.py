@@ -180,15 +180,6 @@ def test_a_mixture_that_has_not_settled_is_no_warning(backend: Any, recwarn: pyt
     assert not recwarn
 
 
-def test_joint_components_have_one_kind_each_even_where_kinds_lie_on_each_other() -> None:
-    codes, kinds = normal(600, 3), np.repeat([0, 1, 2], [300, 200, 100])
-    (joint,) = fit_mixtures(codes, 6, seed=0, kinds=kinds, joint=True)
-    assert_allclose(joint.members.sum(0), [300, 200, 100])
-    assert_allclose(joint.members.max(1).sum(), 600, atol=1e-6)
-    (plain,) = fit_mixtures(codes, 6, seed=0, kinds=kinds)
-    assert plain.members.max(1).sum() < 400
-
-
 # Properties: of any points, from any start.
 
 
@@ -206,11 +197,11 @@ def fitted(codes: Array, start: Array, **changed: Any) -> Mixture:
 
 
 @settings(deadline=None, max_examples=40)
-@given(problems(), st.booleans())
-def test_the_bound_never_falls_and_weights_sum_to_one(problem: tuple[Array, Array], joint: bool) -> None:
+@given(problems())
+def test_the_bound_never_falls_and_weights_sum_to_one(problem: tuple[Array, Array]) -> None:
     codes, start = problem
     kinds = np.arange(len(codes)) % 3
-    mixture = fitted(codes, start, kinds=kinds, joint=joint)
+    mixture = fitted(codes, start, kinds=kinds)
     assert (np.diff(mixture.bounds) >= -1e-9 * np.abs(mixture.bounds[1:]) - 1e-9).all()
     assert_allclose(mixture.weights.sum(), 1)
     assert_allclose(mixture.members.sum(0), np.bincount(kinds))
@@ -266,8 +257,6 @@ def test_codes_that_cannot_be_clustered_are_refused(codes: Array, message: str, 
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(DefuseError, match="asked for 0 components"):
         fit_mixtures(normal(9, 2), 0, seed=0)
-    with pytest.raises(DefuseError, match="scikit-learn's mixture knows no kinds"):
-        fit_mixtures(normal(9, 2), 2, seed=0, backend="scikit-learn", joint=True)
     with pytest.raises(DefuseError, match="a kind of 0 or more for each of 9 codes"):
         fit_mixtures(normal(9, 2), 2, seed=0, kinds=np.zeros(8, dtype=np.int64))
 

@@ -73,8 +73,8 @@ def test_overlap_is_symmetric_and_one_for_itself(a: Region, b: Region) -> None:
 
 
 def test_overlap_falls_with_distance_to_its_known_value() -> None:
-    # Bhattacharyya, equal covariances tau * I: exp(-d^2 / (8 tau)).
-    assert_allclose(region().overlap(region((2.0, 0.0))), np.exp(-1))
+    # Bhattacharyya, equal covariances I: exp(-d^2 / 8).
+    assert_allclose(region().overlap(region((2.0, 0.0))), np.exp(-0.5))
     assert region().overlap(region((100.0, 0.0))) < 1e-12
 
 
@@ -155,9 +155,15 @@ def test_plain_clustering_sees_places_alone_and_names_them_by_the_most_of_their_
     assert_allclose([r.weight for r in joint], [70 / 150, 50 / 150, 30 / 150], atol=0.01)
 
 
-def test_scikit_learn_finds_the_same_plain_regions() -> None:
+def test_one_cloud_is_one_region_and_not_two_halves() -> None:
+    found = distill(failures(group((0, 0), 70), group((9, 0), 50, prediction=2)), SETTINGS, seed=0)
+    assert_allclose([r.mean for r in found], [(0, 0), (9, 0)], atol=0.1)
+
+
+@pytest.mark.parametrize("clustering", ["joint", "plain"])
+def test_scikit_learn_finds_the_same_regions(clustering: str) -> None:
     some = failures(group((0, 0), 80), group((9, 0), 40, prediction=2))
-    torchs = DiscoverySettings(min_failures=20, components=2, clustering="plain", restarts=2)
+    torchs = DiscoverySettings(min_failures=20, components=2, clustering=clustering, restarts=2)
     for one, other in zip(
         distill(some, torchs, 0), distill(some, replace(torchs, backend="scikit-learn"), 0), strict=True
     ):
