@@ -12,7 +12,7 @@ from pytest_defuse.correct.finetune import Finetuning, kept_state, plain_copy, s
 from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
 from pytest_defuse.correct.material import Material
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_as_the_papers, merit
+from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_as_the_papers, promise
 from pytest_defuse.progress import Advance, Progress
 from pytest_defuse.subject import Subject
 
@@ -83,14 +83,14 @@ class Search:
         return choose_as_the_papers([trial for trial in self.trials if trial.weight], self.least)
 
     def _halving(self, rungs: list[int], on_step: Callable[[str], None]) -> Trial:
-        """One more epoch for the better half, until one has run them all (Jamieson and Talwalkar 2016).
+        """One more epoch for the most promising third, until one has run them all (Jamieson and Talwalkar 2016).
 
         Then the control at its rate, and the way from the old weights to it.
         """
         alive = [(weight, rate) for weight in self.settings.lambdas for rate in self.settings.rates]
         for epochs, count in enumerate(rungs, start=1):
             rung = [self._trained(*pair, epochs, on_step) for pair in alive[:count]]
-            rung.sort(key=lambda trial: merit(trial, self.least, self.settings.aim), reverse=True)
+            rung.sort(key=lambda trial: promise(trial, self.least, self.settings.aim), reverse=True)
             alive = [(trial.weight, trial.rate) for trial in rung]
         winner = rung[0]
         for epochs in range(1, winner.epochs + 1):
@@ -102,7 +102,7 @@ class Search:
         """How many trials run the first, second, ... epoch."""
         counts = [len(self.settings.lambdas) * len(self.settings.rates)]
         while len(counts) < self.settings.epochs:
-            counts.append(-(-counts[-1] // 2))
+            counts.append(-(-counts[-1] // 3))
         return counts
 
     def _trained(self, weight: float, rate: float, epochs: int, on_step: Callable[[str], None]) -> Trial:

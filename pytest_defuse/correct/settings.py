@@ -69,7 +69,7 @@ class CorrectionSettings:
 
     search: Literal["halving", "grid"] = "halving"
     weights: tuple[float, ...] | None = None
-    rates: tuple[float, ...] = (3e-4,)
+    rates: tuple[float, ...] = (3e-4, 1e-3)
     epochs: int = 3
     batch: int = 128
     scenario_batch: int = 64

@@ -93,6 +93,21 @@ class Scorer:
         return torch.cat([classifier.predict(some) for some in images.pixels.split(self.settings.at_once)])
 
 
+ON_COURSE = 0.05
+"""A trial on its way that lacks no more than this of the aim, on average, is expected to get there."""
+
+
+def promise(trial: Trial, least: Mapping[str, float], aim: float) -> tuple[bool, bool, float, float]:
+    """What successive halving keeps trials by: the mildest of those that are on course to mend without harm.
+
+    What a larger lambda costs is smaller than what validation images can tell, and grows with lambda all the same: so
+    among those on course lambda decides, and only then their health. Among the others, what they lack.
+    """
+    shortfall = trial.shortfall(least, aim)
+    on_course = shortfall <= ON_COURSE
+    return not trial.excesses, on_course, -trial.weight if on_course else -shortfall, trial.health - shortfall
+
+
 def choose(trials: Sequence[Trial], least: Mapping[str, float], aim: float) -> Trial:
     """The mildest trial that mends: at a tie the one that comes first.
 
@@ -101,13 +116,11 @@ def choose(trials: Sequence[Trial], least: Mapping[str, float], aim: float) -> T
     mends, what is lacking counts against that.
     """
 
-    return max(trials, key=lambda trial: merit(trial, least, aim))
+    def merit(trial: Trial) -> tuple[bool, bool, float]:
+        shortfall = trial.shortfall(least, aim)
+        return trial.margin(least) >= 0 and not trial.excesses, shortfall == 0, trial.health - shortfall
 
-
-def merit(trial: Trial, least: Mapping[str, float], aim: float) -> tuple[bool, bool, float]:
-    """What :func:`choose` compares."""
-    shortfall = trial.shortfall(least, aim)
-    return trial.margin(least) >= 0 and not trial.excesses, shortfall == 0, trial.health - shortfall
+    return max(trials, key=merit)
 
 
 def choose_as_the_papers(trials: Sequence[Trial], least: Mapping[str, float]) -> Trial:

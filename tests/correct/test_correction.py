@@ -131,7 +131,7 @@ def test_an_error_in_the_model_leaves_it_as_it_was(
 def test_the_announced_steps_are_taken_and_tell_where_the_work_is(subject: Subject, scenario: Scenario) -> None:
     progress = Watched()
     correction_of(subject, scenario, settings=replace(BRIEF, weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
-    assert progress.done == progress.total == (3 + 2 + 2) * 9  # two rungs, the control; 270 images in batches of 32
+    assert progress.done == progress.total == (3 + 1 + 2) * 9  # two rungs, the control; 270 images in batches of 32
     assert progress.notes[0].startswith("lambda 0.1, epoch 1, loss ")
     assert progress.notes[-1].startswith("lambda 0, epoch 2, loss ")
 

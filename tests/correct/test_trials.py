@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_defuse.correct.trials import Trial, choose, choose_as_the_papers
+from pytest_defuse.correct.trials import Trial, choose, choose_as_the_papers, promise
 from pytest_defuse.gate.accuracy import Accuracy
 
 
@@ -54,3 +54,26 @@ def test_choosing(trials: list[Trial], least: dict[str, float], weight: float) -
 )
 def test_choosing_as_the_papers_do(trials: list[Trial], least: dict[str, float], weight: float) -> None:
     assert choose_as_the_papers(trials, least).weight == weight
+
+
+@pytest.mark.parametrize(
+    ("trials", "weight"),
+    [
+        ([trial(0.1, 0.97, 0.96), trial(0.3, 0.98, 1)], 0.1),
+        ([trial(0.1, 0.97, 0.8), trial(0.3, 0.96, 1)], 0.3),
+        ([trial(0.1, 0.97, 0.5), trial(0.3, 0.96, 0.8)], 0.3),
+        ([trial(0.1, 0.97, 1, harm="too many flips"), trial(0.3, 0.96, 0.5)], 0.3),
+        ([trial(0.1, 0.96, 1), trial(0.1, 0.97, 1), trial(0.3, 0.98, 1)], 0.1),
+    ],
+    ids=[
+        "the mildest on course",
+        "one that is on course before a milder one that is not",
+        "what is lacking counts where none is on course",
+        "harm comes before all else",
+        "health decides between rates",
+    ],
+)
+def test_the_most_promising_of_trials_on_their_way(trials: list[Trial], weight: float) -> None:
+    best = max(trials, key=lambda trial: promise(trial, {"a": 0.9}, aim=0.995))
+    assert best.weight == weight
+    assert best.validation.value == max(t.validation.value for t in trials if t.weight == weight)
