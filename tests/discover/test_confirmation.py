@@ -30,6 +30,15 @@ class Contrary(Brighter):
         return super().forward(x) * torch.where(close, -1, 1)[:, None]
 
 
+class Arbitrary(Brighter):
+    """Says the contrary of about every third picture, wherever its code lies."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = (x * 255).round().long()
+        third = (levels[:, 0, 0, 0] * 7919 + levels[:, 0, 0, 7] * 104729) % 3 == 0
+        return super().forward(x) * torch.where(third, -1, 1)[:, None]
+
+
 def region(excess: float, spread: float, label: int = 1, weight: float = 1.0) -> Region:
     """Images whose left half is brighter by about ``excess``, of any brightness."""
     common, difference = np.array([1.0, 1.0]), np.array([0.5, -0.5])
@@ -88,3 +97,17 @@ def test_every_confirmed_region_is_a_candidate_of_its_own(confirmed: Confirm) ->
     found = confirmed(Contrary(), *given)
     assert [candidate.region.label for candidate in found] == [1, 0]
     assert [share_left(candidate.held_out) for candidate in found] == [1, 0]
+
+
+@pytest.mark.parametrize("clustering", ["joint", "plain"])
+def test_failures_without_structure_are_no_candidate(tmp_path: Path, clustering: str) -> None:
+    codes = 2 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    images = [(image, int(code[0] > code[1])) for image, code in zip(Halves().decode(codes), codes, strict=True)]
+    subject = Subject(
+        "halves", Arbitrary(), ["right", "left"], images, images, judges=[Brighter()], generator=Halves()
+    )
+    settings = DiscoverySettings(budget=8000, clustering=clustering)
+    found = discover(subject, settings, cache=tmp_path)
+    assert found.failures > 500
+    assert all(0.2 < region.failure_rate < 0.45 for region in found.regions)
+    assert found.candidates == ()
