@@ -69,4 +69,4 @@ def test_what_is_chosen_by_name_is_one_of_a_few(name: str, value: Any, choices: 
 def test_the_mode_of_the_papers_has_the_papers_values() -> None:
     paper = DiscoverySettings.of({"mode": "paper", "draws": 100})
     assert (paper.draws, paper.cap, paper.a, paper.b, paper.components) == (100, 100, 50, 50, 100)
-    assert paper.clustering == "plain"
+    assert (paper.clustering, paper.restarts, paper.min_weight) == ("plain", 1, 0.01)
