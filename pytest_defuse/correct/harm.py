@@ -9,7 +9,7 @@ from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.gate.statistics import mcnemar
 
 SURE = 0.05
-"""Level of the exact sign test from which a class got worse by more than chance."""
+"""Level of the exact sign test from which some class got worse by more than chance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +37,27 @@ class Comparison:
 
     def class_drops(self) -> "list[ClassDrop]":
         """Accuracy lost on each class that occurs, the largest loss first."""
-        drops = []
-        for label in self.labels.unique().tolist():
+        drops, labels = [], self.labels.unique().tolist()
+        for label in labels:
             own = self.labels == label
             part = Comparison(self.labels[own], self.before[own], self.after[own])
             negative, positive = len(part.negative_flips), len(part.positive_flips)
-            drops.append(ClassDrop(label, len(part.labels), negative, positive))
+            drops.append(ClassDrop(label, len(part.labels), negative, positive, len(labels)))
         return sorted(drops, key=lambda drop: (-drop.value, drop.label))
 
 
 @dataclass(frozen=True)
 class ClassDrop:
-    """How one class fared: of ``total`` images, ``negative`` were right and are wrong, ``positive`` the reverse."""
+    """How one class fared: of ``total`` images, ``negative`` were right and are wrong, ``positive`` the reverse.
+
+    ``classes`` are compared alike.
+    """
 
     label: int
     total: int
     negative: int
     positive: int
+    classes: int
 
     @property
     def value(self) -> float:
@@ -62,8 +66,11 @@ class ClassDrop:
 
     @property
     def sure(self) -> bool:
-        """Whether so many more losses than gains are no chance, by the exact one-sided sign test."""
-        return self.negative > self.positive and mcnemar(self.negative, self.positive) / 2 < SURE
+        """Whether so many more losses than gains are no chance, by the exact one-sided sign test.
+
+        The level is Bonferroni's: of 43 classes, two would lose that much at 0.05 where nothing changed but luck.
+        """
+        return self.negative > self.positive and mcnemar(self.negative, self.positive) / 2 < SURE / self.classes
 
 
 def excesses(

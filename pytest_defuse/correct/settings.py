@@ -60,7 +60,7 @@ class CorrectionSettings:
         aim: accuracy on correction tiles that counts as mended, where a bound asks for less.
         max_test_drop: the most that test accuracy may fall, in [0, 1].
         max_class_drop: the most that the accuracy on one class may fall; counted where it is surely more than
-            chance.
+            chance, all classes being compared.
         max_negative_flips: the most test images, as a share, that were right and are wrong.
         max_shift_drop: the most that accuracy on a shift set or a shifted copy of the test set may fall.
         recheck: search the corrected model for failures, briefly, once it is accepted, where the generator that found

@@ -56,6 +56,12 @@ def test_a_class_of_few_images_can_lose_one_by_chance() -> None:
     assert compared([(0, 0, 1)] * 5).class_drops()[0].sure
 
 
+def test_of_many_classes_one_can_lose_more_by_chance() -> None:
+    others = [(label, label, label) for label in range(1, 43)]
+    assert not compared([(0, 0, 1)] * 9 + others).class_drops()[0].sure
+    assert compared([(0, 0, 1)] * 10 + others).class_drops()[0].sure
+
+
 def test_the_class_that_lost_most_comes_first() -> None:
     drops = compared([(0, 0, 0)] * 3 + [(1, 1, 0)] + [(1, 1, 1)]).class_drops()
     assert [(drop.label, drop.total, drop.value) for drop in drops] == [(1, 2, 0.5), (0, 3, 0.0)]

@@ -103,9 +103,7 @@ def test_every_confirmed_region_is_a_candidate_of_its_own(confirmed: Confirm) ->
 def test_failures_without_structure_are_no_candidate(tmp_path: Path, clustering: str) -> None:
     codes = 2 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     images = [(image, int(code[0] > code[1])) for image, code in zip(Halves().decode(codes), codes, strict=True)]
-    subject = Subject(
-        "halves", Arbitrary(), ["right", "left"], images, images, judges=[Brighter()], generator=Halves()
-    )
+    subject = Subject("halves", Arbitrary(), ["right", "left"], images, images, judges=[Brighter()], generator=Halves())
     settings = DiscoverySettings(budget=8000, clustering=clustering)
     found = discover(subject, settings, cache=tmp_path)
     assert found.failures > 500
