@@ -42,7 +42,7 @@ def test_the_gate_fails_the_original_model_as_recorded(example: Path) -> None:
     accepted = Store(example.parent / "fixtures" / "digits").scenarios("accepted")
     assert f"{len(accepted)} failed, 1 passed" in result.stdout
     for scenario in accepted:
-        right = scenario.record.sheets.held_out.predicted[scenario.record.label or ""]
+        right = scenario.record.sheets.held_out.predicted.get(scenario.record.label or "", 0)
         assert f"scenario {scenario.id} (label '{scenario.record.label}'): accuracy {right}/256" in result.stdout
 
 
