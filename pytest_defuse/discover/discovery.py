@@ -15,7 +15,7 @@ from pytest_defuse.discover.evidence import Evidence, evidence_for
 from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
-from pytest_defuse.discover.identify import identify
+from pytest_defuse.discover.identify import VERSION, identify
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
@@ -121,6 +121,7 @@ def discover(
         journal = Journal(
             cache / "searches",
             {
+                "version of the search": VERSION,
                 "subject": subject.name,
                 "model": model.hash,
                 "data": images.hash,

@@ -23,10 +23,15 @@ from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.progress import Advance, Progress
 
+VERSION = "2"
+"""Of what a piece of the journal means: a search that another version began is not gone on with."""
 PIECE = 4096
 """Draws, about, in one piece of the journal: some seconds of work."""
 
 ROUNDS = 8
+"""At least so many; more where the budget is large, so that images with failures soon get their next block."""
+ROUND = 7500
+"""Forward passes, about, of one of them in a large budget."""
 EXPLORATION = 0.05
 """Share of a round's blocks that go to images at random, whatever their margin, so that none is starved for ever."""
 
@@ -117,8 +122,8 @@ def adaptive(
     """Spend the budget where failures are likely.
 
     Every draw is z = centre + noise * spread * e, e ~ N(0, I), drawn back onto the generator's
-    manifold. It begins with the reconstructions that are misread. Then, in each of ``ROUNDS`` rounds,
-    an image gets at most one block of ``draws`` draws: images with failures, until they have ``cap``,
+    manifold. It begins with the reconstructions that are misread. Then, in each of ``ROUNDS`` rounds or
+    more, an image gets at most one block of ``draws`` draws: images with failures, until they have ``cap``,
     around one of these; then the images tried least, those of smallest margin first; and a few at
     random. In the mode ``gradient`` draws are moved by :func:`~pytest_defuse.discover.ascend.ascend`
     before they are examined.
@@ -152,8 +157,9 @@ def adaptive(
         advance(len(located.images))  # the model has read every reconstruction
         ((failures, passes),) = _done(journal, {"adaptive-0": reconstructions}, advance, 0)
         passes += len(located.images)
-        for turn in range(1, ROUNDS + 1):
-            affordable = max(0, settings.budget - passes) // (ROUNDS + 1 - turn) // (settings.draws * per_draw)
+        rounds = max(ROUNDS, settings.budget // ROUND)
+        for turn in range(1, rounds + 1):
+            affordable = max(0, settings.budget - passes) // (rounds + 1 - turn) // (settings.draws * per_draw)
             blocks = allocated(located, failures, spent, affordable, settings, seed, turn)
             spent[blocks.at] += 1
             work = {
