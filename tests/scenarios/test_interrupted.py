@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_killed_writer_leaves_a_store_that_loads(tmp_path: Path, work: Callabl
         if work is not opened:
             plant(store, FIRST, SECOND)
         known = {scenario.id for scenario in store.scenarios()}
-        killed = die_at(moment, store.folder, lambda store=store: work(store))  # type: ignore[misc]
+        killed = die_at(moment, store.folder, partial(work, store))
         assert known <= {scenario.id for scenario in store.scenarios()}
         for scenario in store.scenarios():
             scenario.pixels("held_out")
