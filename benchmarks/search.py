@@ -7,13 +7,15 @@ pytorch/examples' size (12 million multiply-adds an image); judges and generator
 the cache folder. A draw is one latent code decoded, quantised to uint8 and classified.
 
 1. The mode ``paper`` against the literal loop (one image at a time, float32) and against a bare f(decode(z)) loop, of
-   the best batch size and type: at least 4 and 0.9 times as many draws a second.
+   the best batch size and type: at least 4 and 0.9 times as many draws a second. One run after the other, in turns;
+   the ratio is the median over the turns.
 2. The mode ``default`` against uniform allocation with the same centred noise, judges and budget: distinct valid
    failures (judges sure and against the model; at most 10 an image) for a forward pass of the model, every pass
    counted: at least 8 times as many.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -40,6 +42,8 @@ from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.images import LabelledImages, quantise
 from pytest_defuse.progress import Progress
 from pytest_defuse.report.progress import VisibleProgress
+
+TURNS = 9
 
 
 @dataclass(frozen=True)
@@ -89,23 +93,62 @@ def literal(bench: Bench, located: LatentImages, settings: DiscoverySettings, dr
     return count / (time.perf_counter() - start)
 
 
-@torch.inference_mode()
-def bare(bench: Bench, located: LatentImages, draws: int) -> tuple[float, str]:
-    """Draws a second of f(decode(z)), nothing kept, with the best batch size and type."""
-    f, decode, device = bench.model.module, bench.generator.network.decode, bench.model.device
-    f.to(memory_format=torch.channels_last)
-    best = (0.0, "")
-    for fast in (torch.float32, torch.bfloat16):
-        for size in CPU_BATCHES if device.type == "cpu" else GPU_BATCHES:
-            codes = located.means.repeat(-(-draws // len(located.means)), 1)[:draws].to(device)
-            with torch.autocast(device.type, fast, enabled=fast != torch.float32):
-                f(decode(codes[:size]).sigmoid())
-                start = time.perf_counter()
-                for some in codes.split(size):
-                    last = f(decode(some).sigmoid()).argmax(dim=1)
-                last.cpu()
-            best = max(best, (len(codes) / (time.perf_counter() - start), f"{fast}, batch {size}"))
-    return best
+@dataclass(frozen=True)
+class BareLoop:
+    """f(decode(z)), nothing kept, in one way to compute it."""
+
+    bench: Bench
+    codes: Tensor
+    fast: torch.dtype
+    batch: int
+
+    @torch.inference_mode()
+    def rate(self) -> float:
+        """Draws a second."""
+        f, decode, device = self.bench.model.module, self.bench.generator.network.decode, self.codes.device
+        with torch.autocast(device.type, self.fast, enabled=self.fast != torch.float32):
+            f(decode(self.codes[: self.batch]).sigmoid())
+            start = time.perf_counter()
+            for some in self.codes.split(self.batch):
+                last = f(decode(some).sigmoid()).argmax(dim=1)
+            last.cpu()
+            return len(self.codes) / (time.perf_counter() - start)
+
+    def __str__(self) -> str:
+        return f"{str(self.fast).removeprefix('torch.')}, batch {self.batch}"
+
+
+def fastest_bare_loop(bench: Bench, located: LatentImages, draws: int) -> BareLoop:
+    """The way that was fastest in the better of two runs."""
+    bench.model.module.to(memory_format=torch.channels_last)
+    device = bench.model.device
+    codes = located.means.repeat(-(-draws // len(located.means)), 1)[:draws].to(device)
+    sizes = CPU_BATCHES if device.type == "cpu" else GPU_BATCHES
+    loops = [BareLoop(bench, codes, fast, size) for fast in (torch.float32, torch.bfloat16) for size in sizes]
+    return max(loops, key=lambda loop: max(loop.rate(), loop.rate()))
+
+
+def claim_papers_mode(bench: Bench, draws: int) -> None:
+    """Print the first claim's lines."""
+    paper = DiscoverySettings.of({"mode": "paper"})
+    images = max(1, draws // paper.draws)
+    found, located, _ = bench.searched(paper, images)
+    loop = fastest_bare_loop(bench, located, images * paper.draws)
+    turns = []
+    for _ in range(TURNS):
+        seconds = bench.searched(paper, images)[2]
+        turns.append((images * paper.draws / seconds, loop.rate(), literal(bench, located, paper, paper.draws)))
+    ours, bare, slow = (statistics.median(rates) for rates in zip(*turns, strict=True))
+    to_bare, to_literal = (sorted(turn[0] / turn[other] for turn in turns) for other in (1, 2))
+    print(f"reconstructions that the model reads: {located.reconstruction_accuracy:.1%} of {images}")
+    print(f"median of {TURNS} turns; ratios: median, lowest to highest")
+    print(f"paper mode                {ours:9,.0f} draws/s ({len(found.failures):,} failures, {found.passes:,} passes)")
+    for name, rate, ratios, least in (
+        ("literal loop", slow, to_literal, 4),
+        (f"bare loop, {loop}", bare, to_bare, 0.9),
+    ):
+        middle = f"{statistics.median(ratios):5.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"{name:<29}{rate:6,.0f} draws/s; {middle} (claim: at least {least})")
 
 
 def uniform(bench: Bench, located: LatentImages, noise: float, passes: int) -> Failures:
@@ -134,6 +177,21 @@ def distinct(failures: Failures, decode: Callable[[Tensor], Tensor]) -> int:
     return len(pixels.flatten(1).unique(dim=0))
 
 
+def claim_default_mode(bench: Bench, budget: int) -> None:
+    """Print the second claim's lines."""
+    default = DiscoverySettings.of({"budget": budget})
+    found, located, seconds = bench.searched(default, budget // 8)
+    ours = distinct(found.failures, bench.generator.decode) / found.passes
+    alike = uniform(bench, located, default.noise, budget)
+    even = distinct(alike, bench.generator.decode) / budget
+    print(
+        f"default mode              {len(found.failures):,} distinct valid failures at "
+        f"{len(found.failures.images.unique()):,} images in {found.passes:,} passes, {seconds:.0f} s"
+    )
+    print(f"uniform allocation        {len(alike):,} at {len(alike.images.unique()):,} images in {budget:,}")
+    print(f"a forward pass            {ours:.4f} against {even:.4f}; ratio {ours / even:5.2f} (claim: at least 8)")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks"))
@@ -143,31 +201,9 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = prepared(arguments.cache, arguments.device)
 
-    paper = DiscoverySettings.of({"mode": "paper"})
-    found, located, seconds = bench.searched(paper, max(1, arguments.draws // paper.draws))
-    ours = len(located.images) * paper.draws / seconds
-    loop = literal(bench, located, paper, max(paper.draws, arguments.draws // 10))
-    fastest, how = bare(bench, located, arguments.draws)
     print(f"threads {torch.get_num_threads()}, device {arguments.device}")
-    print(f"reconstructions that the model reads: {located.reconstruction_accuracy:.1%} of {len(located.images)}")
-    print(
-        f"paper mode                {ours:9,.0f} draws/s "
-        f"({len(found.failures):,} failures kept, {found.passes:,} passes)"
-    )
-    print(f"literal loop              {loop:9,.0f} draws/s; ratio {ours / loop:5.2f} (claim: at least 4)")
-    print(f"bare loop, {how:<15}{fastest:9,.0f} draws/s; ratio {ours / fastest:5.2f} (claim: at least 0.9)")
-
-    default = DiscoverySettings.of({"budget": arguments.budget})
-    found, located, seconds = bench.searched(default, arguments.budget // 8)
-    ours = distinct(found.failures, bench.generator.decode) / found.passes
-    alike = uniform(bench, located, default.noise, arguments.budget)
-    even = distinct(alike, bench.generator.decode) / arguments.budget
-    print(
-        f"default mode              {len(found.failures):,} distinct valid failures at "
-        f"{len(found.failures.images.unique()):,} images in {found.passes:,} passes, {seconds:.0f} s"
-    )
-    print(f"uniform allocation        {len(alike):,} at {len(alike.images.unique()):,} images in {arguments.budget:,}")
-    print(f"a forward pass            {ours:.4f} against {even:.4f}; ratio {ours / even:5.2f} (claim: at least 8)")
+    claim_papers_mode(bench, arguments.draws)
+    claim_default_mode(bench, arguments.budget)
 
 
 if __name__ == "__main__":
