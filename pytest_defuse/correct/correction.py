@@ -94,7 +94,7 @@ def correct(
         images = material(subject, scenarios, settings, seed)
         model = Classifier(subject.model, len(subject.classes), name=f"the model of subject {subject.name!r}")
         key = content_hash(
-            "correction 1", model.hash, images.hash, settings.training, described(subject.normalize), f"{seed} {device}"
+            "correction 2", model.hash, images.hash, settings.training, described(subject.normalize), f"{seed} {device}"
         )
         folder = _work_folder(cache, key)
         search = Search(subject, images, settings, least, seed=seed, device=device, folder=folder)

@@ -45,8 +45,8 @@ class CorrectionSettings:
         at_once: most images in one forward and backward pass; gradients add up to the batch's.
         optimizer: ``adam``, ``adamw``, ``sgd``, or a function of (parameters, rate).
         schedule: the rate stays ``constant`` or falls to 0 along a ``cosine``.
-        augment: ``mild`` (moved, turned, blurred, paled, noised a little; half of the images each), ``none``,
-            or a function on float images N x C x H x W in [0, 1]. Scenario and training images get the same.
+        augment: ``mild`` (half of the images moved, turned, blurred, paled, noised a little), ``none``, or a
+            function on float images N x C x H x W in [0, 1]. Scenario and training images get the same.
         mixup: the share of scenario images that are mixed with a training image, pixels and labels alike.
         frozen: patterns of parameter names (``features.*``) that stay as they are. Modules without a trainable
             parameter run as in evaluation, so their batch statistics stay too.
