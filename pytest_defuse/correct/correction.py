@@ -29,8 +29,8 @@ class Correction:
 
     Attributes:
         before: the uncorrected model, scored as the trials are.
-        trials: in the order in which they ran; the control has lambda 0.
-        chosen, control: two of them.
+        trials: in the order in which they ran.
+        chosen, control: two of them; the control has lambda 0, and the chosen one's rate, epochs and alpha.
         model, control_model: their models, where the original is, with its modes and flags.
         settings: what the correction was told.
         validation_source: where the validation images come from, in words.
@@ -100,7 +100,7 @@ def correct(
         search = Search(subject, images, settings, least, seed=seed, device=device, folder=folder)
         before = search.scorer.trial(subject.model, 0.0, 0.0, 0)
         chosen = search.run(progress or Progress())
-        control = search.control(chosen.rate)
+        control = search.control(chosen)
         return Correction(
             before,
             tuple(search.trials),

@@ -53,9 +53,10 @@ class Search:
                 return self._grid(on_step)
             return self._halving(rungs, on_step)
 
-    def control(self, rate: float) -> Trial:
-        """More training alone (lambda = 0), for as long as the chosen one at its rate."""
-        return next(t for t in reversed(self.trials) if t.weight == 0 and t.rate == rate)
+    def control(self, chosen: Trial) -> Trial:
+        """More training alone (lambda = 0): for as long as the chosen one, at its rate, as far from the old weights."""
+        plain = next(t for t in reversed(self.trials) if t.weight == 0 and t.rate == chosen.rate and t.alpha == 1)
+        return plain if chosen.alpha == 1 else self._scored(replace(plain, alpha=chosen.alpha))
 
     def model(self, trial: Trial) -> nn.Module:
         """The model of a trial, where the original is, with its modes and flags."""

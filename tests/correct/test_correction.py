@@ -36,6 +36,15 @@ def test_more_training_alone_is_the_control(subject: Subject, scenario: Scenario
     assert not same(weights(correction.control_model), weights(subject.model))
 
 
+def test_the_control_goes_as_far_from_the_old_weights(subject: Subject, scenario: Scenario) -> None:
+    settings = replace(THOROUGH, alphas=(0.9,), aim=0.5)
+    correction = correction_of(subject, scenario, settings=settings, least={scenario.id: 0.5})
+    assert correction.chosen.alpha == 0.9
+    control = correction.control
+    assert (control.weight, control.rate, control.epochs, control.alpha) == (0, 3e-3, 8, 0.9)
+    assert control in correction.trials
+
+
 def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario: Scenario) -> None:
     other = planted(scenario.store, "right", seed=3)
     first, second = (correction_of(subject, one).control_model for one in (scenario, other))
