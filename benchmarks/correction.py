@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
@@ -81,7 +82,7 @@ def main() -> None:
     add(CONTROL, default.control_model)
     add("default search", default.model)
     if not arguments.no_adversarial:
-        add("finetuned on adversarial images only", adversarial(made, arguments.seed, arguments.cache / "adversarial"))
+        add("finetuned on adversarial images only", adversarial(made, arguments.seed))
     if arguments.grid:
         grid = corrected(papers_settings())
         add("the papers' grid of 17 lambdas", grid.model)
@@ -129,14 +130,13 @@ class Row:
     percent: dict[str, float]
 
 
-def adversarial(made: Case, seed: int, folder: Path) -> nn.Module:
+def adversarial(made: Case, seed: int) -> nn.Module:
     """The model finetuned on single adversarial images in place of scenarios, searched for in the same way."""
     settings = CorrectionSettings()
-    folder = folder / f"{made.subject.name}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with seeded(seed):
+    # Nothing is kept: states that another version of the training left would be taken up.
+    with seeded(seed), TemporaryDirectory() as folder:
         parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": made.adversarial})
-        search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=folder)
+        search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=Path(folder))
         return search.model(search.run(Progress()))
 
 
