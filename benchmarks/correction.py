@@ -27,11 +27,11 @@ from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings, papers_settings
 from pytest_defuse.correct.shifts import shifted_copies
-from pytest_defuse.determinism import seeded
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario, Store
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.subject import Subject
 
 CONTROL = "lambda = 0, more training alone"
 PAPER = {

@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_defuse.gate.accuracy import wilson_interval
-from pytest_defuse.gate.statistics import paired_interval
+from pytest_defuse.statistics.accuracy import wilson_interval
+from pytest_defuse.statistics.significance import paired_interval
 
 SAMPLES = 20_000
 ACCURACIES = np.round(np.arange(0.5, 0.9901, 0.001), 3).tolist()

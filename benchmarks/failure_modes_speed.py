@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pytest_defuse.explain.settings import ExplainSettings
-from pytest_defuse.explain.trees import Node, grown
+from pytest_defuse.rules.trees import Node, grown
 
 
 def group(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:

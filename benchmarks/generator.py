@@ -38,16 +38,17 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import datasets
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
-from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.calibration import calibrated, judges_report, split_off
-from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
+from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import generator_report
 from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
 from pytest_defuse.discover.training import Schedule, train_once
-from pytest_defuse.images import LabelledImages, to_pixels
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.devices import trains_in_bfloat16
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages, to_pixels
 
 Parts = tuple[LabelledImages, LabelledImages, LabelledImages]
 """Training images, held-out images for calibration, test images."""
@@ -167,7 +168,7 @@ class Bench:
             save_grid(generator, self.train.pixels, self.held_out.pixels, grids / f"{self.name}-{words}.png")
 
 
-def save_grid(generator: Generator, train: torch.Tensor, held_out: torch.Tensor, file: Path) -> None:
+def save_grid(generator: ImageGenerator, train: torch.Tensor, held_out: torch.Tensor, file: Path) -> None:
     """Rows in threes of training images, their reconstructions, and draws near them; then two of held-out ones."""
     spread = generator.encode(train[:2000])[0].std(dim=0)
     rows = []

@@ -28,8 +28,6 @@ import torch
 from generator import mnist, model_under_test
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.calibration import calibrated
 from pytest_defuse.discover.evaluate import CPU_BATCHES, GPU_BATCHES, Evaluator
 from pytest_defuse.discover.failures import Failures, ranks
@@ -39,9 +37,11 @@ from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.locate import LatentImages, locate, sample
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.images import LabelledImages, quantise
-from pytest_defuse.progress import Progress
-from pytest_defuse.report.progress import VisibleProgress
+from pytest_defuse.plugin.progress import VisibleProgress
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages, quantise
 
 TURNS = 9
 

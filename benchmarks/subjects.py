@@ -14,10 +14,10 @@ from torch.utils.data import TensorDataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from pytest_defuse.determinism import seeded
 from pytest_defuse.discover.training import Schedule, train_once
-from pytest_defuse.progress import Progress
-from pytest_defuse.subject import Subject
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.subject import Subject
 
 DATA = Path(os.environ.get("DEFUSE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 COLLECTIONS = ("mnist", "fashion", "gtsrb")

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torchvision.datasets import GTSRB, FashionMNIST
 
 from pytest_defuse import Subject
-from pytest_defuse.cache import cached_weights
-from pytest_defuse.determinism import seeded
 from pytest_defuse.explain import ExplainSettings, RobustSettings, explain, train_robust
 from pytest_defuse.explain.figures import node_figure
+from pytest_defuse.runtime.cache import cached_weights
+from pytest_defuse.runtime.determinism import seeded
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("DEFUSE_DATA", ROOT.parent / "shared" / "data"))

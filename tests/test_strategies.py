@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.strategies import inside, region_images
 from tests.scenarios.planting import plant, random_tiles

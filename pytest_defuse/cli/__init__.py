@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from pytest_defuse.cli.answer import Answer
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 VERBS = ("review", "label", "list", "votes", "verify", "diff", "export", "import", "migrate", "schema", "report")
 EXIT_CODES = """\

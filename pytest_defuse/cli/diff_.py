@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pytest_defuse.cli.answer import Answer, wrapped
 from pytest_defuse.cli.settings import store_root
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import append_text, replace_text
 from pytest_defuse.report.difference import headline, render_html, render_json, render_markdown
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import append_text, replace_text
 from pytest_defuse.scenarios.differences import difference
 from pytest_defuse.scenarios.revisions import Repository, Revision
 

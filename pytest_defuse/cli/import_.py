@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.report.words import counted
-from pytest_defuse.review.decisions import all_scenarios
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.decisions import all_scenarios
 from pytest_defuse.scenarios.exchange import ground_truth, label_studio
 from pytest_defuse.scenarios.exchange.ballots import import_ballots
 

@@ -4,7 +4,7 @@ import argparse
 
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
-from pytest_defuse.review.decisions import all_scenarios, check_label, decide, find, full_name
+from pytest_defuse.scenarios.decisions import all_scenarios, check_label, decide, find, full_name
 
 HELP = "accept scenarios under a label, or reject them"
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted, percent
-from pytest_defuse.review.decisions import stores_below
+from pytest_defuse.scenarios.decisions import stores_below
 from pytest_defuse.scenarios.store import Scenario
 
 HELP = "show all scenarios"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
-from pytest_defuse.review.decisions import stores_below
+from pytest_defuse.scenarios.decisions import stores_below
 from pytest_defuse.scenarios.documents import Document, Problem, StoreError, read_document
 from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.store import Store

@@ -4,7 +4,7 @@ import argparse
 
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 HELP = "label scenarios on a local page"
 

@@ -5,7 +5,7 @@ import argparse
 from pytest_defuse.cli.answer import Answer
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
-from pytest_defuse.review.decisions import stores_below
+from pytest_defuse.scenarios.decisions import stores_below
 from pytest_defuse.scenarios.verify import verify
 
 HELP = "check every file of the store"

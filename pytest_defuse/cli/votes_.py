@@ -7,7 +7,7 @@ from typing import Any
 from pytest_defuse.cli.answer import Answer, wrapped
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
-from pytest_defuse.review.decisions import all_scenarios, decide_by_votes, find, full_name, tally_of
+from pytest_defuse.scenarios.decisions import all_scenarios, decide_by_votes, find, full_name, tally_of
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.scenarios.votes import Agreement, Tally, agreement_table
 

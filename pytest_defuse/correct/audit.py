@@ -6,14 +6,14 @@ from typing import Literal
 
 import torch
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.correct.harm import Comparison, excesses
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
-from pytest_defuse.determinism import seeded
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.subject import Subject
 
 Kind = Literal["test set", "shifted copy", "shift set", "scenario"]
 

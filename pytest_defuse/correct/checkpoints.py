@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import check_writable, replace_file
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import check_writable, replace_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.correct.finetune import trainable_copy
 from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings, described
 from pytest_defuse.correct.trials import Trial
-from pytest_defuse.determinism import seeded
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
-from pytest_defuse.images import content_hash
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import content_hash
+from pytest_defuse.subject.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)

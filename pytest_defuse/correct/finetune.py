@@ -16,11 +16,11 @@ from torch.nn.modules.batchnorm import _NormBase
 from pytest_defuse.correct.augment import mild
 from pytest_defuse.correct.material import Material
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.determinism import seeded
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_file
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.subject import Subject
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_file
+from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.subject import Subject
 
 State = dict[str, Any]
 """A model's state dict, on the CPU."""

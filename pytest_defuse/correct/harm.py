@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.gate.statistics import mcnemar
+from pytest_defuse.statistics.significance import mcnemar
 
 SURE = 0.05
 """Level of the exact sign test from which some class got worse by more than chance."""

@@ -7,9 +7,9 @@ import torch
 
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
-from pytest_defuse.images import LabelledImages, content_hash
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.subject import Subject
 
 MOST_SHIFTED = 1000
 """Validation images that are shifted; five copies of each are scored in every trial."""

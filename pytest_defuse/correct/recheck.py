@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from pytest_defuse.discover.discovery import Candidate, discover
-from pytest_defuse.discover.generator import Generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.stored import stored_generator
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.schema import LatentRegion
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.subject import Subject
 
 BUDGET = 15_000
 """Forward passes of the model: a quarter of a discovery's."""
@@ -93,7 +93,7 @@ def recheck(
     return found if opened else [*found, "no other region was confirmed"]
 
 
-def _at_hand(subject: Subject, cache: Path, sha256: str, latent: int) -> Generator | None:
+def _at_hand(subject: Subject, cache: Path, sha256: str, latent: int) -> ImageGenerator | None:
     """The generator of this hash: the subject's own or one in the cache."""
     if subject.generator is not None:
         return subject.generator if subject.generator.hash == sha256 else None

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pytest_defuse.classifier import model_input
 from pytest_defuse.correct.finetune import Finetuning, kept_state, plain_copy, steps_of, trainable_copy
 from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
 from pytest_defuse.correct.material import Material
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_as_the_papers, promise
-from pytest_defuse.progress import Advance, Progress
-from pytest_defuse.subject import Subject
+from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.subject.classifier import model_input
+from pytest_defuse.subject.subject import Subject
 
 
 class Search:

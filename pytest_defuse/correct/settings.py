@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 PAPER_WEIGHTS = (*(10.0**power for power in range(-10, 0)), 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1000.0)
 """The lambdas of the papers (Defuse, appendix A)."""

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pytest_defuse.determinism import random_numbers
-from pytest_defuse.images import LabelledImages, quantise
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.subject.images import LabelledImages, quantise
 
 CHUNK = 1024
 """Images that share one stream of random numbers."""

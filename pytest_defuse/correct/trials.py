@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from pytest_defuse.correct.harm import Comparison, excesses
 from pytest_defuse.correct.material import Material
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.gate import measured
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.subject import Subject
+from pytest_defuse.statistics.accuracy import Accuracy
+from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)

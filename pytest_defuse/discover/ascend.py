@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 @runtime_checkable

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages
 
 MARGIN = 0.02
 """A judge that is less accurate than the model by more than this is warned of."""

@@ -12,8 +12,8 @@ from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.gate.accuracy import wilson_interval
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.statistics.accuracy import wilson_interval
 
 FALSE_DISCOVERIES = 0.05
 """Expected share of regions that do not fail more often than rho, among those confirmed (Benjamini-Hochberg)."""

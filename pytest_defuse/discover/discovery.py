@@ -6,14 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
 from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_report, split_off
 from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
 from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.evidence import Evidence, evidence_for
 from pytest_defuse.discover.failures import Failures
-from pytest_defuse.discover.generator import Generator, GeneratorSettings, trained_generator
+from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
 from pytest_defuse.discover.identify import VERSION, identify
 from pytest_defuse.discover.journal import Journal
@@ -21,10 +19,13 @@ from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages, content_hash
-from pytest_defuse.progress import Progress
-from pytest_defuse.subject import Subject
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.subject import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +187,7 @@ def _second_sight(
     device: torch.device | str,
     cache: Path,
     progress: Progress,
-) -> tuple[Judges, Generator]:
+) -> tuple[Judges, ImageGenerator]:
     """The judges, calibrated on images that they were not trained on, and a generator that keeps what one sees."""
     training, held_out = subject.train_images, subject.validation_images
     if held_out is None:

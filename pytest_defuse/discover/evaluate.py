@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pytest_defuse.batches import GRANULE, Batches
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.devices import trains_in_bfloat16
-from pytest_defuse.discover.generator import Generator, TrainedVAE
+from pytest_defuse.discover.generator import TrainedVAE
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.batches import GRANULE, Batches
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.devices import trains_in_bfloat16
+from pytest_defuse.subject.image_generator import ImageGenerator
 
 CPU_BATCHES = (64, 128, 256, 512)
 GPU_BATCHES = (1024, 2048, 4096, 8192)
@@ -55,7 +56,7 @@ class Evaluator:
     """
 
     def __init__(
-        self, model: Classifier, judges: Judges | None, generator: Generator, compute: Compute | None = None
+        self, model: Classifier, judges: Judges | None, generator: ImageGenerator, compute: Compute | None = None
     ) -> None:
         self.model = model
         self.judges = judges

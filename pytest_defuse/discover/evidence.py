@@ -11,7 +11,7 @@ from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.subject.images import LabelledImages
 
 NEAREST = 10
 

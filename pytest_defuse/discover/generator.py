@@ -6,38 +6,28 @@ that would hide the model's failures.
 """
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.batches import BATCH, Batches
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
-from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.perceptual import FeatureMaps
 from pytest_defuse.discover.training import Schedule, train_once
-from pytest_defuse.images import LabelledImages, content_hash, quantise
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.batches import BATCH, Batches
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.devices import trains_in_bfloat16
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages, content_hash, quantise
 
 HIDDEN = 256
-
-
-class Generator(Protocol):
-    """What the search needs of a generator."""
-
-    hash: str
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z|x), float32 N x d each, of uint8 pixels N x C x H x W."""
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """uint8 pixels N x C x H x W of latent codes, float32 N x d: what a PNG of the image would hold."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +140,7 @@ def _hidden(inputs: int, layers: int) -> list[nn.Module]:
 
 
 class TrainedVAE:
-    """A trained beta-VAE as a :class:`Generator`."""
+    """A trained beta-VAE as a :class:`ImageGenerator`."""
 
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -240,3 +230,10 @@ def _loss(
         if maps is not None:
             loss = loss + settings.perceptual * batch[0].numel() * maps.distance(batch, logits.sigmoid())
     return loss
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Generator":  # the name of earlier versions
+        warnings.warn("Generator is now pytest_defuse.ImageGenerator.", DeprecationWarning, stacklevel=2)
+        return ImageGenerator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.discover.generator import Generator
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages
 
 SAMPLE = 5000
 """At most so many images of a set are rebuilt and read, evenly spaced."""
@@ -45,7 +45,7 @@ class GeneratorReport:
 
 
 def generator_report(
-    generator: Generator,
+    generator: ImageGenerator,
     model: Classifier,
     training: LabelledImages,
     held_out: LabelledImages,
@@ -78,7 +78,7 @@ def generator_report(
     )
 
 
-def check_generator(generator: Generator, pixels: Tensor) -> None:
+def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
     """Refuse a generator that does not take these pixels apart and put them together again.
 
     Args:

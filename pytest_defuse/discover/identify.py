@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.ascend import ascend
 from pytest_defuse.discover.evaluate import Evaluator
 from pytest_defuse.discover.failures import Failures, ranks
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.progress import Advance, Progress
 
 VERSION = "3"
 """Of what a piece of the journal means: a search that another version began is not gone on with."""

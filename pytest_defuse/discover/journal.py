@@ -9,9 +9,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from pytest_defuse.cache import read_tensors, write_tensors, writing
-from pytest_defuse.files import replace_text
-from pytest_defuse.images import content_hash
+from pytest_defuse.runtime.cache import read_tensors, write_tensors, writing
+from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.subject.images import content_hash
 
 Piece = dict[str, Tensor]
 

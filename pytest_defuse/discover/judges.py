@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
-from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.training import Schedule, train_once
-from pytest_defuse.images import LabelledImages, content_hash
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.devices import trains_in_bfloat16
+from pytest_defuse.subject.images import LabelledImages, content_hash
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.evaluate import CPU_BATCHES, Evaluator
 from pytest_defuse.discover.journal import Journal, Piece
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.images import LabelledImages
 
 ON_MANIFOLD = 0.999
 """Draws stay as near to the middle of the codes as this share of the images does."""

@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.errors import DefuseError
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
+from pytest_defuse.subject.classifier import Classifier
 
 SAMPLE = 512
 """Images from which the scale of each channel is measured."""

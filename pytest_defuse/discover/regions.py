@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.mixture import Array, Mixture, fit_mixtures
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.runtime.determinism import random_numbers
 
 
 @dataclass(frozen=True, eq=False)

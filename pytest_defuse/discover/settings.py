@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 def _choice(first: str, *others: str) -> Any:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 def stored_generator(cache: Path, sha256: str, shape: Sequence[int], latent: int) -> TrainedVAE:

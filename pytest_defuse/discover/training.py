@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.cache import cached_weights, read_tensors, write_tensors
-from pytest_defuse.determinism import random_numbers, seeded
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.cache import cached_weights, read_tensors, write_tensors
+from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.runtime.progress import Progress
 
 SAVE_EVERY = 60.0
 """Seconds between two states on disk: what an interruption costs at most."""

@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
 from pytest_defuse.discover.discovery import Candidate
 from pytest_defuse.explain.failure_modes import (
     FailureMode,
@@ -21,13 +19,15 @@ from pytest_defuse.explain.failure_modes import (
     mask_group,
 )
 from pytest_defuse.explain.features import FeatureNetwork
-from pytest_defuse.explain.gain import Features, Mask
 from pytest_defuse.explain.settings import ExplainSettings
-from pytest_defuse.explain.trees import Path as Rule
-from pytest_defuse.explain.trees import matches
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
-from pytest_defuse.subject import Subject
+from pytest_defuse.rules.gain import Features, Mask
+from pytest_defuse.rules.trees import Path as Rule
+from pytest_defuse.rules.trees import matches
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.subject import Subject
 
 
 @dataclass(frozen=True, eq=False, repr=False)

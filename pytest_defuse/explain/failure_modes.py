@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
-from pytest_defuse.determinism import random_numbers
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.explain.gain import Features, Mask
-from pytest_defuse.explain.rates import Cluster
 from pytest_defuse.explain.settings import ExplainSettings
-from pytest_defuse.explain.trees import Node, Path, grown, matches, measured, rule_words
+from pytest_defuse.rules.gain import Features, Mask
+from pytest_defuse.rules.rates import Cluster
+from pytest_defuse.rules.trees import Node, Path, grown, matches, measured, rule_words
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.errors import DefuseError
 
 Rows = NDArray[np.int64]
 """Indices of images."""

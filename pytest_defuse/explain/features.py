@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.explain.gain import Features
-from pytest_defuse.files import replace_file, replace_text
-from pytest_defuse.images import content_hash
-from pytest_defuse.progress import Progress
+from pytest_defuse.rules.gain import Features
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_file, replace_text
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import content_hash
 
 BATCH = 256
 """Images a forward pass."""

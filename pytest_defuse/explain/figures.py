@@ -12,12 +12,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from pytest_defuse.determinism import random_numbers, seeded
 from pytest_defuse.explain.explanation import Explanation
 from pytest_defuse.explain.failure_modes import Rows
-from pytest_defuse.explain.trees import Node, rule_words
 from pytest_defuse.explain.visuals import feature_attack, heatmaps, most_activating
-from pytest_defuse.images import quantise
+from pytest_defuse.rules.trees import Node, rule_words
+from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.subject.images import quantise
 
 COLUMNS = 6
 TILE = 96

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.cache import cached_weights
-from pytest_defuse.classifier import model_input
-from pytest_defuse.determinism import seeded
-from pytest_defuse.images import LabelledImages, content_hash
-from pytest_defuse.progress import Progress
-from pytest_defuse.subject import Subject
+from pytest_defuse.runtime.cache import cached_weights
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import model_input
+from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.subject import Subject
 
 
 @dataclass(frozen=True)

@@ -3,38 +3,22 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.rules.settings import RuleSettings
+from pytest_defuse.runtime.errors import DefuseError
 
 
 @dataclass(frozen=True)
-class ExplainSettings:
-    """Everything that an explanation can be told; ``@pytest.mark.defuse_explain`` takes these names.
+class ExplainSettings(RuleSettings):
+    """Settings of an explanation; ``@pytest.mark.defuse_explain`` takes these names and those of :class:`RuleSettings`.
 
     Attributes:
-        layer: the feature network's layer that is read; default: what its last linear layer sees.
-        selection: ``gain`` ranks features by their best split, searched exactly. ``paper`` does as the paper's
-            code: mutual information by nearest neighbours, and everything scored on the images that were fitted.
-        top: features that a tree may use, those that rank first.
-        depth: of the trees, 1 to 3: conditions in a rule.
-        min_leaf: images in a leaf, at least.
-        min_failures: failures that each half of a group must hold; with fewer nothing is said of the group.
-        delta: how far a leaf's error rate must exceed its group's.
-        tau: the share of its group's failures that a leaf must hold.
-        false_discoveries: the expected share of the reported leaves whose failures came together by chance.
-        images: tiles in each of a candidate scenario's two sheets, at most.
+        layer: the feature network's layer whose output is used; default: the input of its last linear layer.
+        images: maximum number of tiles in each of a candidate scenario's two sheets.
     """
 
     layer: str | None = None
-    selection: Literal["gain", "paper"] = "gain"
-    top: int = 20
-    depth: int = 1
-    min_leaf: int = 10
-    min_failures: int = 10
-    delta: float = 0.1
-    tau: float = 0.2
-    false_discoveries: float = 0.05
     images: int = 256
 
     def __post_init__(self) -> None:

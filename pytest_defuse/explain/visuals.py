@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from pytest_defuse.explain.failure_modes import Rows
 from pytest_defuse.explain.features import FeatureNetwork, recorded_outputs
-from pytest_defuse.explain.gain import Features
 from pytest_defuse.explain.robust import ascend
+from pytest_defuse.rules.gain import Features
 
 OCCLUDED_SHARE = 7
 """An occluding patch has this part of the image's side."""

@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
 from pytest_defuse.gate.predictions import Predictions
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
 
 FORMAT = 2
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_defuse.gate.accuracy import wilson_interval
-from pytest_defuse.gate.bounds import Bounds, Outcome
-from pytest_defuse.gate.statistics import (
+from pytest_defuse.scenarios.bounds import Bounds, Outcome
+from pytest_defuse.statistics.accuracy import wilson_interval
+from pytest_defuse.statistics.significance import (
     benjamini_hochberg,
     images_to_tell,
     mcnemar,

@@ -8,11 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
-from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.checks import (
     DEFAULT_CONFIDENCE,
     Answers,
@@ -25,8 +21,12 @@ from pytest_defuse.gate.checks import (
 )
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios
 from pytest_defuse.gate.sentences import sentence
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.statistics.accuracy import Accuracy
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.subject import Subject
 
 Asked = tuple[Scenario, Bounds]
 """A scenario, and what a test asks of it."""

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import seeded
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.sharing import Sharing
-from pytest_defuse.images import content_hash
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import content_hash
+from pytest_defuse.subject.subject import Subject
 
 DIGITS = 4
 """Decimals of a confidence: enough to read, few enough for a small baseline."""

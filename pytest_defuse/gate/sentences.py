@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_defuse.gate.accuracy import Accuracy
 from pytest_defuse.gate.checks import Answers, Check, Comparison, Verdict
+from pytest_defuse.statistics.accuracy import Accuracy
 
 
 def sentence(name: str, answers: Answers, accuracy: Accuracy, verdict: Verdict, comparison: Comparison | None) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pytest_defuse.report.results import LatentMapResult
+from pytest_defuse.discover.results import LatentMapResult
 
 BINS = 20
 CONFUSED_CLASSES = 20

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pytest_defuse.report.results import CorrectionResult, SetResult, TrialResult
+from pytest_defuse.correct.results import CorrectionResult, SetResult, TrialResult
 from pytest_defuse.report.tables import Column, Row, Table, trial_table
 from pytest_defuse.report.words import percent, share, shift_sentences
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_defuse.gate.bounds import Outcome
-from pytest_defuse.report.results import Results, ScenarioResult
+from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import VERDICTS, WORST_FIRST, bound_of, counted, measured, relative, taken_for
+from pytest_defuse.scenarios.bounds import Outcome
 
 GITHUB_LEVELS: dict[Outcome, str] = {"fails": "error", "unsure": "warning"}
 GITLAB_SEVERITIES: dict[Outcome, str] = {"fails": "major", "unsure": "info"}

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from pytest_defuse.report.results import FLIPS_SHOWN, Results, ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import FLIPS_SHOWN, ScenarioResult, TestSetResult
+from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import name_of
 
 

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, NoveltyResult
+from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report import charts, correction, tables, words
 from pytest_defuse.report.charts import Confusion, Histogram, Scatter
 from pytest_defuse.report.flips import flips_of
 from pytest_defuse.report.pictures import Album, Sheet
-from pytest_defuse.report.results import CandidateResult, DiscoveryResult, NoveltyResult, Results, ScenarioResult
+from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import Table
+from pytest_defuse.scenarios.bounds import Outcome
 
 PICTURE_BUDGET = 3_500_000
 MOST_BARS = 8

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import relative
+from pytest_defuse.runtime.errors import DefuseError
 
 FORMAT = 1
 

@@ -4,17 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.correct.results import CorrectionResult, TrialResult
+from pytest_defuse.discover.results import DiscoveryResult
+from pytest_defuse.explain.results import FailureModeResult
+from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report.flips import Flip
-from pytest_defuse.report.results import (
-    CorrectionResult,
-    DiscoveryResult,
-    FailureModeResult,
-    Judged,
-    Results,
-    ScenarioResult,
-    TrialResult,
-)
+from pytest_defuse.report.results import Judged, Results
 from pytest_defuse.report.words import (
     VERDICTS,
     bound_of,
@@ -28,6 +23,7 @@ from pytest_defuse.report.words import (
     span,
     verdict,
 )
+from pytest_defuse.scenarios.bounds import Outcome
 
 
 @dataclass(frozen=True)

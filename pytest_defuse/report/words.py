@@ -6,19 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_defuse.gate.accuracy import Accuracy
-from pytest_defuse.gate.bounds import Outcome
+from pytest_defuse.correct.results import CorrectionResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
+from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.gate.checks import Check
-from pytest_defuse.report.results import (
-    CandidateResult,
-    CorrectionResult,
-    DiscoveryResult,
-    ExplanationResult,
-    Judged,
-    Results,
-    ScenarioResult,
-    TestSetResult,
-)
+from pytest_defuse.gate.results import ScenarioResult, TestSetResult
+from pytest_defuse.report.results import Judged, Results
+from pytest_defuse.scenarios.bounds import Outcome
+from pytest_defuse.statistics.accuracy import Accuracy
 
 WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
 VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}

@@ -26,9 +26,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.report.captions import captioned
-from pytest_defuse.review.decisions import all_scenarios, classes_of, decide, decide_by_votes, full_name, tally_of
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.decisions import all_scenarios, classes_of, decide, decide_by_votes, full_name, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.sheets import grid
 from pytest_defuse.scenarios.store import Scenario

@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 from yaml.composer import Composer
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.migrations import upgraded
 from pytest_defuse.scenarios.schema import FORMAT, FileRecord
 

@@ -6,14 +6,15 @@ knows the formats before this one.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.bounds import checked
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.bounds import checked
 
 FORMAT = 1
 MOST_PIXELS = 2**26
@@ -242,6 +243,11 @@ class Provenance(Record):
     data: Sha256
     seed: int
     versions: dict[str, str]
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions that :class:`Provenance` records."""
+    return {name: version(name) for name in ("pytest-defuse", "torch")}
 
 
 class ScenarioRecord(FileRecord):

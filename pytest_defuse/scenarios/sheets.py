@@ -4,6 +4,8 @@ import hashlib
 import io
 import math
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,13 @@ def pixel_hash(pixels: Pixels) -> str:
     """sha256, in hex, over the mode, shape and values of tiles."""
     header = f"{tile_of(pixels).mode} {' x '.join(map(str, pixels.shape))} "
     return hashlib.sha256(header.encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def sheet_of(pixels: Pixels, predicted: Sequence[str]) -> Sheet:
+    """The record of a sheet: its tiles, and the class name that the model predicts for each."""
+    counts = dict(Counter(predicted).most_common())
+    tiles = {name: tuple(tile for tile, other in enumerate(predicted) if other == name) for name in counts}
+    return Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted=counts, predicted_tiles=tiles)
 
 
 def encode_sheet(pixels: Pixels) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from filelock import FileLock
 from pydantic import ValidationError
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.checks import listed, scenario_problems, vote_problems
 from pytest_defuse.scenarios.documents import (
     Problem,
@@ -307,6 +307,19 @@ class Store:
             if not (self.folder / ".gitignore").exists():
                 replace_text(self.folder / ".gitignore", IGNORED)
             yield
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a discovery changed in the store.
+
+    Attributes:
+        new: scenarios that were added.
+        known: scenarios that were already there.
+    """
+
+    new: tuple[Scenario, ...]
+    known: tuple[Scenario, ...]
 
 
 def _merged(

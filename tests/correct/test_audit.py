@@ -5,7 +5,7 @@ import torch
 from pytest_defuse.correct.audit import audit
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import correction_of, sides, untouched
 
 

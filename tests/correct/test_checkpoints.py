@@ -18,7 +18,7 @@ from pytest_defuse.correct.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 class Tied(nn.Module):

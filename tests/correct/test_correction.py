@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
 from tests.scenarios.planting import exclude
 

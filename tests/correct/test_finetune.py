@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from pytest_defuse.correct.finetune import Finetuning
 from pytest_defuse.correct.material import material
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Net, correction_of, same, sides, weights
 
 Train = Callable[..., Finetuning]

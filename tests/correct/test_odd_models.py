@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pytest_defuse.correct.checkpoints import save_checkpoint
 from pytest_defuse.correct.material import material
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, SIDES, THOROUGH, Net, correction_of, planted, same, sides, trained_net, weights
 from tests.scenarios.planting import exclude
 

@@ -8,10 +8,10 @@ import pytest_defuse.correct.recheck as module
 from pytest_defuse.correct.recheck import recheck
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.stored import stored_generator
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 
 GENERATOR = "c" * 64
 COVARIANCE = ((1.0, 0.0), (0.0, 1.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 
 SETTINGS = replace(BRIEF, weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 from tests.correct.sides import SIDES, Watched, correction_of, sides, trained_net
 from tests.correct.test_resume import SETTINGS
 from pytest_defuse.scenarios.store import Store
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 
 net = trained_net()
 net.scale.requires_grad_(False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pytest_defuse.correct.settings import ALLOWED, PAPER_WEIGHTS, CorrectionSettings, described
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 def step(model: object, number: int) -> torch.Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from pytest_defuse.correct.shifts import SHIFTS, shifted_copies
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.subject.images import LabelledImages
 
 
 def pictures(count: int, channels: int = 1, size: int = 28) -> LabelledImages:

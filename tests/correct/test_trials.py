@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_defuse.correct.trials import Trial, choose, choose_as_the_papers, promise
-from pytest_defuse.gate.accuracy import Accuracy
+from pytest_defuse.statistics.accuracy import Accuracy
 
 
 def trial(weight: float, validation: float, *scenarios: float, shifted: float = 1.0, harm: str = "") -> Trial:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.images import quantise
+from pytest_defuse.subject.images import quantise
 
 
 class Halves:

@@ -6,11 +6,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.calibration import calibrated, judges_report, split_off
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages
 
 
 class Table(nn.Module):

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from pytest_defuse import Subject
 from pytest_defuse.discover import discovery as module
+from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery, discover
 from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.gate.accuracy import wilson_interval
-from pytest_defuse.progress import Advance, Progress
-from pytest_defuse.scenarios.candidates import store_candidates
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Store
+from pytest_defuse.statistics.accuracy import wilson_interval
 
 CLASSES = ["horizontal", "vertical"]
 SETTINGS = DiscoverySettings(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 
 def test_what_is_not_given_is_the_default() -> None:

@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.devices import trains_in_bfloat16
 from pytest_defuse.discover.evaluate import CPU_BATCHES, Compute, Evaluator
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.devices import trains_in_bfloat16
 from tests.discover.halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)

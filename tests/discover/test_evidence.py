@@ -5,7 +5,7 @@ from pytest_defuse.discover.evidence import NEAREST, evidence_for
 from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.images import LabelledImages
+from pytest_defuse.subject.images import LabelledImages
 
 
 def region(*mean: float, label: int = 1, prediction: int = 2) -> Region:

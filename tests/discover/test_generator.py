@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
-from pytest_defuse.images import LabelledImages, quantise
-from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages, quantise
 
 
 class Counted(Progress):

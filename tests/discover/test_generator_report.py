@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.discover.generator import Generator
 from pytest_defuse.discover.generator_report import check_generator, generator_report
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages, content_hash, quantise
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages, content_hash, quantise
 
 
 class Linear:
@@ -43,7 +43,7 @@ def images() -> LabelledImages:
 
 
 def test_any_generator_with_encode_and_decode_will_do(images: LabelledImages) -> None:
-    generator: Generator = Linear(images.pixels, 2)
+    generator: ImageGenerator = Linear(images.pixels, 2)
     model = Classifier(LeftOrRight(), 2)
     report = generator_report(generator, model, images[:60], images[60:], judge=model)
     assert (report.latent, report.active) == (2, 2)

@@ -6,8 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.evaluate import Compute, Evaluator
 from pytest_defuse.discover.failures import Failures
 from pytest_defuse.discover.identify import Identified, identify
@@ -15,8 +13,10 @@ from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.discover.locate import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
 from tests.discover.halves import Brighter, Halves
 
 DEFAULT = DiscoverySettings(budget=3000, noise=0.2, neighbour_noise=0.1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pytest_defuse.discover.journal import Journal, Piece
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 
 ABOUT = {"subject": "digits", "model": "m", "data": "d", "settings": "s"}
 
@@ -100,7 +100,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pytest_defuse.cache.save_file", full)
+    monkeypatch.setattr("pytest_defuse.runtime.cache.save_file", full)
     with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Nothing that was finished"):
         journal.once("second", lambda: {"number": torch.tensor(2)})
     assert [file.name for file in journal.folder.glob("*.safetensors")] == ["first.safetensors"]

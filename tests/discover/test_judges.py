@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape, augment, judge_network, trained_judges
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.images import LabelledImages
 
 SMALL = (JudgeShape(4, 5, 1), JudgeShape(6, 3, 2))
 

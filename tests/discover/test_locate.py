@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.evaluate import Evaluator
-from pytest_defuse.discover.generator import Generator
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.images import LabelledImages
-from pytest_defuse.progress import Progress
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.image_generator import ImageGenerator
+from pytest_defuse.subject.images import LabelledImages
 from tests.discover.halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)
@@ -53,7 +53,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
     return journal
 
 
-def located(journal: Journal, images: LabelledImages, generator: Generator | None = None) -> LatentImages:
+def located(journal: Journal, images: LabelledImages, generator: ImageGenerator | None = None) -> LatentImages:
     evaluator = Evaluator(MODEL, None, generator or Halves())
     return locate(evaluator, images, torch.arange(len(images)), journal, Progress())
 

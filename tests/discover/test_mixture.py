@@ -12,9 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.mixture import BayesianGaussianMixture
 
-from pytest_defuse.determinism import random_numbers
 from pytest_defuse.discover.mixture import Array, Mixture, Prior, fit_mixtures, variational
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.errors import DefuseError
 
 MEANS = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
 COUNTS = (1200, 600, 200)

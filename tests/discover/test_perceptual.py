@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.discover.perceptual import FeatureMaps
+from pytest_defuse.subject.classifier import Classifier
 
 
 def judge(scale: float = 1.0) -> Classifier:

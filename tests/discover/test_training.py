@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from pytest_defuse.discover import training
 from pytest_defuse.discover.training import Schedule, train_once
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.progress import Advance, Progress
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Advance, Progress
 
 SCHEDULE = Schedule(steps=12, rate=1e-2, weight_decay=1e-2)
 

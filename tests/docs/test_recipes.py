@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from pytest_defuse.cli import main
-from pytest_defuse.options import TABLE
+from pytest_defuse.plugin.options import TABLE
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "docs" / "recipes"

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from pytest_defuse import Subject
 from pytest_defuse.discover.discovery import Candidate
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain import ExplainSettings, Explanation, describe_region, explain, matching_images
-from pytest_defuse.images import content_hash
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.images import content_hash
 from tests.explain.spots import MARK, Spots, images, pairs
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain import failure_modes as explain
 from pytest_defuse.explain.failure_modes import (
     FailureMode,
@@ -14,9 +13,10 @@ from pytest_defuse.explain.failure_modes import (
     mask_group,
     rows_of,
 )
-from pytest_defuse.explain.rates import Cluster
 from pytest_defuse.explain.settings import ExplainSettings
-from pytest_defuse.explain.trees import Condition, Node, grown
+from pytest_defuse.rules.rates import Cluster
+from pytest_defuse.rules.trees import Condition, Node, grown
+from pytest_defuse.runtime.errors import DefuseError
 
 CLASSES = ["cat", "dog", "eel"]
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.classifier import Classifier
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.explain.features import BATCH, FeatureNetwork
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
 
 
 def images(count: int) -> Tensor:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import nn
 
-from pytest_defuse.classifier import Classifier
 from pytest_defuse.explain.failure_modes import Group, class_groups, find_failure_modes
 from pytest_defuse.explain.features import FeatureNetwork
+from pytest_defuse.subject.classifier import Classifier
 
 DATA = Path(os.environ.get("DEFUSE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 WEIGHTS = DATA / "weights" / "robust_mnist_small_0_3.pth"

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from pytest_defuse import Subject
 from pytest_defuse.explain import RobustSettings, train_robust
 from pytest_defuse.explain.robust import robust_network
-from pytest_defuse.images import content_hash
+from pytest_defuse.subject.images import content_hash
 
 QUICK = RobustSettings(radius=0.3, updates=60, batch=64, width=4)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, load_baseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
+from pytest_defuse.runtime.errors import DefuseError
 
 ID = "3-as-5-a1b2c3"
 

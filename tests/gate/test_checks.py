@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.checks import Answers, Check, Verdict, adjust, compare, judge, settle
-from pytest_defuse.gate.statistics import mcnemar
+from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.statistics.significance import mcnemar
 
 shares = st.floats(0, 1)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
-from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import GatedScenario, gate_scenario, gate_test
 from pytest_defuse.gate.predictions import Predictions, predict_test
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import exclude, plant
 
 CLASSES = ("dark", "medium", "bright")

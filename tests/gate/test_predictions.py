@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.gate.predictions import Predictions, counted_tiles, predict_scenarios, predict_test
-from pytest_defuse.gate.sharing import Sharing
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import exclude, plant, random_tiles
 
 CLASSES = [str(digit) for digit in range(10)]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pytest_defuse.explain.explanation import explain
-from pytest_defuse.gate.bounds import Bounds
 from pytest_defuse.gate.gate import gate_scenario
 from pytest_defuse.gate.predictions import predict_test
+from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.store import Scenario, Store
-from pytest_defuse.subject import Subject
+from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant, random_tiles
 
 Verb = Callable[[Subject, Scenario], object]

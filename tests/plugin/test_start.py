@@ -47,7 +47,7 @@ def test_command_line_before_environment_before_ini_before_default(
     pytester.makeini(f"[pytest]\n{ini}\n")
     pytester.makepyfile(
         f"""
-        from pytest_defuse.session import SESSION
+        from pytest_defuse.plugin.session import SESSION
         def test_store(pytestconfig):
             assert pytestconfig.stash[SESSION].options.store == pytestconfig.rootpath / "{expected}"
         """

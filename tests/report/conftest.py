@@ -7,22 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_defuse.correct.results import CorrectionResult, TrialResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
 from pytest_defuse.gate.checks import Comparison
-from pytest_defuse.gate.statistics import mcnemar
-from pytest_defuse.report.results import (
-    CandidateResult,
-    CorrectionResult,
-    DiscoveryResult,
-    ExplanationResult,
-    FailureModeResult,
-    NodeResult,
-    Results,
-    ScenarioResult,
-    TestSetResult,
-    TreeResult,
-    TrialResult,
-)
+from pytest_defuse.gate.results import ScenarioResult, TestSetResult
+from pytest_defuse.report.results import Results
 from pytest_defuse.scenarios.sheets import encode_sheet
+from pytest_defuse.statistics.significance import mcnemar
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_defuse.discover.results import LatentMapResult
 from pytest_defuse.report.charts import BINS, CONFUSED_CLASSES, confidence_histogram, confusion, scatters
-from pytest_defuse.report.results import LatentMapResult
 
 NAMES = st.sampled_from(["1", "2", "10", "cat", "dog"])
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, SetResult, TrialResult
 from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid, tradeoff_svg
 from pytest_defuse.report.html import render_html
-from pytest_defuse.report.results import ClassDropResult, CorrectionResult, FlipResult, Results, SetResult, TrialResult
+from pytest_defuse.report.results import Results
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.report.html import render_html
-from pytest_defuse.report.results import ExplanationResult, Results
+from pytest_defuse.report.results import Results
 
 
 class Outline(HTMLParser):

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report.findings import findings, render_github, render_gitlab, repository_root
-from pytest_defuse.report.results import Results, ScenarioResult
+from pytest_defuse.report.results import Results
 
 YAML = 'format: 1\nid: "3-as-5-a1b2c3"\nstatus: "accepted"\nlabel: "3"\n'
 

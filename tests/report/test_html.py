@@ -10,19 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from pytest_defuse.correct.results import CorrectionResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
 from pytest_defuse.gate.checks import Comparison
+from pytest_defuse.gate.results import ScenarioResult, TestSetResult
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.pictures import PNG_SIGNATURE
-from pytest_defuse.report.results import (
-    CandidateResult,
-    CorrectionResult,
-    DiscoveryResult,
-    LatentMapResult,
-    NoveltyResult,
-    Results,
-    ScenarioResult,
-    TestSetResult,
-)
+from pytest_defuse.report.results import Results
 from pytest_defuse.scenarios.sheets import encode_sheet
 
 VOID = {"meta", "br", "img"}

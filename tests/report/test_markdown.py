@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pytest_defuse.correct.results import CorrectionResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
+from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.gate.checks import Comparison
+from pytest_defuse.gate.results import ScenarioResult, TestSetResult
 from pytest_defuse.report.markdown import render_markdown
-from pytest_defuse.report.results import (
-    CandidateResult,
-    CorrectionResult,
-    DiscoveryResult,
-    ExplanationResult,
-    Results,
-    ScenarioResult,
-    TestSetResult,
-)
+from pytest_defuse.report.results import Results
 
 
 def tables(text: str) -> list[list[list[str]]]:

@@ -7,25 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_defuse.correct.results import CorrectionResult, TrialResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
 from pytest_defuse.gate.checks import Check, Comparison
-from pytest_defuse.report.results import (
-    CandidateResult,
-    CorrectionResult,
-    DiscoveryResult,
-    ExplanationResult,
-    FailureModeResult,
-    LatentMapResult,
-    NodeResult,
-    NoveltyResult,
-    OverallResult,
-    Results,
-    ScenarioResult,
-    TestSetResult,
-    TreeResult,
-    TrialResult,
-    decode,
-    encode,
-)
+from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.report.results import Results, decode, encode
 
 SHARES = st.floats(0, 1)
 COUNTS = st.integers(0, 10_000)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_defuse.cli import main
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.saved import dump_results, load_results
+from pytest_defuse.runtime.errors import DefuseError
 
 
 @pytest.fixture

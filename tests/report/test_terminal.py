@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from pytest_defuse.correct.results import CorrectionResult
+from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.gate.checks import Check, Comparison
-from pytest_defuse.report.results import CorrectionResult, DiscoveryResult, Results, ScenarioResult
+from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.report.results import Results
 from pytest_defuse.report.terminal import render
 
 

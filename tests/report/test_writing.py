@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_defuse.finish import write_reports
-from pytest_defuse.options import Options
+from pytest_defuse.plugin.finish import write_reports
+from pytest_defuse.plugin.options import Options
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.saved import load_results
 from pytest_defuse.report.words import headline, overall

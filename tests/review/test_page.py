@@ -10,8 +10,8 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 from starlette.testclient import TestClient
 
-from pytest_defuse.errors import DefuseError
 from pytest_defuse.review.app import create_app, shortcuts
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 
 HOME = "http://127.0.0.1:8000"

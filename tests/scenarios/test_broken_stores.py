@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store, accepted_scenarios
 from pytest_defuse.scenarios.verify import verify
 from tests.scenarios.broken import BROKEN, good_store

@@ -4,7 +4,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import revisions
 from pytest_defuse.scenarios.differences import Change, Difference, difference
 from pytest_defuse.scenarios.documents import write_record

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.cli import main
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.documents import read_document
 from pytest_defuse.scenarios.migrations import STEPS
 from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord

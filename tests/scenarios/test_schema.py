@@ -10,7 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.documents import canonical_text, parse_document, read_document, read_record, write_record
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import pytest_defuse.scenarios.store as store_module
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.schema import Budgets, StoreRecord, Tile
 from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
 from tests.scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of

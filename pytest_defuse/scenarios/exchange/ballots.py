@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from PIL import Image
 
-from pytest_defuse.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.checks import listed
 from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario, Store

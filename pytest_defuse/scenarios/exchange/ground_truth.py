@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_defuse.files import replace_text
+from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
 
 METADATA = "-metadata"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
-from pytest_defuse.errors import DefuseError
-from pytest_defuse.files import replace_text
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
 
 PREFIX = "/data/local-files/?d="

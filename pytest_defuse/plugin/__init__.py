@@ -1,0 +1,21 @@
+"""The pytest plugin. Pytest loads this package at every start-up: nothing here imports torch, numpy or pydantic."""
+
+from pytest_defuse.plugin.hooks import (
+    pytest_addoption,
+    pytest_assertrepr_compare,
+    pytest_collect_file,
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_report_teststatus,
+    pytest_runtest_makereport,
+)
+
+__all__ = [
+    "pytest_addoption",
+    "pytest_assertrepr_compare",
+    "pytest_collect_file",
+    "pytest_configure",
+    "pytest_generate_tests",
+    "pytest_report_teststatus",
+    "pytest_runtest_makereport",
+]

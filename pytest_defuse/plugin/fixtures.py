@@ -1,0 +1,82 @@
+"""The fixtures. What they give is computed in run.py, which loads the engine when a test first asks for it."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_defuse.plugin.session import SESSION, asks, bounds_of, marker_values, scenario_of
+from pytest_defuse.runtime.errors import DefuseError
+
+if TYPE_CHECKING:
+    from pytest_defuse.discover.discovery import Discovery
+    from pytest_defuse.explain.failure_modes import FailureModes
+    from pytest_defuse.gate.gate import GatedScenario, GatedSet
+    from pytest_defuse.plugin.run import SubjectRun
+    from pytest_defuse.subject.subject import Subject
+
+
+@pytest.fixture(scope="session")
+def defuse_subject() -> "Subject":
+    """The model under test and its data. Override this in conftest.py."""
+    raise DefuseError(
+        "There is no model to test: write a session fixture defuse_subject in conftest.py, beside or above the tests, "
+        "that returns "
+        "pytest_defuse.Subject(name=..., model=..., classes=..., train=..., test=...)."
+    )
+
+
+@pytest.fixture(scope="session")
+def defuse_run(pytestconfig: pytest.Config, defuse_subject: "Subject") -> "SubjectRun":
+    """The subject in this session: what the other fixtures share."""
+    return pytestconfig.stash[SESSION].start(defuse_subject)
+
+
+@pytest.fixture
+def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedScenario":
+    """An accepted scenario with the model's predictions on its held-out tiles: one test item each."""
+    scenario, subject = scenario_of(request.node), defuse_run.subject
+    assert scenario is not None, "the item was made for a scenario"
+    if scenario.subject != subject.name:
+        pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
+    gated, result = defuse_run.gate(scenario, bounds_of(request.node))
+    request.config.stash[SESSION].record(request.node, result)
+    return gated
+
+
+@pytest.fixture
+def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
+    """Accuracy on all accepted scenarios of the subject together; can what ``defuse_test_accuracy`` can."""
+    gated, result = defuse_run.gate_all(bounds_of(request.node) if asks(request.node) else None)
+    request.config.stash[SESSION].record(request.node, result)
+    return gated
+
+
+@pytest.fixture
+def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
+    """Accuracy on the test set: compares like a number, prints its interval, ``check()`` holds it to its bounds."""
+    gated, result = defuse_run.gate_test(bounds_of(request.node) if asks(request.node) else None)
+    request.config.stash[SESSION].record(request.node, result)
+    return gated
+
+
+@pytest.fixture
+def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
+    """What discovery finds on the model under test; skipped without --defuse-discover."""
+    session = request.config.stash[SESSION]
+    if not session.options.discover:
+        pytest.skip("discovery runs with --defuse-discover")
+    run: SubjectRun = request.getfixturevalue("defuse_run")
+    discovery, result = run.discover(marker_values(request.node, "defuse_discover"))
+    session.record(request.node, result)
+    return discovery
+
+
+@pytest.fixture
+def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "FailureModes":
+    """Barlow's rules: visual features that go with the model's failures on its test set.
+
+    With --defuse-discover each also becomes a candidate scenario of real images.
+    """
+    explanation, result = defuse_run.explain(marker_values(request.node, "defuse_explain"))
+    request.config.stash[SESSION].record(request.node, result)
+    return explanation.modes

@@ -1,0 +1,102 @@
+"""The pytest plugin: hooks only. Nothing here or imported here loads torch, numpy or pydantic."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_defuse.plugin import fixtures
+from pytest_defuse.plugin.inifile import sources_of
+from pytest_defuse.plugin.options import TABLE, resolve
+from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession, fixtures_of, parametrize_scenarios
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.statistics.accuracy import Accuracy
+
+MARKERS = (
+    "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "
+    "max_shift_drop, confidence, only): "
+    "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
+    "baseline or, for scenarios, from what was recorded at discovery",
+    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
+    "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
+    "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register every option of the table. Defaults are None here, so that ini values can win."""
+    group = parser.getgroup("defuse", "model regression testing (pytest-defuse)")
+    for row in TABLE:
+        flag = f"--defuse-{row.name}"
+        if row.metavar is None:
+            group.addoption(flag, dest=row.key, action="store_true", default=None, help=row.help)
+        else:
+            default = f" (default: {row.default})" if row.default else ""
+            group.addoption(flag, dest=row.key, metavar=row.metavar, default=None, help=row.help + default)
+        parser.addini(row.key, row.help, type="string", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Resolve the options and start the session's bookkeeping."""
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    try:
+        session = DefuseSession(config, resolve(sources_of(config)))
+    except DefuseError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[SESSION] = session
+    config.pluginmanager.register(session, "defuse-session")
+    config.pluginmanager.register(fixtures, "defuse-fixtures")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test item per accepted scenario."""
+    if "defuse_scenario" in metafunc.fixturenames:
+        try:
+            parametrize_scenarios(metafunc)
+        except DefuseError as error:
+            raise pytest.Collector.CollectError(str(error)) from None
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """A scenario.yaml is a test where the options say so, or where it was named on the command line."""
+    if file_path.name != "scenario.yaml":
+        return None
+    if not (parent.config.stash[SESSION].options.collect or parent.session.isinitpath(file_path)):
+        return None
+    from pytest_defuse.plugin.collection import ScenarioFile
+
+    return ScenarioFile.from_parent(parent, path=file_path)
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """An accuracy that misses a number: by how much, and whether so few images can tell."""
+    measured = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
+    return measured.explain(op, left, right) if measured else None
+
+
+def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
+    """A bound that so few images cannot tell from is an outcome of its own, which does not fail."""
+    if report.when == "call" and report.passed and getattr(report, "defuse_unsure", False):
+        return "unsure", "u", ("UNSURE", {"yellow": True})
+    return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Print a DefuseError as its sentence alone, and send an item's results along with its report."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, DefuseError):
+        report.longrepr = str(call.excinfo.value)
+    # Plain attributes of a report travel through xdist as JSON.
+    carried: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
+    results = item.stash.get(RESULTS, [])
+    if report.when == "call":
+        carried["defuse_unsure"] = any(result.get("outcome") == "unsure" for result in results)
+    if report.when == "teardown":
+        carried["defuse_results"] = results
+    vars(report).update(carried)
+    return report

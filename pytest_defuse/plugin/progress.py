@@ -1,0 +1,89 @@
+"""Progress on a terminal, in a log, or nowhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from pytest_defuse.runtime.progress import Advance, Progress
+
+LOG_SECONDS = 10.0
+
+
+class VisibleProgress(Progress):
+    """A live bar where the output is a terminal, else a line when work starts, every ten seconds, and at the end.
+
+    Args:
+        uncaptured: opens pytest's output capture, so that bars reach the terminal and capsys stays clean.
+    """
+
+    def __init__(self, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:
+        self.uncaptured = uncaptured
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        """Show ``total`` steps of work."""
+        with self.uncaptured():
+            console = Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
+            show = _live if console.is_terminal else _logged
+            with show(console, title, total) as advance:
+                yield advance
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence on a line of its own."""
+        with self.uncaptured():
+            console = Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
+            console.print(f"\ndefuse: {sentence}", highlight=False, soft_wrap=True)
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, lately."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
+
+
+@contextmanager
+def _live(console: Console, title: str, total: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("  {task.description:<30}"),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True, compact=True),
+        TextColumn("[dim]{task.fields[note]}"),
+    )
+    console.print()
+    with Bars(*columns, console=console) as bars:
+        task = bars.add_task(title, total=total, note="")
+
+        def advance(steps: int, note: str = "") -> None:
+            bars.update(task, advance=steps, note=note)
+
+        yield advance
+
+
+@contextmanager
+def _logged(console: Console, title: str, total: int) -> Iterator[Advance]:
+    start = last = time.monotonic()
+    done, noted = 0, ""
+
+    def advance(steps: int, note: str = "") -> None:
+        nonlocal done, last, noted
+        done, noted, now = done + steps, note, time.monotonic()
+        if now - last >= LOG_SECONDS and done < total:
+            last, rate = now, done / (now - start)
+            left = f"{rate:,.0f}/s, {(total - done) / rate:.0f} s left"
+            console.print(f"defuse: {title}: {done:,}/{total:,}, {left}, {note}", highlight=False)
+
+    console.print(f"\ndefuse: {title}", end="", highlight=False)
+    console.print()
+    yield advance
+    seconds = time.monotonic() - start
+    console.print(f"defuse: {title}: {done:,} done in {seconds:.1f} s, {noted}", highlight=False)

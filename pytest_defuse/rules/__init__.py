@@ -1,0 +1,1 @@
+"""Decision trees over named features, and rules that explain where failures are."""

@@ -1,0 +1,1 @@
+"""What every room needs: errors, progress, files, caching, shared work and randomness."""

@@ -1,0 +1,1 @@
+"""Accuracies, their intervals, significance tests and multiple testing."""

@@ -1,0 +1,91 @@
+"""A measured accuracy: counts, and how sure they are."""
+
+import math
+from dataclasses import dataclass
+
+
+def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a binomial proportion (Wilson 1927, JASA 22, p. 209).
+
+    Args:
+        successes: 0 to ``total``.
+        confidence: two-sided coverage, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1]; (0, 1) when ``total`` is 0.
+    """
+    if total == 0:
+        return 0.0, 1.0
+    from pytest_defuse.statistics.significance import critical_value  # this module is loaded in every pytest session
+
+    z = critical_value(confidence)
+    share, spread = successes / total, z * z / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == total else min(1.0, centre + half)
+    return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """``correct`` of ``total`` images; compares like the number ``correct / total`` and prints its interval."""
+
+    correct: int
+    total: int
+    confidence: float = 0.95
+
+    @property
+    def value(self) -> float:
+        """The share of correct images, in [0, 1]; NaN without images."""
+        return self.correct / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's interval at this object's confidence."""
+        return wilson_interval(self.correct, self.total, self.confidence)
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == float(other) if isinstance(other, (int, float, Accuracy)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __lt__(self, other: "float | Accuracy") -> bool:
+        return self.value < float(other)
+
+    def __le__(self, other: "float | Accuracy") -> bool:
+        return self.value <= float(other)
+
+    def __gt__(self, other: "float | Accuracy") -> bool:
+        return self.value > float(other)
+
+    def __ge__(self, other: "float | Accuracy") -> bool:
+        return self.value >= float(other)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        interval = f"{self.confidence * 100:g}% interval {low:.1%} to {high:.1%}"
+        return f"{self.correct}/{self.total} = {self.value:.1%} ({interval})"
+
+    __repr__ = __str__
+
+    def explain(self, op: str, left: object, right: object) -> list[str]:
+        """Why ``left op right`` is not so, one of them being this accuracy, in a few lines."""
+        lines = [f"{_said(left)} {op} {_said(right)}"]
+        other = right if left is self else left
+        if not isinstance(other, (int, float, Accuracy)) or not self.total:
+            return lines
+        away = abs(self.value - float(other))
+        lines.append(f"{away:.1%} of {self.total} images away, which is {math.ceil(away * self.total - 1e-9)} of them")
+        low, high = self.interval
+        if low <= float(other) <= high:
+            lines.append("the interval holds that number: with so few images the difference may be chance")
+        return lines
+
+
+def _said(side: object) -> str:
+    return str(side) if isinstance(side, Accuracy) else repr(side)[:200]

@@ -1,0 +1,1 @@
+"""The model under test, its images, and where it computes."""

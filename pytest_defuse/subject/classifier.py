@@ -1,0 +1,113 @@
+"""A model as the engine sees it: uint8 pixels in, logits out, and no way to change the original."""
+
+import copy
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.batches import BATCH, Batches
+from pytest_defuse.subject.images import content_hash
+
+
+class Classifier:
+    """A frozen copy of a model, in eval mode on a device.
+
+    It works on a deep copy, so whatever happens, the user's model keeps its weights, buffers,
+    training flag and gradient flags.
+
+    Args:
+        model: normalised images, float N x C x H x W -> logits, float N x class_count.
+        class_count: the width that the logits must have.
+        normalize: applied to float pixels in [0, 1] before the model.
+        device: where the copy computes.
+        name: what messages call the model.
+
+    Raises:
+        DefuseError: the model cannot be copied.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        class_count: int,
+        *,
+        normalize: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device | str = "cpu",
+        name: str = "the model",
+    ) -> None:
+        self.module = _copied(model, name).to(device).eval().requires_grad_(False)
+        self.batches = Batches(BATCH)
+        self.class_count = class_count
+        self.normalize = normalize
+        self.device = torch.device(device)
+        self.name = name
+        self._dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    @torch.inference_mode()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits, float32 N x class_count on the CPU, of uint8 pixels N x C x H x W.
+
+        Raises:
+            DefuseError: the model returns something else than finite logits of that width.
+        """
+        if not len(pixels):  # not every model can take an empty batch
+            return torch.empty(0, self.class_count)
+        logits = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), pixels)
+        if not torch.isfinite(logits).all():
+            bad = int((~torch.isfinite(logits)).any(dim=1).sum())
+            raise DefuseError(
+                f"{self.name} returned NaN or infinite logits for {bad} of {len(logits)} images: "
+                "check its checkpoint and Subject(normalize=...)."
+            )
+        return logits
+
+    def predict(self, pixels: Tensor) -> Tensor:
+        """Predicted class indices, int64 N, of uint8 pixels N x C x H x W."""
+        return self.logits(pixels).argmax(dim=1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The model's own output for one batch of uint8 pixels, on its device."""
+        return self.read(pixels.to(self.device).float() / 255)
+
+    def read(self, images: Tensor) -> Tensor:
+        """The model's own output for float images in [0, 1] on its device; differentiable in them."""
+        output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
+        return output
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 over the names, dtypes, shapes and values of parameters and buffers, in hex."""
+        state = self.module.state_dict()
+        return content_hash(*(part for name in sorted(state) for part in (name, state[name])))
+
+    def _checked(self, output: Tensor, count: int) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise DefuseError(
+                f"{self.name} returned a {type(output).__name__}: return the logits alone, a tensor of shape "
+                f"N x {self.class_count}."
+            )
+        if output.shape != (count, self.class_count):
+            raise DefuseError(
+                f"{self.name} returned shape {tuple(output.shape)} for {self.class_count} classes and {count} images: "
+                f"its logits must be N x {self.class_count}, in the order of Subject(classes=...)."
+            )
+        return output.float().cpu()
+
+
+def _copied(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise DefuseError(
+            f"{name} cannot be copied ({error}): a model is tested on a copy, so that it is never changed. Keep what "
+            "cannot be copied, such as open files or tensors with a history, out of its attributes."
+        ) from error
+
+
+def model_input(pixels: Tensor, normalize: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """What a model is fed for uint8 pixels: floats in [0, 1], normalised if the subject says so."""
+    images = pixels.float() / 255
+    return images if normalize is None else normalize(images)

@@ -1,0 +1,222 @@
+"""Labelled images as the engine sees them: uint8 pixels, checked once on the way in."""
+
+import hashlib
+import math
+import operator
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+
+
+class Dataset(Protocol):
+    """What the engine needs of a data set: a length, and (image, class index) pairs by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+IN_MEMORY = 2**28
+"""Bytes of pixels; data sets larger than this lie in a temporary file, which the system pages in and out."""
+
+CHUNK = 2**25
+"""Bytes of pixels that are copied at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """A data set, read once; a large one does not take up memory (see ``IN_MEMORY``).
+
+    Attributes:
+        pixels: uint8, N x C x H x W, C = 1 (grey) or 3 (RGB).
+        labels: int64, N, each an index into the subject's classes.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor | slice) -> "LabelledImages":
+        if isinstance(index, slice):
+            return LabelledImages(self.pixels[index], self.labels[index])
+        if index.dtype == torch.bool:
+            index = index.nonzero().squeeze(1)
+        pixels = _room(len(index), self.pixels.shape[1:])
+        rows = max(1, CHUNK // math.prod(self.pixels.shape[1:]))
+        for some, place in zip(index.split(rows), pixels.split(rows), strict=True):
+            place.copy_(self.pixels[some])
+        return LabelledImages(pixels, self.labels[index])
+
+    @property
+    def hash(self) -> str:
+        """sha256 over shape, pixels and labels, in hex."""
+        return content_hash(self.pixels, self.labels)
+
+
+class Streamed:
+    """A data set that can only be gone through, once and in order, as one with places.
+
+    Args:
+        source: yields (image, class index) pairs, or batches of them: images N x ..., class indices N. It is
+            read when somebody first asks, and kept.
+    """
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._pairs[index]
+
+    @cached_property
+    def _pairs(self) -> list[Any]:
+        pairs: list[Any] = []
+        for item in self.source:
+            labels = item[1] if isinstance(item, tuple | list) and len(item) == 2 else None
+            batch = isinstance(labels, Tensor | np.ndarray) and labels.ndim == 1
+            pairs += zip(*item, strict=True) if batch else [item]
+        return pairs
+
+
+def indexed(dataset: Any) -> Dataset:
+    """A data set with places, whatever it is; generators, loaders and iterable data sets are read into memory."""
+    streams = not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
+    places: Dataset = Streamed(dataset) if streams and hasattr(dataset, "__iter__") else dataset
+    return places
+
+
+def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None = None) -> LabelledImages:
+    """Read a data set into memory, leaving the global random generators as they were.
+
+    Args:
+        dataset: pairs of (image, class index); an image is a PIL image of mode L or RGB, a float
+            tensor C x H x W in [0, 1], or a uint8 tensor or array (C x H x W, or H x W grey).
+        name: what messages call the data set, such as ``train``.
+        classes: the names that a class index points into.
+        most: how many images to read; default: all.
+
+    Raises:
+        DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.
+    """
+    if len(dataset) == 0:
+        raise DefuseError(f"Subject({name}=...) is empty: give it at least one (image, class index) pair.")
+    with seeded(0):  # a data set may augment at random
+        return _load(dataset, min(most or len(dataset), len(dataset)), name, classes)
+
+
+def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> LabelledImages:
+    labels: list[int] = []
+    for index in range(count):
+        where = f"{name}[{index}]"
+        try:
+            image, label = dataset[index]
+        except (TypeError, ValueError) as error:
+            raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
+        tile = to_pixels(image, where)
+        if not index:
+            pixels = _room(count, tile.shape)
+        if tile.shape != pixels.shape[1:]:
+            raise DefuseError(
+                f"{where} is {size_words(tile)} but {name}[0] is {size_words(pixels[0])}: "
+                "resize the images of a subject to one size and mode in its data sets."
+            )
+        pixels[index] = tile
+        labels.append(_class_index(label, where, classes))
+    return LabelledImages(pixels, torch.tensor(labels))
+
+
+def _room(count: int, shape: Sequence[int]) -> Tensor:
+    """An empty uint8 tensor for so many images, in memory or in a file that is gone when nobody looks at it."""
+    if count * math.prod(shape) <= IN_MEMORY:
+        return torch.empty(count, *shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile() as file:
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=(count, *shape)))
+
+
+def to_pixels(image: Any, where: str) -> Tensor:
+    """One image as uint8 C x H x W; ``where`` names it in messages.
+
+    Float images are rounded to the nearest of 256 levels, so an image that came from a PNG is exact.
+
+    Raises:
+        DefuseError: the image is of another kind, mode or range.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "RGB"):
+            raise DefuseError(f'{where} has mode {image.mode}: convert it with image.convert("RGB") or ("L").')
+        image = np.array(image)
+        image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
+    try:
+        # A copy, because torch takes no negative strides and warns of arrays that are read-only.
+        tensor = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DefuseError(f"{where} is a {type(image).__name__}: give a PIL image, a tensor or an array.") from error
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3) or not tensor.numel():
+        raise DefuseError(
+            f"{where} has shape {tuple(tensor.shape)}: give C x H x W with one (grey) or three (RGB) channels."
+        )
+    if tensor.dtype == torch.uint8:
+        return tensor.contiguous()
+    if not tensor.is_floating_point():
+        raise DefuseError(f"{where} has dtype {tensor.dtype}: give uint8, or float in [0, 1].")
+    low, high = tensor.min().item(), tensor.max().item()
+    if not (low >= 0 and high <= 1):  # NaN too
+        raise DefuseError(
+            f"{where} has values from {low:.3g} to {high:.3g} outside [0, 1]: "
+            "give plain pixels here and the normalisation to Subject(normalize=...)."
+        )
+    return quantise(tensor)
+
+
+def quantise(images: Tensor) -> Tensor:
+    """Float pixels in [0, 1] as the uint8 pixels that a PNG would hold; any shape."""
+    return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def content_hash(*parts: Tensor | str) -> str:
+    """sha256, in hex, over the shapes, dtypes and bytes of tensors, and over texts."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(f"text {len(part)} {part}".encode())
+        else:
+            data = part.detach().cpu().contiguous()
+            digest.update(f"{data.dtype} {tuple(data.shape)} ".encode())
+            digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def size_words(pixels: Tensor) -> str:
+    """An image's size and mode in words: ``28 x 28 grey``."""
+    channels, height, width = pixels.shape[-3:]
+    return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
+
+
+def _class_index(label: Any, where: str, classes: Sequence[str]) -> int:
+    try:
+        index = operator.index(label)  # not int(): neither "3" nor 1.5 is an index
+    except TypeError:
+        index = -1
+    if not 0 <= index < len(classes):
+        raise DefuseError(
+            f"{where} has label {label!r}, but a label is an index into the {len(classes)} classes: "
+            f"give 0 to {len(classes) - 1}, or name the missing class in Subject(classes=...)."
+        )
+    return index

@@ -1,0 +1,106 @@
+"""Failure modes become candidates of real images."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pytest_defuse.explain import ExplainSettings, Explanation, explain
+from pytest_defuse.explain.slices import slice_of, store_failure_modes
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.store import Store
+from tests.explain.spots import MARK, pairs, spots
+
+
+@pytest.fixture(scope="module")
+def explanation() -> Explanation:
+    subject = spots()
+    return explain(subject, subject.classifier())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "spots")
+
+
+def marked(pixels: np.ndarray) -> np.ndarray:
+    return (pixels[:, 0, MARK[0], MARK[1]] == 255).all(axis=(1, 2))
+
+
+def test_a_candidate_carries_its_rule_and_its_groups_error_rate(explanation: Explanation, store: Store) -> None:
+    stored = store_failure_modes(store, explanation)
+    assert len(stored.new) == len(explanation.modes)
+    (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
+    (found,) = [s.record for s in stored.new if (s.record.method.rule or "").startswith("label bright")]
+    assert found.status == "candidate"
+    assert found.proposed_label == "bright"
+    assert found.region is None
+    assert found.method.name == "barlow"
+    assert mode.rule in str(found.method.rule)
+    assert explanation.network.key in str(found.method.rule)
+    assert found.method.base_error_rate == pytest.approx(mode.base_error_rate)
+    assert (found.failure_rate.failed, found.failure_rate.drawn) == (mode.cluster.failures, mode.cluster.images)
+
+
+def test_sheets_hold_all_images_that_meet_the_rule_held_out_from_test_correction_from_train(
+    explanation: Explanation,
+) -> None:
+    (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
+    found = slice_of(explanation, mode)
+    test, train = explanation.subject.test_images, explanation.subject.train_images
+    assert (test.labels[torch.from_numpy(found.rows)] == 1).all()
+    assert explanation.modes.measures[found.rows].all()
+    assert found.rows.tolist() == explanation.modes.rows(mode.group, mode.path, explanation.features).tolist()
+    expected = train.pixels[torch.from_numpy(marked(train.pixels.numpy())) & (train.labels == 1)]
+    assert torch.equal(found.correction, expected)
+
+
+def test_a_prediction_groups_slice_does_not_depend_on_what_the_model_says(explanation: Explanation) -> None:
+    """All images with the label that is missed there, also those that the model has right."""
+    (mode,) = [mode for mode in explanation.modes if mode.group == "prediction dark"]
+    found = slice_of(explanation, mode)
+    assert found.label == 1
+    rows = np.flatnonzero(explanation.modes.measures & (explanation.subject.test_images.labels.numpy() == 1))
+    holds = mode.path[0].holds(explanation.features[rows])
+    assert found.rows.tolist() == rows[holds].tolist()
+
+
+def test_sheets_are_no_larger_than_asked_for(explanation: Explanation, store: Store) -> None:
+    few = replace(explanation, settings=ExplainSettings(images=9))
+    for scenario in store_failure_modes(store, few).new:
+        assert len(scenario.pixels("held_out")) == 9
+        assert len(scenario.pixels("correction")) == 9
+
+
+def test_what_is_there_already_is_known_and_not_touched(explanation: Explanation, store: Store) -> None:
+    first = store_failure_modes(store, explanation)
+    rejected = store.update(first.new[0].id, status="rejected")
+    again = store_failure_modes(store, explanation)
+    assert not again.new
+    assert {scenario.id for scenario in again.known} == {scenario.id for scenario in first.new}
+    assert store.get(rejected.id).record.status == "rejected"
+
+
+def test_a_rule_that_no_training_image_meets_is_left_out(store: Store) -> None:
+    unmarked = [(image, label) for image, label in pairs(300, 1) if not marked(image.numpy()[None])[0]]
+    subject = spots(train=unmarked)
+    explanation = explain(subject, subject.classifier())
+    rules = [scenario.record.method.rule or "" for scenario in store_failure_modes(store, explanation).new]
+    assert "label bright" in {mode.group for mode in explanation.modes}
+    assert not [rule for rule in rules if rule.startswith("label bright")]
+
+
+def test_names_of_features_are_kept_in_the_store(explanation: Explanation, store: Store) -> None:
+    store_failure_modes(store, explanation)
+    store.name_feature(explanation.network.key, 3, "mark")
+    subject = explanation.subject
+    named = explain(subject, subject.classifier(), names=store.feature_names())
+    assert "'mark'" in named.modes[0].rule
+    store_failure_modes(store, named)
+    assert store.feature_names() == {explanation.network.key: {3: "mark"}}
+    store.name_feature(explanation.network.key, 3, "")
+    assert store.feature_names() == {explanation.network.key: {}}
+    with pytest.raises(DefuseError, match="Feature 3 of 'this network'"):
+        store.name_feature("this network", 3, "mark")

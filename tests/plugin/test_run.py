@@ -1,0 +1,159 @@
+"""A subject's run: what it saves is enough to work out every number again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.plugin.finish import write_reports
+from pytest_defuse.plugin.options import Options
+from pytest_defuse.plugin.run import SubjectRun
+from pytest_defuse.report.results import Results, decode, encode
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.statistics.accuracy import wilson_interval
+from pytest_defuse.statistics.significance import (
+    benjamini_hochberg,
+    mcnemar,
+    paired_interval,
+    paired_score,
+    score,
+    two_sided_p,
+)
+from pytest_defuse.subject.subject import Subject
+from tests.scenarios.planting import plant, random_tiles
+
+CLASSES = [*"0123456789"]
+BOUNDS = Bounds(min_accuracy=0.08, max_drop=0.05, max_relative_drop=0.9, max_flips=3, confidence=0.8)
+
+
+def linear(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(
+        discover=False,
+        correct=False,
+        store=tmp_path / "fixtures",
+        cache=tmp_path / "cache",
+        device="cpu",
+        seed=0,
+        report=None,
+        summary=None,
+        baseline=tmp_path / "baseline.json",
+        save_baseline=tmp_path / "baseline.json",
+    )
+
+
+@pytest.fixture
+def scenarios(options: Options) -> list[Scenario]:
+    store = Store(options.store / "digits")
+    tiles = [random_tiles(100, seed=seed) for seed in (1, 2, 3)]
+    return [plant(store, random_tiles(4), part, status="accepted", label=str(n)) for n, part in enumerate(tiles)]
+
+
+@pytest.fixture
+def run(options: Options, scenarios: list[Scenario]) -> Callable[[int], SubjectRun]:
+    def begin(seed: int) -> SubjectRun:
+        pairs = [(tile, index % 10) for index, tile in enumerate(random_tiles(200, seed=9))]
+        subject = Subject("digits", linear(seed), CLASSES, pairs, pairs)
+        return SubjectRun(subject, options, [(scenario, BOUNDS) for scenario in scenarios], Progress())
+
+    return begin
+
+
+def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
+    """The run's results through JSON, its baseline written."""
+    results = [encode(run.gate(scenario, bounds)[1]) for scenario, bounds in run.asked]
+    results.append(encode(run.gate_test(BOUNDS)[1]))
+    assert write_reports(options, Results.of(results)) == []
+    return [decode(item) for item in json.loads(json.dumps(results))]
+
+
+def test_every_number_can_be_worked_out_from_what_is_saved(run: Callable[[int], SubjectRun], options: Options) -> None:
+    saved(run(0), options)
+    *results, test_set = saved(run(1), options)
+    for result in [*results, test_set]:
+        labels = getattr(result, "labels", None) or [getattr(result, "label", "")] * result.total
+        comparison = result.comparison
+        assert comparison is not None
+        rows = list(enumerate(zip(labels, comparison.predicted, result.predicted, strict=True)))
+        lost = [index for index, (label, before, now) in rows if before == label != now]
+        gained = [index for index, (label, before, now) in rows if now == label != before]
+        assert (comparison.lost, comparison.gained) == (lost, gained)
+        assert comparison.p == mcnemar(len(lost), len(gained))
+        assert result.correct == sum(label == now for _, (label, _, now) in rows)
+        level, n = result.confidence, result.total
+        accuracy, drop, relative, flips = result.checks
+        assert accuracy.measured == result.correct / n
+        assert accuracy.interval == wilson_interval(result.correct, n, level)
+        assert accuracy.p == two_sided_p(score(result.correct, n, 0.08))
+        for check, limit in ((drop, 0.05), (relative, 0.9 * comparison.correct / n)):
+            assert check.limit == pytest.approx(limit)
+            assert check.measured == (len(lost) - len(gained)) / n
+            assert check.interval == pytest.approx(paired_interval(len(lost), len(gained), n, level))
+            assert check.p == pytest.approx(two_sided_p(paired_score(len(lost), len(gained), n, limit)))
+        assert flips.measured == len(lost)
+        assert flips.interval == pytest.approx([n * end for end in wilson_interval(len(lost), n, level)])
+        assert flips.p == two_sided_p(score(len(lost), n, 3 / n))
+    tested = [check for result in results for check in result.checks]
+    inside = [c.measured >= c.limit if c.bound == "min_accuracy" else c.measured <= c.limit for c in tested]
+    for side in (True, False):
+        p_values = [check.p if met == side else 1.0 for check, met in zip(tested, inside, strict=True)]
+        for check, met, adjusted in zip(tested, inside, benjamini_hochberg(p_values), strict=True):
+            if met == side:
+                assert check.adjusted_p == pytest.approx(adjusted)
+                decided = "holds" if met else "fails"
+                assert check.outcome == ("unsure" if adjusted > 1 - 0.8 else decided)
+    comparisons = [result.comparison for result in results]
+    assert [c.adjusted_p for c in comparisons] == pytest.approx(benjamini_hochberg([c.p for c in comparisons]))
+
+
+def test_the_same_model_is_said_to_be_the_same(run: Callable[[int], SubjectRun], options: Options) -> None:
+    first = saved(run(0), options)
+    again = saved(run(0), options)
+    assert all(result.comparison is None for result in first)
+    assert all(result.comparison.same_model and not result.comparison.lost for result in again)
+    gated, _ = run(0).gate(run(0).asked[0][0], BOUNDS)
+    assert gated.sentence.rstrip(".").split("; taken")[0].endswith("; the baseline is of the same model")
+
+
+def test_flipped_test_images_come_as_a_picture(run: Callable[[int], SubjectRun], options: Options) -> None:
+    saved(run(0), options)
+    *_, test_set = saved(run(1), options)
+    assert test_set.comparison.lost
+    assert test_set.flip_sheet.startswith("iVBORw0KGgo")  # a PNG's signature in base64
+
+
+def test_bounds_that_come_while_a_test_runs_are_judged_alone(
+    run: Callable[[int], SubjectRun], scenarios: list[Scenario]
+) -> None:
+    gated, result = run(0).gate(scenarios[0], replace(BOUNDS, min_accuracy=0.0))
+    assert result.checks[0].limit == 0
+    assert gated.verdict.checks[0].outcome == "holds"
+
+
+def test_all_scenarios_together(run: Callable[[int], SubjectRun], scenarios: list[Scenario]) -> None:
+    subject_run = run(0)
+    together, result = subject_run.gate_all(Bounds(min_accuracy=0.5, per_class=True))
+    parts = [subject_run.gate(scenario, BOUNDS)[1] for scenario in sorted(scenarios, key=lambda s: s.id)]
+    assert result.scenarios == [part.id for part in parts]
+    assert together.correct == sum(part.correct for part in parts)
+    assert result.predicted == [name for part in parts for name in part.predicted]
+    assert {check.group for check in result.checks} == {"", "0", "1", "2"}
+    with pytest.raises(AssertionError, match=r"all scenarios of digits: accuracy .* is below the bound 50\.0%"):
+        together.check()
+    only, _ = subject_run.gate_all(Bounds(only=("1",)))
+    assert only.correct == next(part.correct for part in parts if part.label == "1")
+    with pytest.raises(DefuseError, match="There is no accepted scenario in"):
+        subject_run.gate_all(Bounds(only=("9",)))

@@ -1,0 +1,90 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pytest_defuse.runtime.determinism import random_numbers, seeded
+
+seeds = st.integers(0, 2**64)
+streams = st.lists(st.integers(0, 2**40), min_size=1, max_size=3).map(tuple)
+
+
+def states() -> tuple[object, ...]:
+    """Where the three global generators stand."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), (name, keys.tolist(), *rest), torch.get_rng_state().tolist()
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), torch.rand(1).item()
+
+
+@settings(deadline=None)
+@given(seeds)
+def test_a_seed_fixes_all_three_generators(seed: int) -> None:
+    with seeded(seed):
+        first = draw()
+    with seeded(seed):
+        assert draw() == first
+    with seeded(seed + 1):
+        assert all(a != b for a, b in zip(draw(), first, strict=True))
+
+
+def test_states_come_back() -> None:
+    before = states()
+    with seeded(3), seeded(4):
+        draw()
+    assert states() == before
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_states_come_back_after_an_error(error: type[BaseException]) -> None:
+    before = states()
+    with pytest.raises(error), seeded(3):
+        raise error(draw())
+    assert states() == before
+
+
+def test_states_come_back_when_the_seed_itself_is_refused() -> None:
+    before = states()
+    with pytest.raises(TypeError), seeded("seven"):  # type: ignore[arg-type]
+        pass
+    assert states() == before
+
+
+@settings(deadline=None)
+@given(seeds, streams)
+def test_random_numbers_belong_to_seed_and_stream_alone(seed: int, stream: tuple[int, ...]) -> None:
+    numbers = random_numbers(seed, *stream).standard_normal(8)
+    before = states()
+    random_numbers(seed + 1, *stream).standard_normal(5)
+    draw()
+    with seeded(seed):
+        again = random_numbers(seed, *stream)
+        # Neither the global generators nor the size of a request changes what comes.
+        np.testing.assert_array_equal(np.append(again.standard_normal(3), again.standard_normal(5)), numbers)
+    assert states() != before
+
+
+@settings(deadline=None)
+@given(seeds, seeds, streams, streams)
+def test_other_seeds_and_streams_give_other_numbers(a: int, b: int, one: tuple[int, ...], two: tuple[int, ...]) -> None:
+    assume((a, one + (0,) * (3 - len(one))) != (b, two + (0,) * (3 - len(two))))
+    assert not set(random_numbers(a, *one).random(64)) & set(random_numbers(b, *two).random(64))
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_neighbouring_streams_never_run_into_each_other(position: int) -> None:
+    streams = np.zeros((10, 3), dtype=int)
+    streams[:, position] = range(10)
+    numbers = np.stack([random_numbers(0, *stream).random(2000) for stream in streams])
+    assert len(np.unique(numbers)) == numbers.size
+    assert np.abs(np.corrcoef(numbers) - np.eye(10)).max() < 0.1
+
+
+def test_a_stream_has_at_most_three_numbers() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        random_numbers(0, 1, 2, 3, 4)
