@@ -27,12 +27,11 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-def random_numbers(seed: int, *stream: int) -> np.random.Generator:
-    """The random numbers that belong to (seed, stream) alone, such as (seed, stage, image index, draw).
+def random_numbers(seed: int, stage: int = 0, item: int = 0, draw: int = 0, /) -> np.random.Generator:
+    """The random numbers that belong to (seed, stage, item, draw) alone; each is 0 or more.
 
-    A counter-based generator (Philox) is started at the stream's own counter: no call order, batch
-    size or process count can change what it yields. ``stream`` is at most three numbers of 0 or more.
+    A counter-based generator (Philox) is started at a counter of its own for each: no call order, batch
+    size or process count can change what it yields.
     """
-    counter = np.zeros(4, dtype=np.uint64)
-    counter[1 : 1 + len(stream)] = stream
+    counter = np.array([0, stage, item, draw], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))

@@ -82,7 +82,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
         assert tree(lazy.path) == before, "a gate writes nothing but what it is asked for"
         result.stdout.fnmatch_lines(
             [
-                "E*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
+                "*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
                 f"no test touches {other.id}: let a test use defuse_scenario*",
             ]
         )
@@ -95,7 +95,8 @@ def test_what_is_deselected_is_not_untouched(lazy: pytest.Pytester, accept: Acce
     first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
     lazy.makepyfile(test_model="def test_scenario(defuse_scenario): pass")
     result = lazy.runpytest_subprocess("--collect-only", "-q", "-k", first)
-    result.stdout.fnmatch_lines([f"test_model.py::test_scenario?{first}?", "*1/2 tests collected (1 deselected)*"])
+    result.stdout.fnmatch_lines([f"test_model.py::test_scenario?{first}?"])
+    assert second not in result.stdout.str()
     marked = "import pytest\n@pytest.mark.skip\ndef test_scenario(defuse_scenario): pass"
     lazy.makepyfile(test_model=marked)
     assert "no test touches" not in lazy.runpytest_subprocess("-rs").stdout.str()
@@ -130,13 +131,15 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     accept(mean=0.44, label=None)
     bad.yaml.write_text(bad.yaml.read_text().replace("bounds: {}", "bounds: {min_accuracy: 0.5}"))
     lazy.makepyfile(test_model="def test_nothing(): pass")
-    lazy.runpytest_subprocess("--collect-only", "-q").stdout.fnmatch_lines(["1 test collected*"])
+    unasked = lazy.runpytest_subprocess("--collect-only", "-q")
+    unasked.stdout.fnmatch_lines(["test_model.py::test_nothing"])
+    assert "scenario.yaml" not in unasked.stdout.str()
     result = lazy.runpytest_subprocess("-v", "--defuse-collect")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines_random(
         [
-            f"fixtures/toy/{good.id}/scenario.yaml::{good.id} PASSED*",
-            f"fixtures/toy/{bad.id}/scenario.yaml::{bad.id} FAILED*",
+            f"fixtures/toy/{good.id}/scenario.yaml::{good.id} *",
+            f"fixtures/toy/{bad.id}/scenario.yaml::{bad.id} *",
             f"scenario {bad.id} (label 'bright'): accuracy 0/16 = 0.0% * is below the bound 50.0% (min_accuracy)*",
         ]
     )
@@ -190,7 +193,7 @@ def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest
     lazy.runpytest_subprocess().assert_outcomes(passed=3)
     wrong = lazy.runpytest_subprocess("--defuse-bounds=min_acuracy=1")
     assert wrong.ret == pytest.ExitCode.USAGE_ERROR
-    wrong.stderr.fnmatch_lines(["ERROR: --defuse-bounds has no bound 'min_acuracy': it has min_accuracy*"])
+    wrong.stderr.fnmatch_lines(["*--defuse-bounds has no bound 'min_acuracy': it has min_accuracy*"])
     own.yaml.write_text(own.yaml.read_text().replace("0.25", "25"))
     typo = lazy.runpytest_subprocess("--collect-only")
     typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a share from 0 to 1*"])

@@ -58,17 +58,17 @@ def test_command_line_before_environment_before_ini_before_default(
 def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     result = pytester.runpytest_subprocess("--defuse-seed=many")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --defuse-seed is 'many': give a whole number of 0 or more."])
+    result.stderr.fnmatch_lines(["*--defuse-seed is 'many': give a whole number of 0 or more."])
     monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
     result = pytester.runpytest_subprocess()
-    result.stderr.fnmatch_lines(["ERROR: environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
+    result.stderr.fnmatch_lines(["*environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
 
 
 @pytest.mark.parametrize("verb", ["discover", "correct"])
 def test_long_verbs_refuse_xdist_workers(pytester: pytest.Pytester, verb: str) -> None:
     result = pytester.runpytest_subprocess(f"--defuse-{verb}", "-n2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"ERROR: --defuse-{verb} uses the whole machine by itself*"])
+    result.stderr.fnmatch_lines([f"*--defuse-{verb} uses the whole machine by itself*"])
 
 
 def test_markers_are_registered(pytester: pytest.Pytester) -> None:
