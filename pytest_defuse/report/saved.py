@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import relative
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.validation import first_invalid_value
 
 FORMAT = 1
 
@@ -46,9 +47,7 @@ def load_results(path: Path, start: Path) -> Results:
     try:
         results: Results = TypeAdapter(Results).validate_python(data)
     except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        raise DefuseError(f"{path}: {where}: {detail['msg']}: {make}.") from error
+        raise DefuseError(f"{path}: {first_invalid_value(error)}: {make}.") from error
     return _with_paths(results, lambda name: os.path.normpath(start.absolute() / name))
 
 

@@ -17,11 +17,14 @@ from yaml.composer import Composer
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.validation import invalid_value
 from pytest_defuse.scenarios.migrations import upgraded
 from pytest_defuse.scenarios.schema import FORMAT, FileRecord
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MOST_YAML_BYTES = 4 * 2**20
+MOST_LEVELS = 32
+"""Levels of lists and keys in a file, at most: the schema needs six, and Python's stack holds hundreds."""
 
 R = TypeVar("R", bound=FileRecord)
 Key = str | int
@@ -135,7 +138,7 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     try:
         record = kind.model_validate(plain)
     except ValidationError as error:
-        raise StoreError(_schema_problem(file, root, detail) for detail in error.errors()) from error
+        raise StoreError(_problem(file, root, *invalid_value(detail)) for detail in error.errors()) from error
     return Document(file, number, text, record, root)
 
 
@@ -167,27 +170,44 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
         if root is None:
             raise StoreError([Problem(file, "the file is empty: restore it from git.", 1)])
         return root, _plain(root)
-    except yaml.MarkedYAMLError as error:
+    except _UnusedYAMLError as error:
+        raise StoreError([Problem(file, f"not valid YAML: {error}.", error.line)]) from None
+    # The loader has errors of its own, and others for an impossible escape such as "\UFFFFFFFF".
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        mark = getattr(error, "problem_mark", None)
         # libyaml finds the end of a file that was cut off in the line after the last.
-        line = min(error.problem_mark.line + 1, len(text.splitlines())) if error.problem_mark else 1
-        raise StoreError([Problem(file, f"not valid YAML: {error.problem}.", line)]) from error
-    except RecursionError as error:
-        raise StoreError([Problem(file, "not valid YAML: it is nested too deeply.", 1)]) from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an impossible escape such as "\UFFFFFFFF"
-        raise StoreError([Problem(file, f"not valid YAML: {' '.join(str(error).split())}.", 1)]) from error
+        line = min(mark.line + 1, len(text.splitlines())) if mark else 1
+        detail = " ".join(str(getattr(error, "problem", None) or error).split())
+        words = f"not valid YAML ({detail}): edit it, or restore it from git."
+        raise StoreError([Problem(file, words, line)]) from error
+
+
+class _UnusedYAMLError(Exception):
+    """YAML that a store's files do not use, at the line where a node or event starts."""
+
+    def __init__(self, words: str, start: Any) -> None:
+        super().__init__(words)
+        self.line = start.start_mark.line + 1
 
 
 _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
 
 class _PlainComposer(Composer):
-    """Aliases are refused: a few of them can stand for more data than fits in memory."""
+    """Refuses aliases, a few of which can stand for more data than fits in memory, and deep nesting."""
+
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # type: ignore[attr-defined]
-            mark = self.peek_event().start_mark  # type: ignore[attr-defined]
-            raise yaml.MarkedYAMLError(problem="aliases are not used here: write the value again", problem_mark=mark)
-        return super().compose_node(parent, index)
+        event = self.peek_event()  # type: ignore[attr-defined]
+        if isinstance(event, yaml.AliasEvent):
+            raise _UnusedYAMLError("aliases are not used here: write the value again", event)
+        if self.depth == MOST_LEVELS:
+            raise _UnusedYAMLError("it is nested too deeply", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 class _TextLoader(_PlainComposer, _SafeLoader):  # type: ignore[misc, valid-type]
@@ -249,36 +269,14 @@ def _plain(node: yaml.Node) -> Any:
         result: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be plain text", problem_mark=key.start_mark)
+                raise _UnusedYAMLError("a key must be plain text", key)
             if key.value in result:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
+                raise _UnusedYAMLError(f"key {key.value!r} is given twice", key)
             result[key.value] = _plain(value)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item) for item in node.value]
     return None if node.tag == "tag:yaml.org,2002:null" else node.value
-
-
-WORDS = {
-    "missing": "is missing",
-    "model_type": "must hold keys and values, such as status: candidate",
-    "extra_forbidden": "is not a key that is known here; check its spelling",
-}
-
-
-def _schema_problem(file: str, root: yaml.Node, detail: Any) -> Problem:
-    """One error of the schema."""
-    keys = list(detail["loc"])
-    if detail["type"] == "together":  # an error of a part, which says itself what is wrong and where to look
-        return _problem(file, root, [*keys, detail["ctx"]["key"]], detail["ctx"]["words"])
-    given = detail.get("input")
-    value = f" (it is {_shown(given)})" if isinstance(given, (str, int, float)) else ""
-    return _problem(file, root, keys, WORDS.get(detail["type"], detail["msg"]) + value)
-
-
-def _shown(given: str | float) -> str:
-    text = repr(given)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _problem(file: str, root: yaml.Node, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:

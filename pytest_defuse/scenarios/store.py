@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.validation import first_invalid_value
 from pytest_defuse.scenarios.checks import listed, scenario_problems, vote_problems
 from pytest_defuse.scenarios.documents import (
     Problem,
@@ -204,8 +205,8 @@ class Store:
             try:
                 named = StoreRecord.model_validate(record.model_dump() | {"feature_names": names})
             except ValidationError as error:
-                problem = error.errors()[0]["msg"]
-                raise DefuseError(f"Feature {feature} of {key!r} named {name!r}: {problem}.") from error
+                words = first_invalid_value(error)
+                raise DefuseError(f"Feature {feature} of {key!r} named {name!r}: {words}.") from error
             write_record(self.folder / "store.yaml", named)
 
     def add(self, record: ScenarioRecord, correction: Pixels, held_out: Pixels) -> Scenario:
@@ -244,7 +245,7 @@ class Store:
             try:
                 record = ScenarioRecord.model_validate(scenario.record.model_dump() | changes)
             except ValidationError as error:
-                raise DefuseError(f"Scenario {scenario_id}: {error.errors()[0]['msg']}.") from error
+                raise DefuseError(f"Scenario {scenario_id}: {first_invalid_value(error)}.") from error
             document = parse_document(canonical_text(record).encode(), str(scenario.yaml), ScenarioRecord)
             _raise(scenario_problems(document, scenario.folder.name, self.record()))
             replace_text(scenario.yaml, document.text)
@@ -279,7 +280,7 @@ class Store:
                     held_out=_merged(earlier, scenario.record, "held_out", votes, classes),
                 )
             except ValidationError as error:
-                raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {error.errors()[0]['msg']}.") from error
+                raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {first_invalid_value(error)}.") from error
             document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
             _raise(vote_problems(document, scenario.record, classes))
             replace_text(path, document.text)

@@ -161,7 +161,7 @@ def test_candidates_show_their_sheet_and_how_to_label_them(
 def test_a_missing_picture_is_said(scenario: Callable[..., ScenarioResult]) -> None:
     page = Page(render_html(Results(scenarios=[scenario()])))
     assert page.pictures() == []
-    assert "no picture: held_out.png cannot be read (No such file or directory)" in page.text
+    assert "no picture: held_out.png cannot be read (" in page.text
 
 
 def test_a_git_lfs_pointer_is_no_picture(

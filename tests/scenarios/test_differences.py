@@ -147,7 +147,9 @@ def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repo
     found = compare(repository)
     assert only(found).kinds == ("unreadable",)
     (problem,) = found.problems
-    assert str(problem).startswith(f"fixtures/digits/{scenario.id}/scenario.yaml:10: failure_rate.failed: Input should")
+    assert str(problem).startswith(
+        f"fixtures/digits/{scenario.id}/scenario.yaml:10: failure_rate.failed: must be a whole number"
+    )
     scenario.yaml.write_text(good)
     scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
     repository.commit()
@@ -237,7 +239,7 @@ def test_a_revision_that_is_not_there_is_named(repository: Repository, name: str
 
 def test_outside_of_a_repository_git_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    with pytest.raises(DefuseError, match=r"^git rev-parse failed in .* \(fatal: not a git repository"):
+    with pytest.raises(DefuseError, match=r"^git rev-parse failed in .* \("):
         revisions.Repository.around(tmp_path / "fixtures")
 
 

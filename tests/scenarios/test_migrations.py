@@ -79,7 +79,7 @@ def test_migrate_writes_nothing_where_a_file_is_wrong(store: Store, capsys: pyte
 def test_the_errors_of_an_old_file_have_its_lines(store: Store) -> None:
     path = store.folders()[0] / "scenario.yaml"
     path.write_text(path.read_text().replace("drawn: 256", "drawn: none"))
-    with pytest.raises(DefuseError, match=r"scenario\.yaml:9: failure_rate\.drawn: Input should be a valid integer"):
+    with pytest.raises(DefuseError, match=r"scenario\.yaml:9: failure_rate\.drawn: must be a whole number"):
         store.scenarios()
 
 

@@ -1,0 +1,63 @@
+"""What to say where pydantic refuses a value, whatever its version says."""
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+_WHOLE, _NUMBER, _LIST, _MAPPING = (
+    "must be a whole number",
+    "must be a number",
+    "must be a list",
+    "must hold keys and values",
+)
+_WORDS = {
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "dataclass_type": _MAPPING,
+    "dict_type": _MAPPING,
+    "extra_forbidden": "is not a key that is known here; check its spelling",
+    "finite_number": "must be a finite number",
+    "float_parsing": _NUMBER,
+    "float_type": _NUMBER,
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be {ge:g} or more",
+    "int_from_float": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_type": _WHOLE,
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be {le:g} or less",
+    "list_type": _LIST,
+    "literal_error": "must be {expected}",
+    "missing": "is missing",
+    "model_type": f"{_MAPPING}, such as status: candidate",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_type": "must be text",
+    "together": "{words}",  # an error of several values, raised by a validator of ours
+    "too_short": "must have {min_length} or more entries",
+    "tuple_type": _LIST,
+    "value_error": "{error}",  # likewise
+}
+"""By pydantic's error types, which are part of its interface; its own messages change between versions."""
+
+
+def invalid_value(detail: ErrorDetails) -> tuple[Sequence[str | int], str]:
+    """The keys that lead to a value that pydantic refuses, and what is wrong with it."""
+    context, given = detail.get("ctx", {}), detail.get("input")
+    template = _WORDS.get(detail["type"])
+    words = template.format_map(context) if template else f"cannot be used ({detail['msg']})"
+    shown = f" (it is {_shortened(repr(given))})" if isinstance(given, str | int | float) else ""
+    return [*detail["loc"], *([context["key"]] if "key" in context else [])], words + shown
+
+
+def first_invalid_value(error: ValidationError) -> str:
+    """The first value that pydantic refuses: ``key.key: what is wrong with it``."""
+    keys, words = invalid_value(error.errors()[0])
+    return f"{'.'.join(map(str, keys))}: {words}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
