@@ -258,7 +258,7 @@ class TestVerify:
         ]
 
     def test_the_pre_commit_hook_runs_it_for_every_file_of_a_store(self, store: Store) -> None:
-        (hook,) = yaml.safe_load((Path(__file__).parents[1] / ".pre-commit-hooks.yaml").read_text())
+        (hook,) = yaml.safe_load((Path(__file__).parents[2] / ".pre-commit-hooks.yaml").read_text())
         assert hook["entry"] == "pytest-defuse verify"
         assert hook["pass_filenames"] is False
         store.vote(ids(store)[0], "anna", {"correction": {0: "1"}})

@@ -9,7 +9,7 @@ import torch
 
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
-from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, RateResult, TreeResult
 from pytest_defuse.gate.checks import Comparison
 from pytest_defuse.gate.results import ScenarioResult, TestSetResult
 from pytest_defuse.report.results import Results
@@ -156,8 +156,10 @@ def explanation() -> ExplanationResult:
     """A failure mode of depth 1 with its tree, whose nodes carry a figure of one pixel."""
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     leaves = [
-        NodeResult("feature 12 <= 0.31", 13, 745, 35, ["error rate 1.7%"], False, pixel, []),
-        NodeResult("feature 12 > 0.31", 22, 55, 35, ["error rate 40.0%"], True, pixel, []),
+        NodeResult(
+            "feature 12 <= 0.31", 13, 745, 35, [RateResult("error rate", 0.0174, (0.01, 0.03))], False, pixel, []
+        ),
+        NodeResult("feature 12 > 0.31", 22, 55, 35, [RateResult("error rate", 0.4, (0.28, 0.53))], True, pixel, []),
     ]
     return ExplanationResult(
         subject="digits",
