@@ -38,9 +38,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import datasets
 
-from pytest_defuse.discover.calibration import calibrated, judges_report, split_off
 from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import generator_report
+from pytest_defuse.discover.judge_calibration import calibrated, judges_report, split_off
 from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
 from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded

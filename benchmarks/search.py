@@ -28,14 +28,14 @@ import torch
 from generator import mnist, model_under_test
 from torch import Tensor
 
-from pytest_defuse.discover.calibration import calibrated
-from pytest_defuse.discover.evaluate import CPU_BATCHES, GPU_BATCHES, Evaluator
-from pytest_defuse.discover.failures import Failures, ranks
+from pytest_defuse.discover.evaluator import CPU_BATCHES, GPU_BATCHES, Evaluator
+from pytest_defuse.discover.failed_draws import Failures, ranks
 from pytest_defuse.discover.generator import GeneratorSettings, TrainedVAE, trained_generator
-from pytest_defuse.discover.identify import Identified, identify
 from pytest_defuse.discover.journal import Journal
+from pytest_defuse.discover.judge_calibration import calibrated
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.locate import LatentImages, locate, sample
+from pytest_defuse.discover.latent_images import LatentImages, locate, sample
+from pytest_defuse.discover.search import Identified, identify
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.plugin.progress import VisibleProgress
 from pytest_defuse.runtime.determinism import random_numbers

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pytest_defuse.discover.cached_generator import stored_generator
 from pytest_defuse.discover.discovery import Candidate, discover
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.discover.stored import stored_generator
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.schema import LatentRegion

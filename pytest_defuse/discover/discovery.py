@@ -6,18 +6,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.calibration import JudgesReport, calibrated, judges_report, split_off
-from pytest_defuse.discover.confirm import TestedRegion, pictures, tested
-from pytest_defuse.discover.evaluate import Evaluator
-from pytest_defuse.discover.evidence import Evidence, evidence_for
-from pytest_defuse.discover.failures import Failures
+from pytest_defuse.discover.confirmation import TestedRegion, pictures, tested
+from pytest_defuse.discover.evaluator import Evaluator
+from pytest_defuse.discover.failed_draws import Failures
 from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
 from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
-from pytest_defuse.discover.identify import VERSION, identify
 from pytest_defuse.discover.journal import Journal
+from pytest_defuse.discover.judge_calibration import JudgesReport, calibrated, judges_report, split_off
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
+from pytest_defuse.discover.label_evidence import Evidence, evidence_for
+from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample
 from pytest_defuse.discover.regions import distill
+from pytest_defuse.discover.search import VERSION, identify
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.discover.perceptual import FeatureMaps
+from pytest_defuse.discover.perceptual_loss import FeatureMaps
 from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress

@@ -60,7 +60,7 @@ class Judges:
     """A panel of classifiers.
 
     Args:
-        confidence: the least softmax probability of a sure judge; :func:`~.calibration.calibrated` measures it.
+        confidence: the least softmax probability of a sure judge; :func:`~.judge_calibration.calibrated` measures it.
     """
 
     def __init__(self, panel: Sequence[Classifier], confidence: float = 0.9) -> None:
@@ -109,7 +109,7 @@ def trained_judges(
 ) -> list[Classifier]:
     """The built-in judges of these images: from the cache, or trained now with augmentation and cached.
 
-    Keep some images from them for :func:`~.calibration.calibrated`. An interrupted training goes on where it
+    Keep some images from them for :func:`~.judge_calibration.calibrated`. An interrupted training goes on where it
     stopped (:func:`train_once`).
 
     Raises:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.failures import Failures
+from pytest_defuse.discover.failed_draws import Failures
 from pytest_defuse.discover.mixture import Array, Mixture, fit_mixtures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers

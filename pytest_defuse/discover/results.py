@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.latent_map import latent_map
-from pytest_defuse.discover.novelty import nearest_errors
+from pytest_defuse.discover.nearest_errors import nearest_errors
 from pytest_defuse.scenarios.differences import facts
 from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
 from pytest_defuse.scenarios.store import Scenario

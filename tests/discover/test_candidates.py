@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_defuse.discover.calibration import JudgesReport
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery
-from pytest_defuse.discover.evidence import Evidence
 from pytest_defuse.discover.generator_report import GeneratorReport, Reading
+from pytest_defuse.discover.judge_calibration import JudgesReport
+from pytest_defuse.discover.label_evidence import Evidence
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError

@@ -13,7 +13,7 @@ from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.discovery import Candidate, discover
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
-from tests.discover.halves import Brighter, Halves
+from tests.discover.synthetic_halves import Brighter, Halves
 
 Confirm = Callable[..., tuple[Candidate, ...]]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pytest_defuse.discover import latent_map as module
 from pytest_defuse.discover.latent_map import latent_map
-from pytest_defuse.discover.novelty import nearest_errors
+from pytest_defuse.discover.nearest_errors import nearest_errors
 
 
 class Found:

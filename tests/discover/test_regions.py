@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
 
-from pytest_defuse.discover.failures import Failures
+from pytest_defuse.discover.failed_draws import Failures
 from pytest_defuse.discover.regions import Region, distill, merge_overlapping
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.discover.perceptual import FeatureMaps
+from pytest_defuse.discover.perceptual_loss import FeatureMaps
 from pytest_defuse.subject.classifier import Classifier
 
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.discover.evaluate import CPU_BATCHES, Compute, Evaluator
+from pytest_defuse.discover.evaluator import CPU_BATCHES, Compute, Evaluator
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
-from tests.discover.halves import Brighter, Halves
+from tests.discover.synthetic_halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)
 JUDGES = Judges([Classifier(Brighter(), 2), Classifier(Brighter(0.001), 2)])

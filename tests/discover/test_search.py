@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.discover.evaluate import Compute, Evaluator
-from pytest_defuse.discover.failures import Failures
-from pytest_defuse.discover.identify import Identified, identify
+from pytest_defuse.discover.evaluator import Compute, Evaluator
+from pytest_defuse.discover.failed_draws import Failures
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.discover.locate import LatentImages
+from pytest_defuse.discover.latent_images import LatentImages
+from pytest_defuse.discover.search import Identified, identify
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
-from tests.discover.halves import Brighter, Halves
+from tests.discover.synthetic_halves import Brighter, Halves
 
 DEFAULT = DiscoverySettings(budget=3000, noise=0.2, neighbour_noise=0.1)
 PAPER = replace(DiscoverySettings.of({"mode": "paper"}), draws=40, cap=5, a=2.0, b=2.0)

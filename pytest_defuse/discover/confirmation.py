@@ -8,8 +8,8 @@ import torch
 from scipy.stats import binom, chi2, false_discovery_control
 from torch import Tensor
 
-from pytest_defuse.discover.evaluate import Evaluator
-from pytest_defuse.discover.locate import LatentImages
+from pytest_defuse.discover.evaluator import Evaluator
+from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.progress import Progress
@@ -21,7 +21,7 @@ FALSE_DISCOVERIES = 0.05
 MEMBERS = 0.95
 """A region covers the images inside the ellipsoid that holds this share of its failures."""
 
-FRESH, PICTURES = 3, 4  # the streams of random numbers, beside those of identify.py
+FRESH, PICTURES = 3, 4  # the streams of random numbers, beside those of search.py
 
 
 @dataclass(frozen=True, eq=False)

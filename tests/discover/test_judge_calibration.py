@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pytest_defuse.discover.calibration import calibrated, judges_report, split_off
+from pytest_defuse.discover.judge_calibration import calibrated, judges_report, split_off
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier

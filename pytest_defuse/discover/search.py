@@ -2,7 +2,7 @@
 
 Noise belongs to (seed, image, draw) alone, so the codes of random draws are bit-exact whatever the
 batch size, the order, the number of processes or interruptions. Which of them fail is decided as
-:class:`~pytest_defuse.discover.evaluate.Evaluator` says, and the adaptive search goes where failures
+:class:`~pytest_defuse.discover.evaluator.Evaluator` says, and the adaptive search goes where failures
 were: on one machine the result is the same; between devices it is equal up to float rounding.
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.ascend import ascend
-from pytest_defuse.discover.evaluate import Evaluator
-from pytest_defuse.discover.failures import Failures, ranks
+from pytest_defuse.discover.evaluator import Evaluator
+from pytest_defuse.discover.failed_draws import Failures, ranks
+from pytest_defuse.discover.gradient_search import ascend
 from pytest_defuse.discover.journal import Journal, Piece
-from pytest_defuse.discover.locate import LatentImages
+from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
@@ -127,7 +127,7 @@ def adaptive(
     manifold. It begins with the reconstructions that are misread. Then, in each of ``ROUNDS`` rounds or
     more, an image gets at most one block of ``draws`` draws: images with failures, until they have ``cap``,
     around one of these; then the images tried least, those of smallest margin first; and a few at
-    random. In the mode ``gradient`` draws are moved by :func:`~pytest_defuse.discover.ascend.ascend`
+    random. In the mode ``gradient`` draws are moved by :func:`~pytest_defuse.discover.gradient_search.ascend`
     before they are examined.
     """
     per_draw = 1 + (settings.steps if settings.mode == "gradient" else 0)

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.journal import Journal
-from pytest_defuse.discover.locate import LatentImages, check_reconstructions, locate, sample
+from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages
-from tests.discover.halves import Brighter, Halves
+from tests.discover.synthetic_halves import Brighter, Halves
 
 MODEL = Classifier(Brighter(0.0507), 2)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.evaluate import CPU_BATCHES, Evaluator
+from pytest_defuse.discover.evaluator import CPU_BATCHES, Evaluator
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.discover.failures import Failures, ranks
+from pytest_defuse.discover.failed_draws import Failures, ranks
 
 
 @given(st.lists(st.integers(0, 5), min_size=1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pytest_defuse.discover.evaluate import Evaluator
+from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pytest_defuse.discover.failures import Failures
-from pytest_defuse.discover.locate import LatentImages
+from pytest_defuse.discover.failed_draws import Failures
+from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.subject.images import LabelledImages
