@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
-from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, RateResult, TreeResult
 from pytest_defuse.gate.checks import Check, Comparison
 from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.report.results import Results, decode, encode
@@ -50,8 +50,9 @@ JUDGED: dict[str, st.SearchStrategy[Any]] = {
 RATES = dict.fromkeys(("error_rate", "base_error_rate", "error_coverage"), SHARES) | {
     "interval": st.tuples(SHARES, SHARES)
 }
-LEAVES = st.builds(NodeResult, children=st.just([]))
-NODES = st.builds(NodeResult, children=st.lists(LEAVES, max_size=2))
+NODE_RATES = st.lists(st.builds(RateResult, value=SHARES, interval=st.tuples(SHARES, SHARES)), max_size=2)
+LEAVES = st.builds(NodeResult, rates=NODE_RATES, children=st.just([]))
+NODES = st.builds(NodeResult, rates=NODE_RATES, children=st.lists(LEAVES, max_size=2))
 TREES = st.builds(TreeResult, root=NODES, base_error_rate=SHARES, aler=SHARES, aler_interval=st.tuples(SHARES, SHARES))
 KINDS: dict[str, st.SearchStrategy[Any]] = {
     "scenario": st.builds(ScenarioResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
