@@ -1,6 +1,7 @@
 # make demo: the whole story on the example project; make test: all tests. Both set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 MANNERS := tests/plugin/test_manners.py tests/plugin/test_start.py
 
 demo: .venv/ready
@@ -14,7 +15,7 @@ test-versions: $(addprefix .venv/pytest-,8.4 9.0)
 	for version in $^; do echo "$$version"; PYTHONPATH=$(CURDIR)/$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
 
 .venv/pytest-%: .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ "pytest==$*.*"
+	$(PIP) install --no-deps --target $@ "pytest==$*.*"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -22,10 +23,20 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-.venv/ready: pyproject.toml
+# What .venv holds is what constraints.txt says, hatchling included, so that it is the same next year.
+.venv/ready: pyproject.toml constraints.txt
 	@echo "Setting up .venv (PyTorch is large: some minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(PIP) install --editable ".[dev]"
 	@touch $@
 
-.PHONY: demo test test-versions lint
+# The newest versions of everything, for each supported Python and platform; what pip's configuration rules out stays out.
+constraints:
+	$(PYTHON) -m venv .venv/uv
+	.venv/uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	echo "hatchling editables" | tr " " "\n" | UV_CONSTRAINT="$$($(PYTHON) -m pip config --global get global.constraint 2>/dev/null)" \
+		.venv/uv/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-annotate \
+		--custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml -
+	rm -r .venv/uv
+
+.PHONY: demo test test-versions lint constraints
