@@ -11,15 +11,15 @@ from torch import nn
 from pytest_defuse.correct.finetune import trainable_copy
 from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
-from pytest_defuse.correct.settings import CorrectionSettings, described
+from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
-from pytest_defuse.subject.images import content_hash
 from pytest_defuse.subject.subject import Subject
 
 
@@ -93,8 +93,15 @@ def correct(
     with seeded(seed):
         images = material(subject, scenarios, settings, seed)
         model = Classifier(subject.model, len(subject.classes), name=f"the model of subject {subject.name!r}")
-        key = content_hash(
-            "correction 2", model.hash, images.hash, settings.training, described(subject.normalize), f"{seed} {device}"
+        key = fingerprint(
+            "correction",
+            version=2,
+            model=model.hash,
+            normalize=subject.normalize,
+            images=images.hash,
+            settings=settings.training,
+            seed=seed,
+            device=str(device),
         )
         folder = _work_folder(cache, key)
         search = Search(subject, images, settings, least, seed=seed, device=device, folder=folder)

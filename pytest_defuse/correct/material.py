@@ -7,8 +7,9 @@ import torch
 
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 MOST_SHIFTED = 1000
@@ -35,9 +36,8 @@ class Material:
     @property
     def hash(self) -> str:
         """sha256 over all images and labels, in hex."""
-        return content_hash(
-            *(part.hash for part in (self.train, self.validation, *self.tiles.values())), *self.tiles.keys()
-        )
+        tiles = {name: images.hash for name, images in self.tiles.items()}
+        return fingerprint("material", train=self.train.hash, validation=self.validation.hash, tiles=tiles)
 
 
 def material(subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int) -> Material:

@@ -1,6 +1,5 @@
 """What a correction can be told."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -117,9 +116,8 @@ class CorrectionSettings:
         return tuple(sorted({weight for weight in given if weight > 0}))
 
     @property
-    def training(self) -> str:
-        """What decides how a trial is trained, as a text that is the same in every process."""
-        return "\n".join(f"{name}={described(getattr(self, name))}" for name in TRAINING)
+    def training(self) -> dict[str, Any]:
+                return {name: getattr(self, name) for name in TRAINING}
 
     def make_optimizer(self, parameters: Sequence[Tensor], rate: float) -> Optimizer:
         """The optimizer of one trial."""
@@ -148,16 +146,6 @@ def papers_settings() -> CorrectionSettings:
         mixup=0.0,
         batch_norm="batch",
     )
-
-
-def described(value: object) -> str:
-    """A setting as a text; a function by its source, so that a changed one is another."""
-    if not callable(value):
-        return repr(value)
-    try:
-        return inspect.getsource(value)
-    except (OSError, TypeError):
-        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 @dataclass(frozen=True)

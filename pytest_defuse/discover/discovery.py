@@ -21,10 +21,11 @@ from pytest_defuse.discover.search import VERSION, identify
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 
@@ -131,7 +132,7 @@ def discover(
                 "settings": repr(settings),
                 "seed": str(seed),
                 "kind of device": torch.device(device).type,
-                "starts": "all" if starts is None else content_hash(starts),
+                "starts": "all" if starts is None else fingerprint("starts", images=starts),
             },
         )
         if news := journal.opened():

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from pytest_defuse.discover.perceptual_loss import FeatureMaps
 from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.batches import BATCH, Batches
 from pytest_defuse.subject.classifier import Classifier
@@ -194,8 +195,8 @@ def trained_generator(
     """
     if judge is None:
         settings = replace(settings, perceptual=0.0)
-    seen_by = f"{judge.hash} {judge.module}" if judge is not None and settings.perceptual else ""
-    key = content_hash("beta-vae 2", images.pixels, repr(settings), str(seed), seen_by)
+    seen_by = (judge.hash, plain_repr(judge.module)) if judge is not None and settings.perceptual else None
+    key = fingerprint("generator", version=2, pixels=images.pixels, settings=settings, seed=seed, judge=seen_by)
     with seeded(seed):
         network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
     maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual else None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pytest_defuse.runtime.cache import read_tensors, write_tensors, writing
 from pytest_defuse.runtime.files import replace_text
-from pytest_defuse.subject.images import content_hash
+from pytest_defuse.runtime.fingerprint import fingerprint
 
 Piece = dict[str, Tensor]
 
@@ -31,8 +31,7 @@ class Journal:
     def __init__(self, parent: Path, about: Mapping[str, str]) -> None:
         self.parent = parent
         self.about = dict(about)
-        key = content_hash(*(part for name in sorted(about) for part in (name, about[name])))
-        self.folder = parent / key[:16]
+        self.folder = parent / fingerprint("search", about=self.about)[:16]
 
     def opened(self) -> str:
         """Make the folder; the sentence, possibly empty, says whether the search goes on or why it is a new one."""

@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
-from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.images import LabelledImages
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Judges:
     @property
     def hash(self) -> str:
         """sha256 over the judges and the confidence, in hex."""
-        return content_hash(repr(self.confidence), *(f"{judge.hash} {judge.module}" for judge in self.panel))
+        panel = [(judge.hash, plain_repr(judge.module)) for judge in self.panel]
+        return fingerprint("judges", confidence=self.confidence, panel=panel)
 
     def verdicts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the judges see: class indices, int64 N, and whether all are sure of it, bool N."""
@@ -115,7 +117,7 @@ def trained_judges(
     Raises:
         DefuseError: the cache cannot be written to.
     """
-    key = content_hash("judges 2", images.pixels, images.labels, repr(settings), str(seed))
+    key = fingerprint("judge", version=2, data=images.hash, settings=settings, seed=seed)
     steps = max(settings.least_steps, settings.steps_per_class * class_count)
     panel = []
     for position, shape in enumerate(settings.shapes, start=1):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from pytest_defuse.rules.gain import Features
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_file, replace_text
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
-from pytest_defuse.subject.images import content_hash
 
 BATCH = 256
 """Images a forward pass."""
@@ -58,7 +58,7 @@ class FeatureNetwork:
     @property
     def key(self) -> str:
         """What tells feature numbers of one network and layer from those of others: 12 hex digits."""
-        return content_hash("feature names", self.classifier.hash, self.name)[:12]
+        return fingerprint("feature names", network=self.classifier.hash, layer=self.name)[:12]
 
     def of(self, images: Tensor) -> Tensor:
         """The features, float32 N x F on the network's device, of float images N x C x H x W in [0, 1]; differentiable.
@@ -110,7 +110,9 @@ class FeatureNetwork:
             return np.concatenate(list(self._batches(pixels, progress or Progress())))
         # Equal weights may serve different architectures or preprocessing: their first features differ.
         first = next(self._batches(pixels[:2], Progress()))
-        key = content_hash("features 1", self.classifier.hash, self.name, torch.from_numpy(first), pixels)
+        key = fingerprint(
+            "features", version=1, network=self.classifier.hash, layer=self.name, first=first, pixels=pixels
+        )
         file = cache / f"features-{key[:16]}.npy"
         try:
             found: Features = np.load(file, mmap_mode="r", allow_pickle=False)

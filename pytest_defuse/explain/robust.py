@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from pytest_defuse.runtime.cache import cached_weights
 from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import model_input
-from pytest_defuse.subject.images import LabelledImages, content_hash
+from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 
@@ -71,8 +72,10 @@ def train_robust(
         if cache is None:
             train()
         else:
-            start = (str(network), *network.state_dict().values())
-            key = content_hash("robust 1", images.pixels, images.labels, repr(settings), str(seed), *start)
+            start = (plain_repr(network), network.state_dict())
+            key = fingerprint(
+                "robust network", version=1, data=images.hash, settings=settings, seed=seed, network=start
+            )
             cached_weights(network, cache / f"robust-{key[:16]}.safetensors", train)
     return network.to("cpu").eval()
 

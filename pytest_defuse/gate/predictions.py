@@ -10,11 +10,11 @@ from torch import Tensor
 
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
-from pytest_defuse.subject.images import content_hash
 from pytest_defuse.subject.subject import Subject
 
 DIGITS = 4
@@ -48,7 +48,10 @@ def predict_scenarios(
     def run(part: Sequence[Scenario]) -> dict[str, Any]:
         return _scenario_answers(subject, model, part)
 
-    parts = {_key(subject, model, *map(_identity, part)): part for part in _full_batches(scenarios, model.batches.size)}
+    parts = {
+        _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): part
+        for part in _full_batches(scenarios, model.batches.size)
+    }
     outcomes = (sharing or Sharing()).outcomes({key: _later(run, part) for key, part in parts.items()})
     found = {name: answer for outcome in outcomes for name, answer in outcome.items()}
     return {scenario.id: _decoded(found[scenario.id], subject) for scenario in scenarios}
@@ -58,7 +61,7 @@ def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = 
     """Run the model on the subject's test set."""
     images = subject.test_images
     parts = images.pixels.split(4 * model.batches.size)
-    keys = [_key(subject, model, "test", str(number), images.hash) for number in range(len(parts))]
+    keys = [_key(subject, model, test=images.hash, part=number) for number in range(len(parts))]
 
     def run(pixels: Tensor) -> list[Any]:
         return list(_answers(model, pixels))
@@ -137,13 +140,13 @@ def _decoded(answer: dict[str, Any], subject: Subject) -> Predictions | DefuseEr
     return Predictions(answer["images"], predicted, tuple(answer["confidences"]))
 
 
-def _identity(scenario: Scenario) -> str:
+def _identity(scenario: Scenario) -> tuple[Any, ...]:
     sheet = scenario.record.sheets.held_out
-    return f"{scenario.id} {sheet.sha256} {sheet.excluded} {scenario.record.label}"
+    return scenario.id, sheet.sha256, sheet.excluded, scenario.record.label
 
 
-def _key(subject: Subject, model: Classifier, *parts: str) -> str:
-    return content_hash(subject.name, *subject.classes, model.hash, *parts)
+def _key(subject: Subject, model: Classifier, **parts: Any) -> str:
+    return fingerprint("predictions", subject=subject.name, classes=list(subject.classes), model=model.hash, **parts)
 
 
 def _later(run: Any, part: Any) -> Any:
