@@ -117,7 +117,8 @@ class CorrectionSettings:
 
     @property
     def training(self) -> dict[str, Any]:
-                return {name: getattr(self, name) for name in TRAINING}
+        """The settings that decide how a trial is trained: part of the key of its states on disk."""
+        return {name: getattr(self, name) for name in TRAINING}
 
     def make_optimizer(self, parameters: Sequence[Tensor], rate: float) -> Optimizer:
         """The optimizer of one trial."""
