@@ -42,9 +42,9 @@ from pytest_defuse.discover.generator import GeneratorSettings, trained_generato
 from pytest_defuse.discover.generator_report import generator_report
 from pytest_defuse.discover.judge_calibration import calibrated, judges_report, split_off
 from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
-from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.image_generator import ImageGenerator

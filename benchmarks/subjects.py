@@ -14,9 +14,9 @@ from torch.utils.data import TensorDataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.subject import Subject
 
 DATA = Path(os.environ.get("DEFUSE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

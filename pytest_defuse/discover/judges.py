@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.discover.training import Schedule, train_once
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.images import LabelledImages

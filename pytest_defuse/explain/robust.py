@@ -1,4 +1,4 @@
-"""Adversarially robust networks: their features show what they stand for (Barlow, section 4)."""
+"""Adversarially robust networks: their features are interpretable (Barlow, section 4)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,24 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_defuse.runtime.cache import cached_weights
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import model_input
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
+
+WEIGHT_DECAY = 1e-2
+"""AdamW's default in PyTorch."""
 
 
 @dataclass(frozen=True)
 class RobustSettings:
     """How a robust network is trained.
 
+    The defaults are for images of 28 to 32 pixels: the robust networks in docs/failure_modes.md are trained so.
+
     Attributes:
-        radius: of the L2 ball around an image, pixels being in [0, 1] (the paper's rho; 3 at 224 x 224 RGB).
-        attack_steps: steps of projected gradient ascent inside the ball, for each update.
-        width: channels of the first convolution; there are eight times as many features.
-        updates, batch, rate: steps of AdamW, images in a step, and the peak of its one-cycle learning rate.
+        radius: of the L2 ball around an image with pixels in [0, 1] (the paper's rho, which is 3 for 224 x 224 RGB).
+        attack_steps: steps of projected gradient ascent in each update.
+        width: channels of the first convolution; the network has eight times as many features.
+        updates, batch, rate: optimizer steps, images in each, and the largest learning rate.
     """
 
     radius: float = 1.0
@@ -49,34 +54,36 @@ def train_robust(
 ) -> nn.Module:
     """Train a network on the subject's training images against L2-bounded attacks (Barlow, objective 1).
 
-    Minimised is the mean over images of the largest loss(x + d) with ||d||_2 <= radius; the inner maximum
-    is sought by projected gradient ascent (Madry et al. 2018).
+    Minimizes the mean over images of the largest loss(x + d) with ||d||_2 <= radius; projected gradient ascent
+    finds the inner maximum approximately (Madry et al. 2018). With a cache, an interrupted training resumes.
 
     Args:
         network: normalised images -> logits, float N x len(classes); trained in place. Default: a small
-            convolutional network whose last feature maps are averaged over the image.
-        cache: a folder in which trained weights are kept, and found again by content hash.
+            convolutional network that averages its last feature maps over the image.
+        cache: folder of trained weights; equal networks, images, settings and seeds are trained once.
 
     Returns:
-        The network in eval mode, on the CPU: made for ``Subject(feature_network=...)``.
+        The network in eval mode, on the CPU, ready for ``Subject(feature_network=...)``.
 
     Raises:
-        DefuseError: the training set cannot be used.
+        DefuseError: the training set cannot be used, the cache cannot be written to, or the loss is NaN.
     """
     settings = settings or RobustSettings()
     images = subject.train_images
-    with seeded(seed):
-        if network is None:
+    if network is None:
+        with seeded(seed):
             network = robust_network(images.pixels.shape[1], len(subject.classes), settings.width)
-        train = partial(_train, network, images, subject.normalize, settings, device, progress or Progress())
-        if cache is None:
-            train()
-        else:
-            start = (plain_repr(network), network.state_dict())
-            key = fingerprint(
-                "robust network", version=1, data=images.hash, settings=settings, seed=seed, network=start
-            )
-            cached_weights(network, cache / f"robust-{key[:16]}.safetensors", train)
+    start = (plain_repr(network), network.state_dict())
+    key = fingerprint("robust network", version=2, data=images.hash, settings=settings, seed=seed, network=start)
+    train_once(
+        network.to(device),
+        partial(_robust_loss, network, images, subject.normalize, settings, torch.device(device)),
+        Schedule(settings.updates, settings.rate, weight_decay=WEIGHT_DECAY),
+        cache and cache / f"robust-{key[:16]}.safetensors",
+        seed=seed,
+        progress=progress or Progress(),
+        title="training a robust network",
+    )
     return network.to("cpu").eval()
 
 
@@ -99,35 +106,36 @@ def robust_network(channels: int, class_count: int, width: int) -> nn.Module:
     )
 
 
-def ascend(
-    objective: Callable[[Tensor], Tensor], start: Tensor, origin: Tensor, *, bound: float, step: float, steps: int
+def projected_gradient_ascent(
+    objective: Callable[[Tensor], Tensor], start: Tensor, origin: Tensor, *, radius: float, step: float, steps: int
 ) -> Tensor:
-    """Projected gradient ascent on images (Barlow, appendix C; Madry et al. 2018, section 2).
+    """Maximize a function of images inside L2 balls (Barlow, appendix C; Madry et al. 2018, section 2).
 
     Args:
-        objective: float N x C x H x W in [0, 1] -> float N, what to make large for each image.
-        start: where to begin; ``origin`` is the centre of the ball.
-        bound: the radius of the L2 ball that no image leaves.
-        step: length of one step, along each image's gradient.
+        objective: float N x C x H x W in [0, 1] -> float N, one value for each image.
+        start: the images to start from.
+        origin: the centres of the balls, N x C x H x W.
+        radius: of the balls.
+        step: length of one step along each image's gradient.
 
     Returns:
-        float N x C x H x W in [0, 1], each within ``bound`` of its origin.
+        float N x C x H x W in [0, 1], each within ``radius`` of its origin.
     """
     images = start
     for _ in range(steps):
         images = images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(images).sum(), images)
-        images = projected(images.detach() + step * gradient / _norms(gradient).clamp(min=1e-12), origin, bound)
+        images = projected(images.detach() + step * gradient / _norms(gradient).clamp(min=1e-12), origin, radius)
     return images.detach()
 
 
-def projected(images: Tensor, origin: Tensor, bound: float) -> Tensor:
-    """Images moved into the L2 ball around their origins, then into [0, 1].
+def projected(images: Tensor, origin: Tensor, radius: float) -> Tensor:
+    """Images moved into the L2 balls around their origins, then into [0, 1].
 
-    The second step cannot leave the ball: the origin is inside the box.
+    The second projection cannot leave the ball, because the origin is inside the box.
     """
     offset = images - origin
-    return (origin + offset * (bound / _norms(offset).clamp(min=bound))).clamp(0, 1)
+    return (origin + offset * (radius / _norms(offset).clamp(min=radius))).clamp(0, 1)
 
 
 def _norms(tensors: Tensor) -> Tensor:
@@ -135,52 +143,31 @@ def _norms(tensors: Tensor) -> Tensor:
     return norms[:, None, None, None]
 
 
-def _train(
+def _robust_loss(
     network: nn.Module,
     images: LabelledImages,
     normalize: Callable[[Tensor], Tensor] | None,
     settings: RobustSettings,
-    device: torch.device | str,
-    progress: Progress,
-) -> None:
-    network.to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=settings.rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.rate, settings.updates)
-    with progress.task("training a robust network", settings.updates) as advance:
-        for _ in range(settings.updates):
-            chosen = torch.randint(len(images), (settings.batch,))
-            pixels, labels = images.pixels[chosen].to(device), images.labels[chosen].to(device)
-            network.eval()
-            attacked = _attack(network, pixels, labels, normalize, settings)
-            network.train()
-            loss = _losses(network, attacked, labels, normalize).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            advance(1, f"loss {loss.item():.3f}")
-
-
-def _attack(
-    network: nn.Module,
-    pixels: Tensor,
-    labels: Tensor,
-    normalize: Callable[[Tensor], Tensor] | None,
-    settings: RobustSettings,
+    device: torch.device,
+    step: int,
 ) -> Tensor:
-    """Images within the radius on which the network's loss is large."""
-    origin = model_input(pixels, None)
+    """The loss of one batch after an attack on it; the attack leaves batch statistics alone."""
+    chosen = torch.randint(len(images), (settings.batch,))
+    origin, labels = model_input(images.pixels[chosen].to(device), None), images.labels[chosen].to(device)
+
+    def losses(inputs: Tensor) -> Tensor:
+        logits = network(inputs if normalize is None else normalize(inputs))
+        return F.cross_entropy(logits, labels, reduction="none")
+
     noise = torch.randn_like(origin)
-    return ascend(
-        lambda images: _losses(network, images, labels, normalize),
+    network.eval()
+    attacked = projected_gradient_ascent(
+        losses,
         projected(origin + noise * settings.radius / (2 * _norms(noise)), origin, settings.radius),
         origin,
-        bound=settings.radius,
+        radius=settings.radius,
         step=2 * settings.radius / settings.attack_steps,
         steps=settings.attack_steps,
     )
-
-
-def _losses(network: nn.Module, images: Tensor, labels: Tensor, normalize: Callable[[Tensor], Tensor] | None) -> Tensor:
-    logits = network(images if normalize is None else normalize(images))
-    return F.cross_entropy(logits, labels, reduction="none")
+    network.train()
+    return losses(attacked).mean()

@@ -9,11 +9,17 @@ from torch.nn import functional as F
 
 from pytest_defuse.explain.failure_modes import Rows
 from pytest_defuse.explain.features import FeatureNetwork, recorded_outputs
-from pytest_defuse.explain.robust import ascend
+from pytest_defuse.explain.robust import projected_gradient_ascent
 from pytest_defuse.rules.gain import Features
 
 OCCLUDED_SHARE = 7
-"""An occluding patch has this part of the image's side."""
+"""The image's side divided by the side of the occluding patch. Our choice."""
+
+ATTACK_STEPS = 100
+"""Steps of a feature attack; the paper takes 500 (appendix C)."""
+
+ATTACK_STEPS_ACROSS = 20
+"""Steps of a feature attack from the original image to the surface of the ball. Our choice."""
 
 
 def most_activating(features: Features, feature: int, rows: Rows, count: int = 6) -> Rows:
@@ -41,37 +47,28 @@ def heatmaps(network: FeatureNetwork, pixels: Tensor, feature: int) -> Tensor:
     return resized[:, 0].clamp(0, 1).cpu()
 
 
-def feature_attack(
-    network: FeatureNetwork,
-    pixels: Tensor,
-    feature: int,
-    *,
-    bound: float | None = None,
-    step: float | None = None,
-    steps: int = 100,
-) -> Tensor:
-    """Each image changed, inside an L2 ball, so that a feature is as strong as can be (appendix C).
+def feature_attack(network: FeatureNetwork, pixels: Tensor, feature: int, *, radius: float | None = None) -> Tensor:
+    """Change each image, inside an L2 ball, so that a feature becomes as large as possible (appendix C).
 
     Args:
         pixels: uint8 N x C x H x W.
-        bound: the radius of the ball, pixels being in [0, 1]; default: as if every value moved by 0.1.
-            The paper takes 500 at 3 x 224 x 224, with steps of 1, 500 of them: more than the whole box.
-        step: length of one step; default: a twentieth of the bound.
+        radius: of the ball, with pixels in [0, 1]; default: as if every value moved by 0.1. The paper's 500 for
+            3 x 224 x 224 is more than the diagonal of the box.
 
     Returns:
-        float N x C x H x W in [0, 1] on the CPU; no image is farther than ``bound`` from where it began.
+        float N x C x H x W in [0, 1] on the CPU; no image is farther than ``radius`` from the original.
     """
     images = _floats(network, pixels)
-    if bound is None:
-        bound = 0.1 * math.sqrt(images[0].numel())
+    if radius is None:
+        radius = 0.1 * math.sqrt(images[0].numel())
     with torch.enable_grad():
-        attacked = ascend(
+        attacked = projected_gradient_ascent(
             lambda inputs: network.of(inputs)[:, feature],
             images,
             images,
-            bound=bound,
-            step=bound / 20 if step is None else step,
-            steps=steps,
+            radius=radius,
+            step=radius / ATTACK_STEPS_ACROSS,
+            steps=ATTACK_STEPS,
         )
     return attacked.cpu()
 

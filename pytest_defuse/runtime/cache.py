@@ -33,7 +33,7 @@ def read_tensors(file: Path) -> dict[str, Tensor] | None:
     return None
 
 
-def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+def write_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
     """Write the file whole or not at all. Its folder ignores itself in git, as pytest's own cache does.
 
     Raises:
@@ -43,7 +43,7 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     with writing(file):
         if not (ignore := file.parent / ".gitignore").exists():
             replace_text(ignore, "*\n")
-        replace_file(file, lambda temporary: save_file(state, temporary))
+        replace_file(file, lambda temporary: save_file(state, temporary, metadata))
 
 
 @contextmanager

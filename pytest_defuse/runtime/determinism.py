@@ -18,13 +18,18 @@ def seeded(seed: int) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         try:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            torch.manual_seed(seed % 2**64)
+            seed_all(seed)
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch; inside :func:`seeded`, so that it leaves no trace."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed % 2**64)
 
 
 def random_numbers(seed: int, stage: int = 0, item: int = 0, draw: int = 0, /) -> np.random.Generator:

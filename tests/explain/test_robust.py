@@ -8,7 +8,10 @@ from torch.nn import functional as F
 from pytest_defuse import Subject
 from pytest_defuse.explain import RobustSettings, train_robust
 from pytest_defuse.explain.robust import robust_network
+from pytest_defuse.runtime import training
+from pytest_defuse.runtime.determinism import seed_all
 from pytest_defuse.subject.images import content_hash
+from tests.runtime.test_training import Stopping
 
 QUICK = RobustSettings(radius=0.3, updates=60, batch=64, width=4)
 
@@ -59,6 +62,21 @@ def test_weights_are_kept_and_found_again(subject: Subject, tmp_path: Path) -> N
     assert content_hash(*first.state_dict().values()) == content_hash(*again.state_dict().values())
     other = train_robust(subject, settings=few, cache=tmp_path, seed=1)
     assert content_hash(*first.state_dict().values()) != content_hash(*other.state_dict().values())
+
+
+def test_an_interrupted_training_resumes_and_gives_the_same_bits(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    settings = RobustSettings(updates=6, width=2)
+    whole = train_robust(subject, settings=settings)
+    with pytest.raises(KeyboardInterrupt):
+        train_robust(subject, settings=settings, cache=tmp_path, progress=Stopping(4))
+    seeds: list[int] = []
+    monkeypatch.setattr(training, "seed_all", lambda seed: seeds.append(seed) or seed_all(seed))
+    resumed = train_robust(subject, settings=settings, cache=tmp_path)
+    assert len(seeds) == 2, "four of six steps were done before"
+    assert content_hash(*resumed.state_dict().values()) == content_hash(*whole.state_dict().values())
 
 
 def test_a_network_of_ones_own_is_trained(subject: Subject) -> None:

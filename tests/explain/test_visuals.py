@@ -109,14 +109,14 @@ def test_maps_of_another_layer_with_as_many_channels_are_not_taken() -> None:
     assert maps[0, 1:4, 1:4].mean() > 0.5
 
 
-@pytest.mark.parametrize("bound", [0.5, 2.0])
-def test_an_attack_strengthens_the_feature_within_its_bound(bound: float) -> None:
+@pytest.mark.parametrize("radius", [0.5, 2.0])
+def test_an_attack_strengthens_the_feature_inside_the_ball(radius: float) -> None:
     found, pixels = network(Convolutional()), spotted()
     before = found.read(pixels)[:, 2]
-    attacked = feature_attack(found, pixels, 2, bound=bound, step=1.0, steps=20)
+    attacked = feature_attack(found, pixels, 2, radius=radius)
     distance = (attacked - pixels / 255).flatten(1).norm(dim=1)
-    assert distance.max() <= bound + 1e-5
-    assert distance.min() > 0.9 * bound
+    assert distance.max() <= radius + 1e-5
+    assert distance.min() > 0.9 * radius
     assert attacked.min() >= 0
     assert attacked.max() <= 1
     assert (found.of(attacked)[:, 2].numpy() > before).all()
@@ -124,10 +124,10 @@ def test_an_attack_strengthens_the_feature_within_its_bound(bound: float) -> Non
 
 def test_an_attack_on_a_feature_without_gradient_changes_nothing() -> None:
     pixels = spotted()
-    assert torch.equal(feature_attack(network(Convolutional()), pixels, 0, steps=3), pixels / 255)
+    assert torch.equal(feature_attack(network(Convolutional()), pixels, 0), pixels / 255)
 
 
-def test_the_default_bound_grows_with_the_image() -> None:
+def test_the_default_radius_grows_with_the_image() -> None:
     pixels = spotted()
     attacked = feature_attack(network(Convolutional()), pixels, 2)
     assert (attacked - pixels / 255).flatten(1).norm(dim=1).max() == pytest.approx(0.1 * 16, rel=0.01)
@@ -135,15 +135,15 @@ def test_the_default_bound_grows_with_the_image() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.01, 5))
-def test_projection_ends_in_the_ball_and_in_the_box(seed: int, bound: float) -> None:
+def test_projection_ends_in_the_ball_and_in_the_box(seed: int, radius: float) -> None:
     random = torch.Generator().manual_seed(seed)
     origin = torch.rand(2, 3, 4, 4, generator=random)
-    moved = projected(origin + 2 * torch.randn(2, 3, 4, 4, generator=random), origin, bound)
-    assert (moved - origin).flatten(1).norm(dim=1).max() <= bound * (1 + 1e-5)
+    moved = projected(origin + 2 * torch.randn(2, 3, 4, 4, generator=random), origin, radius)
+    assert (moved - origin).flatten(1).norm(dim=1).max() <= radius * (1 + 1e-5)
     assert moved.min() >= 0
     assert moved.max() <= 1
-    inside = origin + 0.001 * bound * (0.5 - origin) / 8
-    torch.testing.assert_close(projected(inside, origin, bound), inside)
+    inside = origin + 0.001 * radius * (0.5 - origin) / 8
+    torch.testing.assert_close(projected(inside, origin, radius), inside)
 
 
 def test_the_most_activating_images_come_strongest_first() -> None:

@@ -1,0 +1,72 @@
+"""Nested values with tensors on disk: safetensors files, which hold no code."""
+
+import json
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pytest_defuse.runtime.cache import write_tensors
+
+STRUCTURE = "pytest-defuse structure"
+"""The key of the file's metadata under which the nesting is stored, as JSON; the tensors are numbered."""
+
+
+def write_state(value: Any, file: Path) -> None:
+    """Write dicts, lists and tuples of tensors, numbers, strings, booleans and None: whole or not at all.
+
+    Raises:
+        TypeError: the value holds an object of another type; the message is the name of the type.
+        DefuseError: the folder cannot be written to, or the disk is full.
+    """
+    tensors: dict[str, Tensor] = {}
+    structure = json.dumps(_packed(value, tensors))
+    write_tensors(tensors, file, {STRUCTURE: structure})
+
+
+def read_state(file: Path) -> Any:
+    """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing, damaged or foreign."""
+    with (
+        suppress(FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError),
+        safe_open(file, "pt") as stored,
+    ):
+        names = stored.keys()
+        tensors = {name: stored.get_tensor(name) for name in names}
+        return _unpacked(json.loads(stored.metadata()[STRUCTURE]), tensors)
+    return None
+
+
+def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor) and value.layout is torch.strided:
+        # Dimensions from the largest stride to the smallest: a file holds contiguous tensors, and a tensor that comes
+        # back in another memory layout gives sums that differ in their last bit.
+        order = sorted(range(value.ndim), key=value.stride, reverse=True)
+        name = str(len(tensors))
+        tensors[name] = value.detach().permute(order).to("cpu", copy=True)  # tied weights share memory, a file may not
+        return {"tensor": name, "order": order}
+    if type(value) in (dict, OrderedDict):
+        return {"dict": [[_packed(key, tensors), _packed(item, tensors)] for key, item in value.items()]}
+    if type(value) is tuple:
+        return {"tuple": [_packed(item, tensors) for item in value]}
+    if type(value) is list:
+        return [_packed(item, tensors) for item in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _unpacked(packed: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(packed, list):
+        return [_unpacked(item, tensors) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if "tensor" in packed:
+        order = packed["order"]
+        return tensors[packed["tensor"]].permute([order.index(dim) for dim in range(len(order))])
+    if "tuple" in packed:
+        return tuple(_unpacked(packed["tuple"], tensors))
+    return {_unpacked(key, tensors): _unpacked(item, tensors) for key, item in packed["dict"]}

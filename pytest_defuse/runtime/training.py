@@ -1,0 +1,191 @@
+"""The training loop: seeded step by step, and resumable. Resumed or not, the same seed gives the same weights."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from pytest_defuse.runtime.cache import cached_weights
+from pytest_defuse.runtime.determinism import random_numbers, seed_all, seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.states import read_state, write_state
+
+SAVE_EVERY = 60.0
+"""Seconds between two states on disk, which is the most work that an interruption loses. Our choice."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of AdamW with a learning rate that is constant, or rises and falls.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: the largest one.
+        falling: warm up over the first tenth of the steps, then fall to 0 along a cosine (Loshchilov and Hutter 2017,
+            SGDR); else constant.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    falling: bool = True
+
+    def at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if not self.falling:
+            return self.learning_rate
+        warmup = min(1.0, 10 * (step + 1) / self.steps)
+        return self.learning_rate * warmup * (1 + math.cos(math.pi * step / self.steps)) / 2
+
+
+def train_once(
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    schedule: Schedule,
+    file: Path | None,
+    *,
+    seed: int,
+    progress: Progress,
+    title: str,
+) -> None:
+    """Load the weights of ``network`` from ``file``, or train it and write them.
+
+    An interrupted training resumes from a state beside the file, at most a minute old (see :class:`Training`).
+
+    Args:
+        network: on the device where it trains.
+        loss: step, counted from 0 -> scalar loss; it may use the global random numbers.
+        file: safetensors; None trains without any file.
+        title: names the training in progress and messages.
+
+    Raises:
+        DefuseError: the folder of ``file`` cannot be written to, or the loss is NaN.
+    """
+
+    def gradients(step: int) -> Tensor:
+        value = loss(step)
+        value.backward()
+        return value
+
+    def fit() -> None:
+        network.train()
+        optimizer = AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+        steps = Training(network, optimizer, gradients, schedule.at, seed, title, state).run(
+            schedule.steps, progress.say
+        )
+        done = 0
+        with progress.task(title, schedule.steps) as advance:
+            for step, note in steps:
+                advance(step - done, note)
+                done = step
+
+    state = file and file.with_suffix(".state")
+    with seeded(seed):
+        if file is None:
+            fit()
+        else:
+            cached_weights(network, file, fit)
+    if state:
+        state.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A training whose random numbers belong to (seed, step), with its state on disk.
+
+    On a CPU, with the same number of threads, an interrupted training ends with the same bits as one that was not
+    interrupted; on a GPU the two are equal up to rounding.
+
+    Attributes:
+        network: on its device, in its training mode.
+        gradients: step, counted from 0 -> scalar loss; adds to the parameters' gradients, which are empty before.
+        learning_rate: step -> learning rate.
+        title: names the training in messages.
+        state: file of the state; None keeps none.
+        masters: (parameter of 16 bits, its float32 copy) pairs; the optimizer holds the copies. The steps of Adam are
+            smaller than what 16 bits tell apart (Micikevicius et al. 2018, section 3.1).
+    """
+
+    network: nn.Module
+    optimizer: Optimizer
+    gradients: Callable[[int], Tensor]
+    learning_rate: Callable[[int], float]
+    seed: int
+    title: str
+    state: Path | None = None
+    masters: Sequence[tuple[nn.Parameter, Tensor]] = ()
+
+    def run(self, steps: int, say: Callable[[str], object]) -> Iterator[tuple[int, str]]:
+        """Train until ``steps`` steps are done, from the state on disk where there is one.
+
+        Args:
+            say: takes the sentence that says why a training starts again from step 0.
+
+        Returns:
+            An iterator that trains while it is read: the number of steps done, and a note with the last loss.
+
+        Raises:
+            DefuseError: the loss is NaN, or the state cannot be written.
+        """
+        start = self._restore(steps, say)
+        if self.state and not start:
+            write_state({}, self.state)  # a folder that cannot be written to is reported before any work
+        return self._steps(start, steps)
+
+    def _steps(self, start: int, steps: int) -> Iterator[tuple[int, str]]:
+        if start:
+            yield start, "resumed"
+        saved = time.monotonic()
+        for step in range(start, steps):
+            seed_all(int(random_numbers(self.seed, step).integers(2**63)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate(step)
+            self.network.zero_grad(set_to_none=True)
+            loss = self.gradients(step)
+            for parameter, master in self.masters:
+                master.grad = None if parameter.grad is None else parameter.grad.float()
+            self.optimizer.step()
+            for parameter, master in self.masters:
+                parameter.data.copy_(master)
+            value = loss.item()
+            if math.isnan(value):
+                raise DefuseError(
+                    f"The loss is NaN at step {step + 1} of {self.title}: lower the learning rate, or check the loss "
+                    "and Subject(normalize=...)."
+                )
+            if self.state and (step + 1 == steps or time.monotonic() - saved > SAVE_EVERY):
+                self._save(step + 1, self.state)
+                saved = time.monotonic()
+            yield step + 1, f"loss {value:.3g}"
+
+    def _save(self, step: int, state: Path) -> None:
+        network, optimizer = self.network.state_dict(), self.optimizer.state_dict()
+        masters = [master for _, master in self.masters]
+        try:
+            write_state({"step": step, "network": network, "optimizer": optimizer, "masters": masters}, state)
+        except TypeError as error:
+            write_state({"refused": str(error)}, state)
+
+    def _restore(self, steps: int, say: Callable[[str], object]) -> int:
+        """Load the state on disk unless it is past ``steps``; returns the number of steps done."""
+        if self.state is None or not self.state.exists():
+            return 0
+        saved = read_state(self.state)
+        if saved is None:
+            say(f"{self.title} starts again: its state {self.state} is damaged or of another version")
+        elif "refused" in saved:
+            say(f"{self.title} starts again: a {saved['refused']} in its state cannot be stored")
+        elif saved.get("step", steps + 1) <= steps:
+            self.network.load_state_dict(saved["network"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            with torch.no_grad():
+                for (_, master), value in zip(self.masters, saved["masters"], strict=True):
+                    master.copy_(value)
+            return int(saved["step"])
+        return 0

@@ -1,0 +1,236 @@
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from pytest_defuse.runtime import training
+from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.training import Schedule, Training, train_once
+
+SCHEDULE = Schedule(steps=12, learning_rate=1e-2, weight_decay=1e-2)
+
+
+class Stopping(Progress):
+    """Counts steps, collects sentences, and interrupts the work after some steps."""
+
+    def __init__(self, after: int = 10**6) -> None:
+        self.after, self.steps = after, 0
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        def count(steps: int, note: str = "") -> None:
+            self.steps += steps
+            if self.steps == self.after:
+                raise KeyboardInterrupt
+
+        yield count
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = (nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(288, 2))
+        return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+
+def loss_of(net: nn.Module) -> Callable[[int], Tensor]:
+    def loss(step: int) -> Tensor:
+        images = torch.rand(4, 1, 8, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(net(images).float(), images.mean(dim=(1, 2, 3)).gt(0.5).long())
+
+    return loss
+
+
+def trained(folder: Path, *, seed: int = 0, progress: Progress | None = None) -> dict[str, Tensor]:
+    net = network()
+    file = folder / "net.safetensors"
+    train_once(net, loss_of(net), SCHEDULE, file, seed=seed, progress=progress or Progress(), title="training")
+    return net.state_dict()
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("after", [1, 5, 12])
+def test_an_interrupted_training_resumes_and_gives_the_same_bits(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "a", progress=Stopping(after))
+    resumed = Stopping()
+    weights = trained(tmp_path / "a", progress=resumed)
+    assert same(weights, trained(tmp_path / "b"))
+    assert resumed.steps == SCHEDULE.steps  # those done before count as done
+
+
+def test_what_was_done_before_the_interruption_is_not_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, progress=Stopping(5))
+    steps: list[int] = []
+    net = network()
+    loss = loss_of(net)
+
+    def noted(step: int) -> Tensor:
+        steps.append(step)
+        return loss(step)
+
+    train_once(net, noted, SCHEDULE, tmp_path / "net.safetensors", seed=0, progress=Progress(), title="")
+    assert steps == list(range(5, 12))
+
+
+def test_nothing_but_the_weights_stays_behind(tmp_path: Path) -> None:
+    first = trained(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".gitignore", "net.safetensors"]
+    progress = Stopping()
+    assert same(trained(tmp_path, progress=progress), first)
+    assert progress.steps == 0
+
+
+@pytest.mark.parametrize("leftover", ["damaged", "older version", "pickle"])
+def test_a_state_that_cannot_be_read_is_reported_and_training_starts_again(
+    leftover: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "net.state"
+    if leftover == "damaged":
+        state.write_bytes(b"half a st")
+    elif leftover == "older version":
+        save_file({"network.0.weight": torch.zeros(8, 1, 3, 3), "step": torch.tensor(5)}, state)
+    else:
+        torch.save(Trap(), state)
+    progress = Stopping()
+    assert same(trained(tmp_path, progress=progress), trained(tmp_path / "other"))
+    (sentence,) = progress.sentences
+    assert sentence == f"training starts again: its state {state} is damaged or of another version"
+    assert not Path("sprung").exists()
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("sprung"),)
+
+
+def optimized(folder: Path, kind: type[Optimizer], progress: Stopping, *, half: bool = False) -> dict[str, Tensor]:
+    """Train with an optimizer that a user brings; the inputs are drawn with Python's and numpy's random numbers."""
+    net, steps = network(), 6
+
+    def gradients(step: int) -> Tensor:
+        images = torch.full((4, 1, 8, 8), random.random()) + torch.rand(4, 1, 8, 8) * float(np.random.rand())
+        value = net(images.to(net[0].weight.dtype)).float().square().mean()
+        value.backward()
+        return value
+
+    masters = []
+    if half:
+        net = net.bfloat16()
+        masters = [(parameter, parameter.detach().float().requires_grad_()) for parameter in net.parameters()]
+    optimizer = kind([master for _, master in masters] if half else net.parameters(), lr=1e-3)
+    work = Training(net, optimizer, gradients, lambda step: 1e-3, 0, "training", folder / "net.state", masters)
+    with seeded(0), progress.task("", steps) as advance:
+        for _ in work.run(steps, progress.say):
+            advance(1)
+    return net.state_dict()
+
+
+class Momentum(torch.optim.SGD):
+    """Keeps plain values of every kind in its state, as an optimizer of a user's own may."""
+
+    def step(self, closure: None = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            own = self.state[parameter]
+            count, history = own.setdefault("seen", (0, []))
+            history = [*history, parameter.grad.mean()][-2:]
+            own["seen"] = (count + 1, history)
+            own["scale"] = {"best": float(min(history)), "name": None}
+            parameter.grad *= 1 + count
+            parameter.grad += history[0] + own["scale"]["best"]
+        super().step()
+
+
+class Queue(torch.optim.SGD):
+    """Keeps an object in its state that is neither a tensor nor plain."""
+
+    def step(self, closure: None = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter].setdefault("queue", deque(maxlen=2)).append(parameter.grad.clone())
+            parameter.grad += self.state[parameter]["queue"][0]
+        super().step()
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "masters"])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.RMSprop, Momentum, Queue])
+def test_any_optimizer_gives_the_same_bits_after_an_interruption(
+    kind: type[Optimizer], half: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        optimized(tmp_path, kind, Stopping(4), half=half)
+    resumed = Stopping()
+    weights = optimized(tmp_path, kind, resumed, half=half)
+    assert same(weights, optimized(tmp_path / "whole", kind, Stopping(), half=half))
+    if kind is Queue:
+        assert resumed.steps == 6
+        assert resumed.sentences == ["training starts again: a collections.deque in its state cannot be stored"]
+    else:
+        assert resumed.steps == 1 + 2, "a note that it resumed, and two steps"
+        assert resumed.sentences == []
+
+
+def test_a_loss_that_is_nan_is_reported_and_not_stored(tmp_path: Path) -> None:
+    net = network()
+    with pytest.raises(DefuseError, match="The loss is NaN at step 3 of training: lower the learning rate"):
+        train_once(
+            net,
+            lambda step: net(torch.rand(1, 1, 8, 8)).sum() * (float("nan") if step == 2 else 1.0),
+            SCHEDULE,
+            tmp_path / "net.safetensors",
+            seed=0,
+            progress=Progress(),
+            title="training",
+        )
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_the_seed_decides(tmp_path: Path) -> None:
+    assert not same(trained(tmp_path / "a"), trained(tmp_path / "b", seed=1))
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_before_the_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    progress = Stopping()
+    with pytest.raises(DefuseError, match=r"file/net\.state cannot be written .* another folder with --defuse-cache"):
+        trained(tmp_path / "file", progress=progress)
+    assert progress.steps == 0
+
+
+@given(st.integers(1, 10_000), st.floats(1e-5, 1.0), st.data())
+def test_the_learning_rate_stays_within_its_range(steps: int, rate: float, data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, steps - 1))
+    assert 0 < Schedule(steps, rate).at(step) <= rate
+    assert Schedule(steps, rate, falling=False).at(step) == rate
