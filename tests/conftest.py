@@ -1,18 +1,30 @@
-"""What all tests share."""
+"""What all tests share: an environment that decides nothing, and examples that are the same on any day."""
+
+import os
+import re
 
 import pytest
-import torch
+from hypothesis import HealthCheck, settings
 
-# Tests are many and small: threads of one would only wait for those of another.
-torch.set_num_threads(1)
+# What a CI service, a shell or git sets for the run that the tests are part of is not theirs, nor is it their
+# subprocesses': an inner pytest must not write to a job's summary, and git must find the repository of the test.
+OUTSIDE = re.compile(
+    r"CI$|CI_|GITHUB_|GITLAB_|RUNNER_|GIT_|DEFUSE_(?!DATA$)|PYTEST_(ADDOPTS|PLUGINS)$"
+    r"|FORCE_COLOR$|NO_COLOR$|PY_COLORS$|CLICOLOR|COLUMNS$|LINES$"
+)
+for name in filter(OUTSIDE.match, list(os.environ)):
+    del os.environ[name]
+os.environ |= {
+    "OMP_NUM_THREADS": "1",  # tests are many and small: threads of one would only wait for those of another
+    "COLUMNS": "80",  # whatever the width of the terminal
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
 
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the options or the job summary of the run that it is part of."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for name in ("DEFUSE_STORE", "DEFUSE_SEED", "DEFUSE_DEVICE", "GITHUB_STEP_SUMMARY"):
-        monkeypatch.delenv(name, raising=False)
+# `make external` has the profile "fuzz".
+settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

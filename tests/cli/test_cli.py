@@ -23,8 +23,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "conftest.py").write_text("raise SystemExit('conftest.py was run')\n")
     monkeypatch.chdir(tmp_path)
-    for name in ("DEFUSE_STORE", "PYTEST_ADDOPTS"):
-        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 

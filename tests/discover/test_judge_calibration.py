@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -58,7 +58,6 @@ def test_judges_that_are_never_sure_keep_the_floor() -> None:
     assert calibrated([says([0, 1], [0.6, 0.6])], numbered([0, 1])).confidence == 0.9
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3), st.integers(1, 60), st.floats(0.6, 1.0))
 def test_it_is_the_smallest_confidence_that_reaches_the_level(seed: int, count: int, n: int, level: float) -> None:
     numbers = torch.Generator().manual_seed(seed)

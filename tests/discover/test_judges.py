@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -59,7 +59,6 @@ def test_a_verdict_is_sure_when_all_agree_and_all_are_confident() -> None:
     assert classes[certain].tolist() == [0, 1]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 4), st.floats(0.4, 0.99))
 def test_contradiction_is_a_sure_verdict_that_differs(seed: int, count: int, confidence: float) -> None:
     numbers = torch.Generator().manual_seed(seed)

@@ -196,7 +196,7 @@ def fitted(codes: Array, start: Array, **changed: Any) -> Mixture:
     return variational(codes, start, Prior.of(codes, start.shape[1]), iterations=15, tolerance=-1, **changed)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(problems())
 def test_the_bound_never_falls_and_weights_sum_to_one(problem: tuple[Array, Array]) -> None:
     codes, start = problem
@@ -208,7 +208,7 @@ def test_the_bound_never_falls_and_weights_sum_to_one(problem: tuple[Array, Arra
     assert (np.linalg.eigvalsh(mixture.covariances) > 0).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(problems(), st.integers(0, 2**32))
 def test_the_order_of_the_codes_does_not_matter(problem: tuple[Array, Array], seed: int) -> None:
     codes, start = problem
@@ -219,7 +219,7 @@ def test_the_order_of_the_codes_does_not_matter(problem: tuple[Array, Array], se
     assert_allclose(one.bounds, other.bounds, rtol=1e-6, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(problems(), st.integers(0, 2**32), st.floats(0.1, 10))
 def test_codes_moved_turned_and_scaled_give_the_mixture_moved_turned_and_scaled(
     problem: tuple[Array, Array], seed: int, scale: float

@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from torch import Tensor
@@ -64,7 +64,6 @@ def test_codes_belong_to_seed_and_stream() -> None:
     assert not torch.equal(region().codes(10, 0, 2, 8), codes)
 
 
-@settings(deadline=None)
 @given(regions(), regions())
 def test_overlap_is_symmetric_and_one_for_itself(a: Region, b: Region) -> None:
     assert 0 <= a.overlap(b) <= 1
@@ -78,7 +77,6 @@ def test_overlap_falls_with_distance_to_its_known_value() -> None:
     assert region().overlap(region((100.0, 0.0))) < 1e-12
 
 
-@settings(deadline=None)
 @given(regions(), regions())
 def test_a_merged_region_has_the_weighted_moments(a: Region, b: Region) -> None:
     merged = a.merged(b)

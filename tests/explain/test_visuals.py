@@ -133,7 +133,7 @@ def test_the_default_radius_grows_with_the_image() -> None:
     assert (attacked - pixels / 255).flatten(1).norm(dim=1).max() == pytest.approx(0.1 * 16, rel=0.01)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.01, 5))
 def test_projection_ends_in_the_ball_and_in_the_box(seed: int, radius: float) -> None:
     random = torch.Generator().manual_seed(seed)

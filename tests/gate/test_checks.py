@@ -212,7 +212,7 @@ def test_comparisons_made_at_once_are_adjusted() -> None:
     assert none is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(correct=st.integers(0, 50), least=shares, drop=shares, recorded=shares, before=st.integers(0, 51), sure=shares)
 def test_a_better_model_never_fares_worse(
     correct: int, least: float, drop: float, recorded: float, before: int, sure: float

@@ -1,6 +1,5 @@
 """A model repository as small as it gets: bright and dark images, and a model whose threshold is too high."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,12 +68,9 @@ def test_accuracy(defuse_test_accuracy):
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """The repository: its conftest.py and tests, no scenario yet; its terminal is wide enough for any sentence.
-
-    Options in DEFUSE_TEST_ADDOPTS, such as -n2, are those of every run in it.
-    """
+    """The repository: its conftest.py and tests, no scenario yet; its terminal is wide enough for any sentence."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("PYTEST_ADDOPTS", f"-p no:hypothesispytest {os.environ.get('DEFUSE_TEST_ADDOPTS', '')}")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_model=TESTS)
     return pytester

@@ -38,8 +38,6 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     plant(store, *pictures(4), "8", "2")
     repository.commit()
     monkeypatch.chdir(tmp_path)
-    for name in ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY"):
-        monkeypatch.delenv(name, raising=False)
     return repository
 
 

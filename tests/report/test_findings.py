@@ -67,8 +67,6 @@ def test_what_holds_is_no_finding(scenario: Callable[..., ScenarioResult], tmp_p
 
 
 def test_the_repository_is_where_the_service_or_git_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
-        monkeypatch.delenv(variable, raising=False)
     (tmp_path / ".git").mkdir()
     (tmp_path / "models").mkdir()
     monkeypatch.chdir(tmp_path / "models")

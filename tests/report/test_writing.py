@@ -14,8 +14,7 @@ from pytest_defuse.report.words import headline, overall
 
 
 @pytest.fixture
-def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Options:
-    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+def options(tmp_path: Path) -> Options:
     return Options(
         discover=False,
         correct=False,

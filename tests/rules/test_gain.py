@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.tree import DecisionTreeClassifier
@@ -37,7 +37,6 @@ def test_gains_are_those_of_a_decision_tree(levels: int | None, min_leaf: int) -
 values = st.sampled_from([-(2.0**20), -1.5, -1e-3, -0.0, 0.0, 1e-3, 0.5, 3.0, 2.0**20])
 
 
-@settings(deadline=None)
 @given(arrays(np.float32, (12, 2), elements=values), arrays(bool, 12))
 def test_ties_signs_and_zeros_change_nothing(features: np.ndarray, failed: np.ndarray) -> None:
     expected = [tree_gain(column, failed, 1) if failed.any() and not failed.all() else 0 for column in features.T]

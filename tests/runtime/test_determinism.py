@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pytest_defuse.runtime.determinism import random_numbers, seeded
@@ -22,7 +22,6 @@ def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), torch.rand(1).item()
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_a_seed_fixes_all_three_generators(seed: int) -> None:
     with seeded(seed):
@@ -55,7 +54,6 @@ def test_states_come_back_when_the_seed_itself_is_refused() -> None:
     assert states() == before
 
 
-@settings(deadline=None)
 @given(seeds, streams)
 def test_random_numbers_belong_to_seed_and_stream_alone(seed: int, stream: tuple[int, ...]) -> None:
     numbers = random_numbers(seed, *stream).standard_normal(8)
@@ -69,7 +67,6 @@ def test_random_numbers_belong_to_seed_and_stream_alone(seed: int, stream: tuple
     assert states() != before
 
 
-@settings(deadline=None)
 @given(seeds, seeds, streams, streams)
 def test_other_seeds_and_streams_give_other_numbers(a: int, b: int, one: tuple[int, ...], two: tuple[int, ...]) -> None:
     assume((a, one + (0,) * (3 - len(one))) != (b, two + (0,) * (3 - len(two))))

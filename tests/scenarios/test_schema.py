@@ -33,7 +33,7 @@ from tests.scenarios.planting import random_tiles, record_of
 Edit = Callable[[str, str], int]
 
 same_folder = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

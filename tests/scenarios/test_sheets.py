@@ -18,7 +18,7 @@ from pytest_defuse.scenarios.schema import Sheet, Tile
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
 from tests.scenarios.planting import random_tiles
 
-same_folder = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import math
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -16,7 +16,6 @@ def tallies(draw: st.DrawFn) -> tuple[int, int]:
     return draw(st.integers(0, total) | st.sampled_from([0, total])), total
 
 
-@settings(deadline=None)
 @given(tally=tallies(), confidence=st.floats(0.01, 0.9999))
 def test_the_interval_is_wilsons(tally: tuple[int, int], confidence: float) -> None:
     expected = binomtest(*tally).proportion_ci(confidence, method="wilson")

@@ -40,7 +40,6 @@ def changes(draw: st.DrawFn) -> tuple[int, int, int]:
     return lost, draw(st.integers(0, total - lost)), total
 
 
-@settings(deadline=None)
 @given(tally=tallies(), confidence=confidences)
 def test_wilson_is_that_of_scipy_and_statsmodels(tally: tuple[int, int], confidence: float) -> None:
     ours = wilson_interval(*tally, confidence)
@@ -49,7 +48,6 @@ def test_wilson_is_that_of_scipy_and_statsmodels(tally: tuple[int, int], confide
     assert ours == pytest.approx(proportion_confint(*tally, alpha=1 - confidence, method="wilson"), abs=1e-9)
 
 
-@settings(deadline=None)
 @given(tally=tallies(), share=st.floats(0.01, 0.99))
 def test_the_score_test_is_that_of_statsmodels(tally: tuple[int, int], share: float) -> None:
     z, p = proportions_ztest(*tally, value=share, prop_var=share)
@@ -67,7 +65,6 @@ def test_the_interval_holds_what_the_score_test_does_not_refuse(
         assert (low <= share <= high) == (p > 1 - confidence)
 
 
-@settings(deadline=None)
 @given(lost=st.integers(0, 3000), gained=st.integers(0, 3000))
 def test_mcnemar_is_exact(lost: int, gained: int) -> None:
     p = mcnemar(lost, gained)
@@ -88,7 +85,6 @@ def test_no_p_values_need_no_adjustment() -> None:
     assert benjamini_hochberg([]) == []
 
 
-@settings(deadline=None)
 @given(changed=changes())
 def test_at_no_drop_tangos_score_is_mcnemars(changed: tuple[int, int, int]) -> None:
     lost, gained, total = changed
@@ -97,7 +93,7 @@ def test_at_no_drop_tangos_score_is_mcnemars(changed: tuple[int, int, int]) -> N
         assert paired_score(lost, gained, total, 0.0) ** 2 == pytest.approx(statistic, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(changed=changes(), drop=st.floats(-0.9, 0.9))
 def test_tangos_score_uses_the_likeliest_variance(changed: tuple[int, int, int], drop: float) -> None:
     lost, gained, total = changed

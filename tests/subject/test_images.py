@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
@@ -28,7 +28,6 @@ def picture(array: Any) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
-@settings(deadline=None)
 @given(pixels)
 def test_every_accepted_kind_of_image_gives_its_exact_pixels(array: Any) -> None:
     expected = torch.tensor(array)
