@@ -143,3 +143,13 @@ def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, acce
 def test_failure_modes_are_given_to_a_test(project: pytest.Pytester) -> None:
     project.makepyfile(test_model="def test_it(defuse_failure_modes): assert not defuse_failure_modes")
     project.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_options_of_ours_may_stand_in_pytest_addopts(
+    project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(mean=0.45)
+    project.makepyfile(test_model="def test_scenario(defuse_scenario): defuse_scenario.check()")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest --defuse-bounds=min_accuracy=0.9")
+    project.runpytest_subprocess().assert_outcomes(failed=1)
+    project.runpytest_subprocess("--defuse-bounds=min_accuracy=0").assert_outcomes(passed=1)

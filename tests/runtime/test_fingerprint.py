@@ -127,7 +127,11 @@ def test_functions_of_the_same_source_and_state_are_the_same() -> None:
     assert of(partial(times, 2)) == of(partial(times, 2))
 
 
-@pytest.mark.parametrize("value", [Path("a"), object(), {1, 2}, 1j, np.array(["a"]), np.array([object()])], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [Path("a"), object(), {1, 2}, 1j, np.array(["a"]), np.array([object()])],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_has_no_encoding_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no part of a fingerprint"):
         of((1, {"a": value}))
