@@ -25,7 +25,7 @@ from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.harm import Comparison, excesses
 from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
-from pytest_defuse.correct.settings import CorrectionSettings, papers_settings
+from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress
@@ -84,7 +84,7 @@ def main() -> None:
     if not arguments.no_adversarial:
         add("finetuned on adversarial images only", adversarial(made, arguments.seed))
     if arguments.grid:
-        grid = corrected(papers_settings())
+        grid = corrected(CorrectionSettings(search="grid"))
         add("the papers' grid of 17 lambdas", grid.model)
         print(f"default search / grid: {default.images / grid.images:.3f} of the images forward and backward")
     table(made, rows)

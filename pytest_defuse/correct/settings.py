@@ -1,119 +1,168 @@
-"""What a correction can be told."""
+"""Settings of a correction."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, Share, setting
 
 PAPER_WEIGHTS = (*(10.0**power for power in range(-10, 0)), 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1000.0)
-"""The lambdas of the papers (Defuse, appendix A)."""
+"""The papers' values of lambda (Defuse, appendix B.2)."""
+
+DEFAULT_WEIGHTS = (0.03, 0.1, 0.3, 1.0)
+"""Values of lambda that halving tries, from mild to strong: our choice."""
 
 TRAINING = (
     *("epochs", "batch", "scenario_batch", "at_once", "optimizer", "schedule", "augment", "mixup", "frozen"),
     *("batch_norm", "distill", "loss", "train_step"),
 )
+"""Settings that decide how a trial is trained; the others decide which trials are run and what is chosen."""
 
 OPTIMIZERS: dict[str, Callable[[Iterable[Tensor], float], Optimizer]] = {
     "adam": lambda parameters, rate: Adam(parameters, lr=rate),
     "adamw": lambda parameters, rate: AdamW(parameters, lr=rate),
     "sgd": lambda parameters, rate: SGD(parameters, lr=rate, momentum=0.9),
 }
+"""Optimizers by name, with PyTorch's defaults; momentum 0.9 is convention."""
 
 
-@dataclass(frozen=True)
-class CorrectionSettings:
-    """Everything that a correction can be told; ``@pytest.mark.defuse_correct`` takes these names.
+class CorrectionSettings(Settings):
+    """Settings of a correction; ``@pytest.mark.defuse_correct`` accepts these names.
 
-    The objective is F = L(D) + lambda * CE(D_f) (Defuse, equation 5), from the model's current weights.
-
-    Attributes:
-        search: ``halving`` runs successive halving over ``weights`` and ``rates`` and interpolates its winner;
-            ``grid`` is the papers' way: every lambda for all epochs, the best epoch by validation accuracy, and
-            the papers' value of every setting that is not given.
-        weights: the lambdas; default: four from mild to strong, in a grid the papers' seventeen. The control,
-            lambda = 0, is always trained beside them.
-        rates: learning rates; a grid takes the first.
-        epochs: passes over the training data of a trial that goes the whole way.
-        batch, scenario_batch: training and scenario images in one step.
-        at_once: most images in one forward and backward pass; gradients add up to the batch's.
-        optimizer: ``adam``, ``adamw``, ``sgd``, or a function of (parameters, rate).
-        schedule: the rate stays ``constant`` or falls to 0 along a ``cosine``.
-        augment: ``mild`` (half of the images moved, turned, blurred, paled, noised a little), ``none``, or a
-            function on float images N x C x H x W in [0, 1]. Scenario and training images get the same.
-        mixup: the share of scenario images that are mixed with a training image, pixels and labels alike.
-        frozen: patterns of parameter names (``features.*``) that stay as they are. Modules without a trainable
-            parameter run as in evaluation, so their batch statistics stay too.
-        batch_norm: ``fixed`` keeps running statistics as they are; ``batch`` trains on the batch's.
-        distill: weight of KL(old model || new model) on training images that the old model has right.
-        loss: L, a function of (logits, labels); default: cross-entropy.
-        train_step: instead of L(D): a function of (model, step) that returns the loss of a training batch of its
-            own choice; augmentation and sampler are the user's then. A step that depends on ``step`` and torch's
-            random numbers alone resumes exactly.
-        alphas: interpolations between the old weights (0) and the winner's (1) that are tried.
-        aim: accuracy on correction tiles that counts as mended, where a bound asks for less.
-        max_test_drop: the most that test accuracy may fall, in [0, 1].
-        max_class_drop: the most that the accuracy on one class may fall; counted where it is surely more than
-            chance, all classes being compared.
-        max_negative_flips: the most test images, as a share, that were right and are wrong.
-        max_shift_drop: the most that accuracy on a shift set or a shifted copy of the test set may fall.
-        recheck: search the corrected model for failures, briefly, once it is accepted, where the generator that found
-            its scenarios is in the cache.
+    The objective is F = L(D) + lambda * CE(D_f) (Defuse, equation 5), starting from the model's current weights.
+    ``search="grid"`` replaces some defaults by the papers' values for MNIST.
     """
 
-    search: Literal["halving", "grid"] = "halving"
-    weights: tuple[float, ...] | None = None
-    rates: tuple[float, ...] = (3e-4, 1e-3)
-    epochs: int = 3
-    batch: int = 128
-    scenario_batch: int = 64
-    at_once: int = 512
-    optimizer: str | Callable[[Iterable[Tensor], float], Optimizer] = "adam"
-    schedule: Literal["cosine", "constant"] = "cosine"
-    augment: str | Callable[[Tensor], Tensor] = "mild"
-    mixup: float = 0.5
-    frozen: tuple[str, ...] = ()
-    batch_norm: Literal["fixed", "batch"] = "fixed"
-    distill: float = 0.0
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None
-    train_step: Callable[[nn.Module, int], Tensor] | None = None
-    alphas: tuple[float, ...] = (0.5, 0.7, 0.85, 1.0)
-    aim: float = 0.995
-    max_test_drop: float = 0.005
-    max_class_drop: float = 0.03
-    max_negative_flips: float = 0.02
-    max_shift_drop: float = 0.01
-    recheck: bool = True
+    marker: ClassVar = "defuse_correct"
+    presets: ClassVar = {
+        ("search", "grid"): {
+            "rates": (1e-3,),
+            "batch": 256,
+            "scenario_batch": 256,
+            "schedule": "constant",
+            "augment": "none",
+            "mixup": 0.0,
+            "batch_norm": "batch",
+        }
+    }
 
-    @staticmethod
-    def of(given: Mapping[str, Any]) -> "CorrectionSettings":
-        """The defaults, changed where ``given`` says so.
+    search: Literal["halving", "grid"] = setting(
+        "halving",
+        "`halving`: successive halving over `weights` and `rates`, then interpolation between the old weights and the "
+        "winner's. `grid`: as in the papers, every lambda for all epochs, and the best epoch by validation accuracy.",
+        "`benchmarks/correction.py`: a fifth of the grid's training, and higher accuracy (README)",
+    )
+    weights: tuple[NonNegative, ...] | None = setting(
+        None,
+        "Values of lambda; default: 0.03, 0.1, 0.3 and 1, with `grid` the papers' seventeen. The control, lambda = 0, "
+        "is always trained too.",
+        "our choice; `grid`: Defuse, appendix B.2",
+        strict=False,
+    )
+    rates: tuple[Positive, ...] = setting(
+        (3e-4, 1e-3),
+        "Learning rates; `grid` uses the first.",
+        "our choice; `grid`: Defuse, appendix B.2",
+        strict=False,
+        min_length=1,
+    )
+    epochs: Count = setting(3, "Passes over the training data of a trial that is never dropped.", "Defuse, section 4.1")
+    batch: Count = setting(128, "Training images in one step.", "our choice; `grid`: Defuse, appendix B.2")
+    scenario_batch: Count = setting(64, "Scenario images in one step.", "our choice; `grid`: Defuse, appendix B.2")
+    at_once: Count = setting(
+        512,
+        "Maximum number of images in one forward and backward pass; the gradients of several passes are accumulated.",
+    )
+    optimizer: Literal["adam", "adamw", "sgd"] | Callable[[Iterable[Tensor], float], Optimizer] = setting(
+        "adam", "The optimizer, by name or as a function of (parameters, learning rate).", "Defuse, appendix B.2"
+    )
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine",
+        "Whether the learning rate stays constant or falls to 0 along a cosine.",
+        "Loshchilov and Hutter 2017; `grid`: Defuse, appendix B.2",
+    )
+    augment: Literal["mild", "none"] | Callable[[Tensor], Tensor] = setting(
+        "mild",
+        "Augmentation of training and scenario images alike. `mild`: half of them are shifted, rotated, blurred, "
+        "reduced in contrast and made noisy, a little. Or a function of float images N x C x H x W in [0, 1].",
+        "`benchmarks/correction.py`: altering all images costs accuracy on plain ones",
+    )
+    mixup: Share = setting(
+        0.5,
+        "Share of the scenario images that are mixed with a training image (pixels and labels).",
+        "our choice of the share; mixup: Zhang et al. 2018",
+    )
+    frozen: tuple[str, ...] = setting(
+        (),
+        "Patterns of parameter names (`features.*`) that are not trained. Modules without a trainable parameter run in "
+        "evaluation mode, so their batch statistics stay too.",
+        "Defuse finetunes all parameters",
+        strict=False,
+    )
+    batch_norm: Literal["fixed", "batch"] = setting(
+        "fixed",
+        "`fixed`: batch normalisation uses its running statistics, unchanged. `batch`: it uses each batch's, as in "
+        "ordinary training.",
+        "our choice; `grid`: PyTorch's training mode",
+    )
+    distill: NonNegative = setting(
+        0.0,
+        "Weight of KL(old model || new model) on the training images that the old model classifies correctly.",
+        "not part of Defuse",
+    )
+    loss: Callable[[Tensor, Tensor], Tensor] | None = setting(
+        None, "L, a function of (logits, labels); default: cross-entropy.", "Defuse, equation 5"
+    )
+    train_step: Callable[[nn.Module, int], Tensor] | None = setting(
+        None,
+        "Replaces L(D): a function of (model, step) that returns the loss of a training batch of its own; it does its "
+        "own sampling and augmentation. It resumes exactly if it depends only on `step` and torch's random numbers.",
+        "not part of Defuse",
+    )
+    alphas: tuple[Annotated[float, Field(gt=0, le=1)], ...] = setting(
+        (0.5, 0.7, 0.85, 1.0),
+        "Interpolations that are tried, from the old weights (0) to the winner's (1).",
+        "our choice of the values; WiSE-FT: Wortsman et al. 2022",
+        strict=False,
+        min_length=1,
+    )
+    aim: Share = setting(
+        0.995,
+        "Accuracy on correction tiles at which a scenario is fixed, unless a bound is lower.",
+    )
+    max_test_drop: Share = setting(0.005, "Maximum drop of test accuracy.")
+    max_class_drop: Share = setting(
+        0.03,
+        "Maximum drop of the accuracy on one class; a drop counts if it is significant over all classes.",
+    )
+    max_negative_flips: Share = setting(
+        0.02, "Maximum share of test images that were classified correctly and no longer are."
+    )
+    max_shift_drop: Share = setting(
+        0.01, "Maximum drop of accuracy on a shift set, or on a shifted copy of the test set."
+    )
+    recheck: bool = setting(
+        True,
+        "Search an accepted corrected model for failures, briefly, if the generator of its scenarios is in the cache.",
+    )
 
-        Raises:
-            DefuseError: a name that is no setting, or a value that cannot be.
-        """
-        known = [field.name for field in fields(CorrectionSettings)]
-        values = {}
-        for name, value in given.items():
-            if name not in known:
-                raise DefuseError(f"defuse_correct has no setting {name!r}: it has {', '.join(known)}.")
-            if isinstance(value, list):
-                value = tuple(value)
-            if not ALLOWED[name].holds(value):
-                raise DefuseError(f"defuse_correct({name}={value!r}): give {ALLOWED[name].words}.")
-            values[name] = value
-        return replace(papers_settings() if values.get("search") == "grid" else CorrectionSettings(), **values)
+    @field_validator("weights")
+    @classmethod
+    def _one_above_zero(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if weights is not None and not any(weights):
+            raise ValueError("a list of numbers of 0 or more, at least one above 0")
+        return weights
 
     @property
     def lambdas(self) -> tuple[float, ...]:
         """The lambdas above 0 that are tried, the smallest first."""
-        given = self.weights or (PAPER_WEIGHTS if self.search == "grid" else (0.03, 0.1, 0.3, 1.0))
-        return tuple(sorted({weight for weight in given if weight > 0}))
+        tried = self.weights or (PAPER_WEIGHTS if self.search == "grid" else DEFAULT_WEIGHTS)
+        return tuple(sorted({weight for weight in tried if weight > 0}))
 
     @property
     def training(self) -> dict[str, Any]:
@@ -126,75 +175,9 @@ class CorrectionSettings:
         return make(parameters, rate)
 
     def freezes(self, name: str) -> bool:
-        """Whether a parameter of this name stays as it is."""
+        """Whether the parameter of this name is frozen."""
         return any(fnmatchcase(name, pattern) for pattern in self.frozen)
 
     def rate_at(self, rate: float, done: float) -> float:
-        """The learning rate when a share ``done`` of a trial's steps, in [0, 1), is taken."""
+        """The learning rate after a share ``done`` of a trial's steps, in [0, 1)."""
         return rate * (1 + math.cos(math.pi * done)) / 2 if self.schedule == "cosine" else rate
-
-
-def papers_settings() -> CorrectionSettings:
-    """The literal mode: the grid of seventeen lambdas, and all else as the papers have it on MNIST."""
-    return CorrectionSettings(
-        search="grid",
-        rates=(1e-3,),
-        epochs=3,
-        batch=256,
-        scenario_batch=256,
-        schedule="constant",
-        augment="none",
-        mixup=0.0,
-        batch_norm="batch",
-    )
-
-
-@dataclass(frozen=True)
-class _Allowed:
-    """What a setting may be, as a test and in words."""
-
-    holds: Callable[[Any], bool]
-    words: str
-
-
-def _number(value: Any, least: float, most: float) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and least <= value <= most
-
-
-def _numbers(least: float, most: float) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, tuple) and bool(value) and all(_number(v, least, most) for v in value)
-
-
-def _one_of(*names: str, function: bool = False) -> _Allowed:
-    words = " or ".join(map(repr, names)) + (", or a function" if function else "")
-    return _Allowed(lambda value: (isinstance(value, str) and value in names) or (function and callable(value)), words)
-
-
-_COUNT = _Allowed(lambda value: isinstance(value, int) and _number(value, 1, math.inf), "a whole number of 1 or more")
-_SHARE = _Allowed(lambda value: _number(value, 0, 1), "a share from 0 to 1")
-_FUNCTION = _Allowed(lambda value: value is None or callable(value), "a function")
-_PATTERNS = _Allowed(
-    lambda value: isinstance(value, tuple) and all(isinstance(v, str) for v in value),
-    'a list of patterns of parameter names, such as ["features.*"]',
-)
-
-ALLOWED = {
-    "search": _one_of("halving", "grid"),
-    "weights": _Allowed(
-        lambda value: _numbers(0, 1e12)(value) and max(value) > 0, "a list of lambdas, at least one above 0"
-    ),
-    "rates": _Allowed(_numbers(1e-12, 1e3), "a list of learning rates above 0"),
-    "optimizer": _one_of(*OPTIMIZERS, function=True),
-    "schedule": _one_of("cosine", "constant"),
-    "augment": _one_of("mild", "none", function=True),
-    "frozen": _PATTERNS,
-    "batch_norm": _one_of("fixed", "batch"),
-    "distill": _Allowed(lambda value: _number(value, 0, 1e12), "a number of 0 or more"),
-    "alphas": _Allowed(_numbers(1e-12, 1), "a list of shares above 0 and up to 1"),
-    "recheck": _Allowed(lambda value: isinstance(value, bool), "True or False"),
-    **dict.fromkeys(("epochs", "batch", "scenario_batch", "at_once"), _COUNT),
-    **dict.fromkeys(
-        ("aim", "mixup", "max_test_drop", "max_class_drop", "max_negative_flips", "max_shift_drop"), _SHARE
-    ),
-    **dict.fromkeys(("loss", "train_step"), _FUNCTION),
-}

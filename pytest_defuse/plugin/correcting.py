@@ -4,7 +4,7 @@ import base64
 import io
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Correcting:
         self.options, self.progress = options, progress
         settings = CorrectionSettings.of(given)
         drops = [bounds.max_shift_drop for _, bounds in asked if bounds.max_shift_drop is not None]
-        self.settings = replace(settings, max_shift_drop=min(drops, default=settings.max_shift_drop))
+        self.settings = settings.replace(max_shift_drop=min(drops, default=settings.max_shift_drop))
         least: dict[str, float] = {}
         for scenario, bounds in asked:
             wanted = bounds.least_accuracy(scenario.record.method.base_error_rate)
@@ -134,7 +134,7 @@ class Correcting:
                 name: {"correction": sheet.correction.sha256, "held_out": sheet.held_out.sha256}
                 for name, sheet in sheets.items()
             },
-            "settings": {field.name: _plain(getattr(self.settings, field.name)) for field in fields(self.settings)},
+            "settings": {name: _plain(value) for name, value in self.settings},
             "chosen": {"lambda": chosen.weight, "rate": chosen.rate, "epochs": chosen.epochs, "alpha": chosen.alpha},
             "seed": self.options.seed,
             "device": str(self.original.device),

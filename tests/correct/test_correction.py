@@ -37,7 +37,7 @@ def test_more_training_alone_is_the_control(subject: Subject, scenario: Scenario
 
 
 def test_the_control_goes_as_far_from_the_old_weights(subject: Subject, scenario: Scenario) -> None:
-    settings = replace(THOROUGH, alphas=(0.9,), aim=0.5)
+    settings = THOROUGH.replace(alphas=(0.9,), aim=0.5)
     correction = correction_of(subject, scenario, settings=settings, least={scenario.id: 0.5})
     assert correction.chosen.alpha == 0.9
     control = correction.control
@@ -52,7 +52,7 @@ def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario
 
 
 def test_a_trial_does_not_depend_on_the_others(subject: Subject, scenario: Scenario) -> None:
-    among = correction_of(subject, scenario, settings=replace(BRIEF, weights=(0.1, 0.5)), seed=1)
+    among = correction_of(subject, scenario, settings=BRIEF.replace(weights=(0.1, 0.5)), seed=1)
     alone = correction_of(subject, scenario, settings=BRIEF, seed=1, cache=scenario.folder / "elsewhere")
     for first in among.trials:
         for second in alone.trials:
@@ -98,7 +98,7 @@ def test_the_validation_set_of_the_subject_is_used(subject: Subject, scenario: S
 def test_the_same_seed_gives_the_same_bits(subject: Subject, scenario: Scenario) -> None:
     def model(seed: int) -> dict[str, Tensor]:
         torch.manual_seed(random.randrange(2**32))  # what came before must not matter
-        correction = correction_of(subject, scenario, seed=seed, settings=replace(BRIEF, alphas=(0.5,)))
+        correction = correction_of(subject, scenario, seed=seed, settings=BRIEF.replace(alphas=(0.5,)))
         correction.forget()
         return weights(correction.model)
 
@@ -139,7 +139,7 @@ def test_an_error_in_the_model_leaves_it_as_it_was(
 
 def test_the_announced_steps_are_taken_and_tell_where_the_work_is(subject: Subject, scenario: Scenario) -> None:
     progress = Watched()
-    correction_of(subject, scenario, settings=replace(BRIEF, weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
+    correction_of(subject, scenario, settings=BRIEF.replace(weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
     assert progress.done == progress.total == (3 + 1 + 2) * 9  # two rungs, the control; 270 images in batches of 32
     assert progress.notes[0].startswith("lambda 0.1, epoch 1, loss ")
     assert progress.notes[-1].startswith("lambda 0, epoch 2, loss ")

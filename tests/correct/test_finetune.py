@@ -18,7 +18,7 @@ from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Net, correction_of, same, sides, weights
 
 Train = Callable[..., Finetuning]
-PLAIN = replace(BRIEF, augment="none", mixup=0.0)
+PLAIN = BRIEF.replace(augment="none", mixup=0.0)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def finetuned(subject: Subject, scenario: Scenario, tmp_path: Path) -> Train:
     def train(weight: float = 0.5, epochs: int = 1, model: nn.Module | None = None, **changes: Any) -> Finetuning:
         nonlocal runs
         runs += 1
-        settings = replace(PLAIN, **changes)
+        settings = PLAIN.replace(**changes)
         other = subject if model is None else replace(subject, model=model)
         images = material(other, [scenario], settings, 0)
         folder = tmp_path / f"run{runs}"

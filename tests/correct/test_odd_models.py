@@ -62,7 +62,7 @@ def test_a_batch_that_memory_cannot_hold_goes_in_pieces(subject: Subject, scenar
     small.load_state_dict(subject.model.state_dict())
     small.eval().scale.requires_grad_(False)
     small.dropout.p = subject.model.dropout.p = 0.0
-    settings = replace(BRIEF, at_once=at_once)
+    settings = BRIEF.replace(at_once=at_once)
     pieces = correction_of(replace(subject, model=small), scenario, settings=settings).model.state_dict()
     whole = correction_of(subject, scenario, settings=BRIEF).model.state_dict()
     assert all(torch.allclose(pieces[name], whole[name], atol=1e-2) for name in whole)
@@ -101,7 +101,7 @@ def test_a_scenario_whose_label_is_rare_in_training_does_not_take_over(subject: 
 def test_the_smaller_scenario_is_drawn_as_often_as_the_larger(subject: Subject, scenario: Scenario) -> None:
     few = exclude(planted(scenario.store, "right", seed=3), "correction", *range(20))
     seen: list[Tensor] = []
-    settings = replace(BRIEF, scenario_batch=200, mixup=0.0, augment=lambda images: seen.append(images) or images)
+    settings = BRIEF.replace(scenario_batch=200, mixup=0.0, augment=lambda images: seen.append(images) or images)
     correction_of(subject, scenario, few, settings=settings)
     tiles = torch.cat([images for images in seen if len(images) == 200]) * 255
     own = torch.from_numpy(few.pixels("correction"))
@@ -115,7 +115,7 @@ def test_a_model_of_another_precision_is_mended_in_its_own(
     subject: Subject, scenario: Scenario, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     other = replace(subject, model=copy.deepcopy(subject.model).to(dtype))
-    mended = correction_of(other, scenario, settings=replace(THOROUGH, rates=(1e-3,), alphas=(0.5, 1.0)))
+    mended = correction_of(other, scenario, settings=THOROUGH.replace(rates=(1e-3,), alphas=(0.5, 1.0)))
     assert {parameter.dtype for parameter in mended.model.parameters()} == {dtype}
     assert mended.chosen.scenarios[scenario.id] > 0.5
     save_checkpoint(tmp_path / "net.safetensors", mended.model, {})
@@ -136,7 +136,7 @@ def test_tied_weights_stay_tied(subject: Subject, scenario: Scenario, tmp_path: 
         def forward(self, images: Tensor) -> Tensor:
             return self.head(self.second(self.first(images.flatten(1)).relu()).relu())
 
-    mended = correction_of(replace(subject, model=Tied()), scenario, settings=replace(BRIEF, alphas=(0.5, 1.0))).model
+    mended = correction_of(replace(subject, model=Tied()), scenario, settings=BRIEF.replace(alphas=(0.5, 1.0))).model
     assert mended.first.weight is mended.second.weight
     save_checkpoint(tmp_path / "net.safetensors", mended, {})
     again = Tied()
@@ -148,7 +148,7 @@ def test_tied_weights_stay_tied(subject: Subject, scenario: Scenario, tmp_path: 
 @pytest.mark.parametrize("images", [33, 65])
 def test_batch_normalisation_is_never_fed_a_single_image(subject: Subject, scenario: Scenario, images: int) -> None:
     odd = replace(subject, train=sides(images, seed=0), validation=sides(20, seed=4))
-    correction_of(odd, scenario, settings=replace(BRIEF, batch_norm="batch"))
+    correction_of(odd, scenario, settings=BRIEF.replace(batch_norm="batch"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

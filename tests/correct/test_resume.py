@@ -14,7 +14,7 @@ from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 
-SETTINGS = replace(BRIEF, weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
+SETTINGS = BRIEF.replace(weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
 
 SCRIPT = """
@@ -82,7 +82,7 @@ def test_another_model_does_not_take_up_this_ones_work(subject: Subject, scenari
     other.model.head.bias.data += 0.5
     assert correction_of(other, scenario, settings=SETTINGS).folder != first.folder
     assert correction_of(subject, scenario, settings=SETTINGS, seed=1).folder != first.folder
-    assert correction_of(subject, scenario, settings=replace(SETTINGS, batch=16)).folder != first.folder
+    assert correction_of(subject, scenario, settings=SETTINGS.replace(batch=16)).folder != first.folder
 
 
 @pytest.mark.slow

@@ -148,7 +148,7 @@ def test_plain_clustering_sees_places_alone_and_names_them_by_the_most_of_their_
     assert [(r.label, r.prediction) for r in found] == [(0, 1), (0, 2)]
     assert_allclose([r.weight for r in found], [100 / 150, 50 / 150], atol=0.01)
     assert_allclose([r.purity for r in found], [0.7, 1], atol=0.01)
-    joint = distill(some, replace(plain, clustering="joint"), seed=0)
+    joint = distill(some, plain.replace(clustering="joint"), seed=0)
     assert_allclose([r.purity for r in joint], [1, 1, 1])
     assert_allclose([r.weight for r in joint], [70 / 150, 50 / 150, 30 / 150], atol=0.01)
 
@@ -163,7 +163,7 @@ def test_scikit_learn_finds_the_same_regions(clustering: str) -> None:
     some = failures(group((0, 0), 80), group((9, 0), 40, prediction=2))
     torchs = DiscoverySettings(min_failures=20, components=2, clustering=clustering, restarts=2)
     for one, other in zip(
-        distill(some, torchs, 0), distill(some, replace(torchs, backend="scikit-learn"), 0), strict=True
+        distill(some, torchs, 0), distill(some, torchs.replace(backend="scikit-learn"), 0), strict=True
     ):
         assert one.same_error(other)
         assert one.overlap(other) > 0.99

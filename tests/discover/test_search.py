@@ -20,7 +20,7 @@ from pytest_defuse.subject.classifier import Classifier
 from tests.discover.synthetic_halves import Brighter, Halves
 
 DEFAULT = DiscoverySettings(budget=3000, noise=0.2, neighbour_noise=0.1)
-PAPER = replace(DiscoverySettings.of({"mode": "paper"}), draws=40, cap=5, a=2.0, b=2.0)
+PAPER = DiscoverySettings(mode="paper", draws=40, cap=5, a=2.0, b=2.0)
 
 
 class Always(nn.Module):
@@ -89,7 +89,7 @@ def search(
     return identify(
         evaluator,
         located,
-        replace(settings, **changes),
+        settings.replace(**changes),
         seed=seed,
         journal=journal(folder, name),
         progress=Progress(),
@@ -255,7 +255,7 @@ class Smooth(Halves):
 def test_a_draw_that_followed_the_gradient_fails_more_often(folder: Path, located: LatentImages) -> None:
     rare = Classifier(Brighter(0.004), 2)  # wrong where the left half is brighter by a hair
     judges = Judges([Classifier(Brighter(sureness=3000.0), 2)])
-    random = replace(DEFAULT, noise=0.4)
+    random = DEFAULT.replace(noise=0.4)
 
     def found(settings: DiscoverySettings) -> Identified:
         evaluator = Evaluator(rare, judges, Smooth())
@@ -263,7 +263,7 @@ def test_a_draw_that_followed_the_gradient_fails_more_often(folder: Path, locate
         assert result.passes <= 1.05 * settings.budget
         return result
 
-    moved = found(replace(random, mode="gradient"))
+    moved = found(random.replace(mode="gradient"))
     still = found(random)
     draws_moved = (moved.passes - 60) / (1 + random.steps)
     assert len(moved.failures) / draws_moved > 1.5 * len(still.failures) / (still.passes - 60)
@@ -271,4 +271,4 @@ def test_a_draw_that_followed_the_gradient_fails_more_often(folder: Path, locate
 
 def test_gradients_need_a_generator_that_has_them(folder: Path, located: LatentImages) -> None:
     with pytest.raises(DefuseError, match=r'mode="gradient"\) needs a generator with a method render'):
-        search(folder, located, settings=replace(DEFAULT, mode="gradient"))
+        search(folder, located, settings=DEFAULT.replace(mode="gradient"))

@@ -101,20 +101,20 @@ def test_same_seed_same_modes(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("values", "message"),
     [
         ({"depth": 4}, r"defuse_explain\(depth=4\): give a whole number from 1 to 3"),
         ({"depth": 1.5}, "give a whole number"),
         ({"tau": -0.1}, "give a number from 0 to 1"),
         ({"top": True}, "of 1 or more"),
-        ({"selection": "guess"}, 'give "gain" or "paper"'),
-        ({"layer": 3}, "give a module's name"),
-        ({"deep": 3}, "has no setting 'deep': it has layer, selection"),
+        ({"selection": "guess"}, "give 'gain' or 'paper'"),
+        ({"layer": 3}, "give a string"),
+        ({"deep": 3}, r"has no setting 'deep' \(did you mean 'depth'\?\): it has selection"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(given: dict[str, object], message: str) -> None:
+def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(DefuseError, match=message):
-        ExplainSettings.of(given)
+        ExplainSettings.of(values)
 
 
 def test_nothing_of_the_users_changes() -> None:

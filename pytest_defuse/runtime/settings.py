@@ -1,0 +1,158 @@
+"""Settings: values that are checked when they are constructed, and documented where they are declared."""
+
+import difflib
+import reprlib
+import types
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationInfo, model_validator
+from pydantic import ValidationError as PydanticError
+
+from pytest_defuse.runtime.errors import DefuseError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
+
+
+def setting(default: Any, description: str, origin: str = "our choice", **constraints: Any) -> Any:
+    """Declare one setting of a :class:`Settings` class.
+
+    Args:
+        description: what the setting does.
+        origin: where its default comes from: a paper's section, a library, or a named measurement.
+        constraints: arguments of :func:`pydantic.Field`, such as ``ge=1``.
+    """
+    return Field(default, description=description, json_schema_extra={"origin": origin}, **constraints)
+
+
+class Settings(BaseModel):
+    """Base class of all settings: immutable, hashable, and strict about names, types and ranges.
+
+    A bool is not a number; an int is accepted as a float, and a list as a tuple.
+
+    Attributes:
+        marker: the pytest marker that takes these settings, if there is one.
+        presets: by setting and value, the defaults that this value replaces.
+        renamed: old names and the names that replace them; old ones are accepted with a DeprecationWarning.
+
+    Raises:
+        DefuseError: an unknown name, a value of another type, or a value out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    marker: ClassVar[str] = ""
+    presets: ClassVar[Mapping[tuple[str, str], Mapping[str, Any]]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], source: str = "") -> Self:
+        """Settings by name.
+
+        Args:
+            source: where the values were written, for error messages; default: the marker.
+
+        Raises:
+            DefuseError: an unknown name, a value of another type, or a value out of range.
+        """
+        return cls.model_validate(dict(values), context={"source": source or cls.marker or cls.__name__})
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values, which are checked.
+
+        Raises:
+            DefuseError: an unknown name, a value of another type, or a value out of range.
+        """
+        return type(self)(**{**dict(self), **changes})
+
+    @classmethod
+    def allowed(cls, name: str) -> str:
+        """What a setting accepts, in words: ``a whole number from 1 to 3``."""
+        field = cls.model_fields[name]
+        return _words(field.annotation, field.metadata)
+
+    @classmethod
+    def origin(cls, name: str) -> str:
+        """Where the default of a setting comes from."""
+        extra = cls.model_fields[name].json_schema_extra
+        assert isinstance(extra, dict), "declared by setting()"
+        return str(extra["origin"])
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        if not isinstance(values, dict):
+            return handler(values)
+        source = (info.context or {}).get("source", cls.__name__)
+        values = {cls._current(name, values, source): value for name, value in values.items()}
+        for (name, choice), defaults in cls.presets.items():
+            if values.get(name) == choice:
+                values = {**defaults, **values}
+        try:
+            return handler(values)
+        except PydanticError as errors:
+            error = errors.errors()[0]
+        name = str(error["loc"][0])
+        wrong = f"{name}={reprlib.repr(values[name])}"
+        where = f"{source}({wrong})" if source.isidentifier() else f"{source}: {wrong}"
+        # A validator's ValueError says what to give.
+        give = error["ctx"]["error"] if error["type"] == "value_error" else cls.allowed(name)
+        raise DefuseError(f"{where}: give {give}.")
+
+    @classmethod
+    def _current(cls, name: str, values: Mapping[str, Any], source: str) -> str:
+        """Today's name of a setting."""
+        if name in cls.model_fields:
+            return name
+        if new := cls.renamed.get(name):
+            if new in values:
+                raise DefuseError(f"{source} has both {name} and {new}: {name} is the old name of {new}, give one.")
+            warnings.warn(f"{source}: {name} is now called {new}.", DeprecationWarning, stacklevel=1)
+            return new
+        closest = difflib.get_close_matches(name, cls.model_fields, n=1)
+        hint = f" (did you mean {closest[0]!r}?)" if closest else ""
+        raise DefuseError(f"{source} has no setting {name!r}{hint}: it has {', '.join(cls.model_fields)}.")
+
+
+def _words(annotation: Any, metadata: Sequence[Any] = (), plural: bool = False) -> str:
+    """What a type with constraints accepts; ``plural`` without an article, for the items of a list."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0], [*arguments[1:], *metadata], plural)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(kind, metadata, plural) for kind in arguments if kind is not type(None))
+    if origin is Literal:
+        *others, last = map(repr, arguments)
+        return f"{', '.join(others)} or {last}" if others else last
+    if origin is tuple:
+        count = "one or more " if any(getattr(item, "min_length", 0) for item in metadata) else ""
+        return f"a list of {count}{_words(arguments[0], plural=True)}"
+    if origin is Callable:
+        return "a function"
+    if annotation is bool:
+        return "True or False"
+    noun = {int: "whole number", float: "number", str: "string"}.get(annotation, getattr(annotation, "__name__", ""))
+    return (f"{noun}s" if plural else f"a {noun}") + _range(metadata)
+
+
+def _range(metadata: Sequence[Any]) -> str:
+    """The range that constraints leave, in words that follow a noun."""
+    items = [part for item in metadata for part in getattr(item, "metadata", [item])]
+    limits = {name: getattr(item, name) for item in items for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
+    match limits:
+        case {"ge": low, "le": high}:
+            return f" from {low} to {high}"
+        case {"gt": low, "lt": high}:
+            return f" between {low} and {high}"
+        case {"gt": low, "le": high}:
+            return f" above {low} and up to {high}"
+        case {"ge": low}:
+            return f" of {low} or more"
+        case {"gt": low}:
+            return f" above {low}"
+    return ""
