@@ -95,7 +95,7 @@ def correct(
         model = Classifier(subject.model, len(subject.classes), name=f"the model of subject {subject.name!r}")
         key = fingerprint(
             "correction",
-            version=2,
+            version=3,
             model=model.hash,
             normalize=subject.normalize,
             images=images.hash,

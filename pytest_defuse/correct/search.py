@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from pytest_defuse.correct.finetune import Finetuning, kept_state, plain_copy, steps_of, trainable_copy
+from pytest_defuse.correct.finetune import Finetuning, plain_copy, trainable_copy
 from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
 from pytest_defuse.correct.material import Material
 from pytest_defuse.correct.settings import CorrectionSettings
@@ -15,6 +16,9 @@ from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_as_the_pa
 from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.subject.classifier import model_input
 from pytest_defuse.subject.subject import Subject
+
+Train = Callable[[float, float, int], Trial]
+"""Lambda, learning rate and number of epochs -> the trial."""
 
 
 class Search:
@@ -37,7 +41,8 @@ class Search:
         folder: Path,
     ) -> None:
         self.subject, self.material, self.settings, self.least = subject, material, settings, least
-        self.seed, self.device, self.folder = seed, device, folder
+        self.device = device
+        self.finetuning = Finetuning(subject, material, settings, seed=seed, device=device, folder=folder)
         self.scorer = Scorer(subject, material, settings, device)
         self.trials: list[Trial] = []
         self.images = 0
@@ -47,11 +52,9 @@ class Search:
         epochs = self.settings.epochs
         rungs = self._rungs()
         total = sum(rungs) + epochs if self.settings.search == "halving" else (len(self.settings.lambdas) + 1) * epochs
-        with progress.task("finetuning", total * steps_of(self.material, self.settings)) as advance:
-            on_step = _counting(advance)
-            if self.settings.search == "grid":
-                return self._grid(on_step)
-            return self._halving(rungs, on_step)
+        with progress.task("finetuning", total * self.finetuning.steps) as advance:
+            train = partial(self._trained, advance=advance, say=progress.say)
+            return self._grid(train) if self.settings.search == "grid" else self._halving(rungs, train)
 
     def control(self, chosen: Trial) -> Trial:
         """More training alone (lambda = 0): for as long as the chosen one, at its rate, as far from the old weights."""
@@ -60,7 +63,7 @@ class Search:
 
     def model(self, trial: Trial) -> nn.Module:
         """The model of a trial, where the original is, with its modes and flags."""
-        end = kept_state(self.folder, trial.weight, trial.rate, trial.epochs)
+        end = self.finetuning.weights(trial.weight, trial.rate, trial.epochs)
         if trial.alpha == 1:
             return plain_copy(self.subject.model, end)
         mixed = trainable_copy(self.subject, self.settings)
@@ -75,27 +78,27 @@ class Search:
             )
         return plain_copy(self.subject.model, mixed.cpu().state_dict())
 
-    def _grid(self, on_step: Callable[[str], None]) -> Trial:
+    def _grid(self, train: Train) -> Trial:
         """Every lambda for all epochs; the best epoch of the best lambda (Defuse, section 3.3)."""
         rate = self.settings.rates[0]
         for weight in (0.0, *self.settings.lambdas):
             for epochs in range(1, self.settings.epochs + 1):
-                self._trained(weight, rate, epochs, on_step)
+                train(weight, rate, epochs)
         return choose_as_the_papers([trial for trial in self.trials if trial.weight], self.least)
 
-    def _halving(self, rungs: list[int], on_step: Callable[[str], None]) -> Trial:
+    def _halving(self, rungs: list[int], train: Train) -> Trial:
         """One more epoch for the most promising third, until one has run them all (Jamieson and Talwalkar 2016).
 
         Then the control at its rate, and the way from the old weights to it.
         """
         alive = [(weight, rate) for weight in self.settings.lambdas for rate in self.settings.rates]
         for epochs, count in enumerate(rungs, start=1):
-            rung = [self._trained(*pair, epochs, on_step) for pair in alive[:count]]
+            rung = [train(*pair, epochs) for pair in alive[:count]]
             rung.sort(key=lambda trial: promise(trial, self.least, self.settings.aim), reverse=True)
             alive = [(trial.weight, trial.rate) for trial in rung]
         winner = rung[0]
         for epochs in range(1, winner.epochs + 1):
-            control = self._trained(0.0, winner.rate, epochs, on_step)
+            control = train(0.0, winner.rate, epochs)
         mixed = [self._scored(replace(winner, alpha=alpha)) for alpha in self.settings.alphas if alpha < 1]
         return choose([control, *sorted(mixed, key=lambda trial: trial.alpha), winner], self.least, self.settings.aim)
 
@@ -106,18 +109,14 @@ class Search:
             counts.append(-(-counts[-1] // 3))
         return counts
 
-    def _trained(self, weight: float, rate: float, epochs: int, on_step: Callable[[str], None]) -> Trial:
-        """The trial after so many epochs, run now where they have not been."""
-        run = self._run(weight, rate)
-        if run.epochs < epochs:
-            run.advance(on_step)
-        else:
-            for _ in range(run.steps):
-                on_step("taken up where it was left")
-        self.images += len(self.material.train) + run.steps * (self.settings.scenario_batch if weight else 0)
-        trial = self.scorer.trial(
-            plain_copy(self.subject.model, kept_state(self.folder, weight, rate, epochs)), weight, rate, epochs
-        )
+    def _trained(
+        self, weight: float, rate: float, epochs: int, *, advance: Advance, say: Callable[[str], None]
+    ) -> Trial:
+        """The trial after some epochs, trained now if it was not before."""
+        state = self.finetuning.weights(weight, rate, epochs, advance, say)
+        scenario_images = self.finetuning.steps * self.settings.scenario_batch if weight else 0
+        self.images += len(self.material.train) + scenario_images
+        trial = self.scorer.trial(plain_copy(self.subject.model, state), weight, rate, epochs)
         self.trials.append(trial)
         return trial
 
@@ -125,20 +124,3 @@ class Search:
         mixed = self.scorer.trial(self.model(trial), trial.weight, trial.rate, trial.epochs, trial.alpha)
         self.trials.append(mixed)
         return mixed
-
-    def _run(self, weight: float, rate: float) -> Finetuning:
-        """A trial as far as it is on disk: one model at a time is in memory."""
-        return Finetuning(
-            self.subject,
-            self.material,
-            self.settings,
-            weight,
-            rate,
-            seed=self.seed,
-            device=self.device,
-            folder=self.folder,
-        )
-
-
-def _counting(advance: Advance) -> Callable[[str], None]:
-    return lambda note: advance(1, note)

@@ -117,7 +117,11 @@ class Watched(Progress):
     def __init__(self, at_step: Callable[[int], None] = lambda _: None) -> None:
         self.done = self.total = 0
         self.notes: list[str] = []
+        self.sentences: list[str] = []
         self.at_step = at_step
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Advance]:

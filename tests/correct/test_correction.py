@@ -150,9 +150,20 @@ def test_a_model_that_is_all_frozen_is_refused(subject: Subject, scenario: Scena
     with pytest.raises(DefuseError) as caught:
         correction_of(subject, scenario)
     assert str(caught.value) == (
-        "Every parameter of the model of subject 'sides' has requires_grad=False: leave those that correction may "
-        "change at True."
+        "Every parameter of the model of subject 'sides' has requires_grad=False: set it to True for those that "
+        "correction may change."
     )
+
+
+def test_a_state_that_a_checkpoint_cannot_hold_is_refused_before_the_work(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Net, "get_extra_state", lambda self: {"version": 2}, raising=False)
+    monkeypatch.setattr(Net, "set_extra_state", lambda self, state: None, raising=False)
+    progress = Watched()
+    with pytest.raises(DefuseError, match="has a dict under '_extra_state', but a checkpoint holds tensors alone"):
+        correction_of(subject, scenario, progress=progress)
+    assert progress.done == 0
 
 
 def test_nothing_to_correct_is_said(subject: Subject) -> None:

@@ -1,18 +1,22 @@
-"""Interrupted work goes on from its last epoch and ends with the same bits."""
+"""An interrupted correction resumes and ends with the same bits."""
 
 import copy
 import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from pytest_defuse.runtime import training
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
+from tests.runtime.test_training import Trap
 
 SETTINGS = BRIEF.replace(weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
@@ -40,17 +44,22 @@ correction_of(subject, *scenarios, settings=SETTINGS, progress=Watched(die))
 """
 
 
-def interrupted(subject: Subject, scenario: Scenario, step: int) -> None:
-    def interrupt(done: int) -> None:
-        if done == step:
-            raise KeyboardInterrupt
+def interrupt(done: int, step: int) -> None:
+    if done == step:
+        raise KeyboardInterrupt
 
+
+def interrupted(subject: Subject, scenario: Scenario, step: int) -> None:
     with untouched(subject), pytest.raises(KeyboardInterrupt):
-        correction_of(subject, scenario, settings=SETTINGS, progress=Watched(interrupt))
+        correction_of(subject, scenario, settings=SETTINGS, progress=Watched(lambda done: interrupt(done, step)))
 
 
 @pytest.mark.parametrize("step", [5, 9, 14, 30, STEPS])
-def test_an_interrupted_correction_ends_with_the_same_bits(subject: Subject, scenario: Scenario, step: int) -> None:
+@pytest.mark.parametrize("save_every", [0.0, 60.0])
+def test_an_interrupted_correction_ends_with_the_same_bits(
+    subject: Subject, scenario: Scenario, step: int, save_every: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", save_every)
     whole = correction_of(subject, scenario, settings=SETTINGS, cache=scenario.folder / "whole")
     interrupted(subject, scenario, step)
     resumed = correction_of(subject, scenario, settings=SETTINGS)
@@ -65,6 +74,58 @@ def test_epochs_that_were_run_are_not_run_again(subject: Subject, scenario: Scen
     correction_of(subject, scenario, settings=SETTINGS, progress=progress)
     assert progress.done == progress.total == STEPS
     assert sum("loss" in note for note in progress.notes) == 2 * 9
+
+
+def test_steps_of_an_unfinished_epoch_are_not_taken_again(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    interrupted(subject, scenario, 30)  # three steps into the fourth epoch of five
+    progress = Watched()
+    correction_of(subject, scenario, settings=SETTINGS, progress=progress)
+    assert progress.done == progress.total == STEPS
+    assert sum("loss" in note for note in progress.notes) == 6 + 9
+
+
+class Queue(torch.optim.SGD):
+    """An optimizer whose state cannot be stored: its momentum is the last gradient but one."""
+
+    def step(self, closure: None = None) -> None:
+        for parameter in self.param_groups[0]["params"]:
+            queue = self.state[parameter].setdefault("queue", deque(maxlen=2))
+            queue.append(parameter.grad.clone())
+            parameter.grad += queue[0]
+        super().step()
+
+
+def test_an_optimizer_whose_state_cannot_be_stored_starts_again(subject: Subject, scenario: Scenario) -> None:
+    settings = SETTINGS.replace(optimizer=lambda parameters, rate: Queue(parameters, lr=rate))
+    whole, resumed = Watched(), Watched(lambda done: interrupt(done, 5))
+    first = correction_of(subject, scenario, settings=settings, cache=scenario.folder / "whole", progress=whole)
+    with pytest.raises(KeyboardInterrupt):
+        correction_of(subject, scenario, settings=settings, progress=resumed)
+    second = correction_of(subject, scenario, settings=settings, progress=Watched())
+    assert same(weights(second.model), weights(first.model))
+    assert whole.done == whole.total == STEPS, "epochs that had to be run again are counted once"
+    chosen = first.chosen.weight
+    assert whole.sentences == [
+        f"finetuning with lambda {weight:g} and defuse_correct(rates=0.01) starts again: a collections.deque in its "
+        "state cannot be stored"
+        for weight in (chosen, 0)
+    ]
+
+
+def test_code_in_a_state_that_an_earlier_version_left_is_not_run(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(scenario.folder.parent)
+    whole = correction_of(subject, scenario, settings=SETTINGS)
+    for file in list(whole.folder.glob("lambda*")):
+        for suffix in (file.suffix, ".pt"):
+            torch.save(Trap(), file.with_suffix(suffix))
+    again = correction_of(subject, scenario, settings=SETTINGS)
+    assert same(weights(again.model), weights(whole.model))
+    assert not Path("sprung").exists()
 
 
 def test_a_damaged_state_counts_as_none(subject: Subject, scenario: Scenario) -> None:

@@ -150,7 +150,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
     [
         ("epoch=3", "defuse_correct has no setting 'epoch': it has search, weights, *"),
         ("epochs=0", "defuse_correct(epochs=0): give a whole number of 1 or more."),
-        ('frozen=["body.*"]', "defuse_correct(frozen=...) names 'body.?', which is no parameter of subject 'toy': *"),
+        ('frozen=["body.*"]', "defuse_correct(frozen=...): 'body.?' matches no parameter of subject 'toy', *"),
     ],
 )
 def test_a_setting_that_cannot_be(project: pytest.Pytester, accept: Accept, settings: str, words: str) -> None:
@@ -207,11 +207,9 @@ def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept
     result = project.runpytest_subprocess("--defuse-correct")
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert not list(project.path.glob("*.safetensors"))
-    assert list((project.path / ".defuse_cache").glob("correction-*/lambda0.0-*.pt"))
+    assert list((project.path / ".defuse_cache").glob("correction-*/lambda0.0-*.safetensors"))
     project.makepyfile(test_model=TESTS)
-    project.runpytest_subprocess("--defuse-correct").stdout.fnmatch_lines(
-        ["*taken up where it was left*", "every bound*"]
-    )
+    project.runpytest_subprocess("--defuse-correct").stdout.fnmatch_lines(["*resumed*", "every bound*"])
 
 
 def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Accept) -> None:
