@@ -92,7 +92,7 @@ def trained(name: str, network: nn.Module, pixels: Tensor, labels: Tensor, updat
             optimizer.step()
             schedule.step()
 
-    cached_weights(network, CACHE / f"{name}-{updates}.safetensors", train)
+    cached_weights(network, CACHE / f"{name}-{updates}.safetensors", train, print)
     return network.eval()
 
 

@@ -134,6 +134,7 @@ def discover(
                 "kind of device": torch.device(device).type,
                 "starts": "all" if starts is None else fingerprint("starts", images=starts),
             },
+            progress,
         )
         if news := journal.opened():
             progress.say(news)

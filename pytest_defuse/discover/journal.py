@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor
 
-from pytest_defuse.runtime.cache import read_tensors, write_tensors, writing
+from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors, writing
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.fingerprint import fingerprint
+from pytest_defuse.runtime.progress import Progress
 
 Piece = dict[str, Tensor]
 
@@ -28,9 +29,10 @@ class Journal:
         about: what the search depends on, by name (model, data, settings, ...); any difference is another search.
     """
 
-    def __init__(self, parent: Path, about: Mapping[str, str]) -> None:
+    def __init__(self, parent: Path, about: Mapping[str, str], progress: Progress | None = None) -> None:
         self.parent = parent
         self.about = dict(about)
+        self.progress = progress or Progress()
         self.folder = parent / fingerprint("search", about=self.about)[:16]
 
     def opened(self) -> str:
@@ -74,13 +76,13 @@ class Journal:
     def _piece(self, name: str, compute: Callable[[], Piece]) -> Piece | None:
         """The piece; None when another process is at work on it."""
         file = self.folder / f"{name}.safetensors"
-        if (piece := read_tensors(file)) is not None:
-            return piece
         try:
-            with FileLock(self.folder / f"{name}.lock", timeout=0):
-                if (piece := read_tensors(file)) is None:  # finished by another process in between
-                    piece = compute()
-                    write_tensors(piece, file)
-                return piece
+            return get_or_make(
+                file,
+                lambda: read_tensors(file),
+                lambda: write_tensors(compute(), file),
+                self.progress.say,
+                wait=False,
+            )
         except Timeout:
             return None

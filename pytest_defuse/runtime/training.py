@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from pytest_defuse.runtime.cache import cached_weights
+from pytest_defuse.runtime.cache import NO_OUTPUTS, Tensors, cached_weights
 from pytest_defuse.runtime.determinism import random_numbers, seed_all, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -53,6 +53,7 @@ def train_once(
     seed: int,
     progress: Progress,
     title: str,
+    outputs: Tensors = NO_OUTPUTS,
 ) -> None:
     """Load the weights of ``network`` from ``file``, or train it and write them.
 
@@ -63,6 +64,7 @@ def train_once(
         loss: step, counted from 0 -> scalar loss; it may use the global random numbers.
         file: safetensors; None trains without any file.
         title: names the training in progress and messages.
+        outputs: of models that the loss depends on; see :func:`pytest_defuse.runtime.cache.read_tensors`.
 
     Raises:
         DefuseError: the folder of ``file`` cannot be written to, or the loss is NaN.
@@ -76,9 +78,8 @@ def train_once(
     def fit() -> None:
         network.train()
         optimizer = AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-        steps = Training(network, optimizer, gradients, schedule.at, seed, title, state).run(
-            schedule.steps, progress.say
-        )
+        training = Training(network, optimizer, gradients, schedule.at, seed, title, state, outputs=outputs)
+        steps = training.run(schedule.steps, progress.say)
         done = 0
         with progress.task(title, schedule.steps) as advance:
             for step, note in steps:
@@ -90,7 +91,7 @@ def train_once(
         if file is None:
             fit()
         else:
-            cached_weights(network, file, fit)
+            cached_weights(network, file, fit, progress.say, outputs)
     if state:
         state.unlink(missing_ok=True)
 
@@ -110,6 +111,7 @@ class Training:
         state: file of the state; None keeps none.
         masters: (parameter of 16 bits, its float32 copy) pairs; the optimizer holds the copies. The steps of Adam are
             smaller than what 16 bits tell apart (Micikevicius et al. 2018, section 3.1).
+        outputs: of models that the loss depends on; see :func:`pytest_defuse.runtime.cache.read_tensors`.
     """
 
     network: nn.Module
@@ -120,6 +122,7 @@ class Training:
     title: str
     state: Path | None = None
     masters: Sequence[tuple[nn.Parameter, Tensor]] = ()
+    outputs: Tensors = field(default_factory=dict)
 
     def run(self, steps: int, say: Callable[[str], object]) -> Iterator[tuple[int, str]]:
         """Train until ``steps`` steps are done, from the state on disk where there is one.
@@ -135,7 +138,7 @@ class Training:
         """
         start = self._restore(steps, say)
         if self.state and not start:
-            write_state({}, self.state)  # a folder that cannot be written to is reported before any work
+            write_state({}, self.state, self.outputs)  # a folder that cannot be written to is reported before any work
         return self._steps(start, steps)
 
     def _steps(self, start: int, steps: int) -> Iterator[tuple[int, str]]:
@@ -168,15 +171,17 @@ class Training:
         network, optimizer = self.network.state_dict(), self.optimizer.state_dict()
         masters = [master for _, master in self.masters]
         try:
-            write_state({"step": step, "network": network, "optimizer": optimizer, "masters": masters}, state)
+            write_state(
+                {"step": step, "network": network, "optimizer": optimizer, "masters": masters}, state, self.outputs
+            )
         except TypeError as error:
-            write_state({"refused": str(error)}, state)
+            write_state({"refused": str(error)}, state, self.outputs)
 
     def _restore(self, steps: int, say: Callable[[str], object]) -> int:
         """Load the state on disk unless it is past ``steps``; returns the number of steps done."""
         if self.state is None or not self.state.exists():
             return 0
-        saved = read_state(self.state)
+        saved = read_state(self.state, self.outputs)
         if saved is None:
             say(f"{self.title} starts again: its state {self.state} is damaged or of another version")
         elif "refused" in saved:

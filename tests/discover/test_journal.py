@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pytest_defuse.runtime.cache.save_file", full)
-    with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Nothing that was finished"):
+    with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Finished work is kept"):
         journal.once("second", lambda: {"number": torch.tensor(2)})
     assert [file.name for file in journal.folder.glob("*.safetensors")] == ["first.safetensors"]
 

@@ -1,69 +1,203 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from pytest_defuse.runtime.cache import cached_weights
+from pytest_defuse.runtime.cache import cached_weights, get_or_make, locked, read_tensors, write_tensors
 from pytest_defuse.runtime.errors import DefuseError
+
+OUTPUTS = {"the judge": torch.tensor([[4.0, -1.0], [0.5, 2.0]])}
 
 
 def untrained() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
 
 
-def fill(network: nn.Module, value: int) -> None:
-    for tensor in network.state_dict().values():
-        tensor.fill_(value)
+def fill(network: nn.Module, value: int) -> Callable[[], None]:
+    def train() -> None:
+        for tensor in network.state_dict().values():
+            tensor.fill_(value)
+
+    return train
 
 
-def test_what_was_trained_is_loaded_the_next_time(tmp_path: Path) -> None:
-    file = tmp_path / "cache" / "net.safetensors"
-    first, second = untrained(), untrained()
-    cached_weights(first, file, lambda: fill(first, 7))
-    cached_weights(second, file, lambda: pytest.fail("trained again"))
-    assert all((tensor == 7).all() for tensor in second.state_dict().values())
+def train(file: Path, value: int = 7, outputs: dict[str, Tensor] | None = None) -> tuple[int, list[str]]:
+    """The value that a network holds which was to be filled with ``value``, and the sentences for the user."""
+    network, sentences = untrained(), list[str]()
+    cached_weights(network, file, fill(network, value), sentences.append, outputs or {})
+    (found,) = {int(tensor.max()) for tensor in network.state_dict().values()}
+    return found, sentences
+
+
+def test_trained_weights_are_loaded_the_next_time(tmp_path: Path) -> None:
+    assert train(tmp_path / "cache" / "net.safetensors", 7) == (7, [])
+    assert train(tmp_path / "cache" / "net.safetensors", 8) == (7, [])
+
+
+def test_a_hit_writes_nothing(tmp_path: Path) -> None:
+    train(tmp_path / "net.safetensors")
+    before = {file: file.stat().st_mtime_ns for file in [tmp_path, *tmp_path.iterdir()]}
+    train(tmp_path / "net.safetensors")
+    assert {file: file.stat().st_mtime_ns for file in [tmp_path, *tmp_path.iterdir()]} == before
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not hold root back")
+def test_a_read_only_folder_is_read_and_a_miss_is_one_sentence(tmp_path: Path) -> None:
+    train(tmp_path / "net.safetensors")
+    tmp_path.chmod(0o500)
+    try:
+        assert train(tmp_path / "net.safetensors", 8) == (7, [])
+        with pytest.raises(DefuseError, match=r"other\.safetensors cannot be written .*name another folder"):
+            train(tmp_path / "other.safetensors")
+    finally:
+        tmp_path.chmod(0o700)
 
 
 def test_the_folder_ignores_itself_in_git(tmp_path: Path) -> None:
-    cached_weights(untrained(), tmp_path / "cache" / "net.safetensors", lambda: None)
+    train(tmp_path / "cache" / "net.safetensors")
     assert (tmp_path / "cache" / ".gitignore").read_text() == "*\n"
 
 
-def test_a_gitignore_that_is_there_stays(tmp_path: Path) -> None:
+def test_an_existing_gitignore_is_kept(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("*.png\n")
-    cached_weights(untrained(), tmp_path / "net.safetensors", lambda: None)
+    train(tmp_path / "net.safetensors")
     assert (tmp_path / ".gitignore").read_text() == "*.png\n"
 
 
-def test_training_that_fails_leaves_nothing_to_load(tmp_path: Path) -> None:
+def test_a_training_that_fails_leaves_nothing_but_the_gitignore(tmp_path: Path) -> None:
     def fail() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cached_weights(untrained(), tmp_path / "net.safetensors", fail)
-    assert not list(tmp_path.iterdir())
+        cached_weights(untrained(), tmp_path / "net.safetensors", fail, pytest.fail)
+    assert [file.name for file in tmp_path.iterdir()] == [".gitignore"]
+
+
+def test_what_killed_writers_left_is_removed_and_other_files_are_kept(tmp_path: Path) -> None:
+    for name in (".net.safetensors.x1", ".net.state.x2", "net.safetensors.lock", ".net-2.safetensors.x3", "net.txt"):
+        (tmp_path / name).touch()
+    train(tmp_path / "net.safetensors")
+    names = {".gitignore", ".net-2.safetensors.x3", "net.safetensors", "net.txt"}
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 def test_weights_that_share_or_skip_memory_are_written(tmp_path: Path) -> None:
-    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
-    first.weight = nn.Parameter(torch.arange(6.0).view(3, 2).T)
-    cached_weights(first, tmp_path / "net.safetensors", lambda: None)
-    cached_weights(second, tmp_path / "net.safetensors", lambda: None)
-    assert torch.equal(first.weight, second.weight)
+    tied = torch.arange(6.0).view(3, 2)
+    write_tensors({"a": tied, "b": tied, "c": tied.T}, tmp_path / "net.safetensors")
+    found = read_tensors(tmp_path / "net.safetensors")
+    assert torch.equal(found["a"], tied)
+    assert torch.equal(found["b"], tied)
+    assert torch.equal(found["c"], tied.T)
 
 
-@pytest.mark.parametrize("content", [b"", b"truncated", b"\x10\x00\x00\x00\x00\x00\x00\x00{}"])
-def test_a_damaged_file_is_trained_again(tmp_path: Path, content: bytes) -> None:
-    file = tmp_path / "net.safetensors"
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
     file.write_bytes(content)
-    first, second = untrained(), untrained()
-    cached_weights(first, file, lambda: fill(first, 7))
-    cached_weights(second, file, lambda: pytest.fail("trained again"))
-    assert all((tensor == 7).all() for tensor in second.state_dict().values())
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_in_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        flip_a_bit,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00{}"),
+        lambda file: save_file(untrained().state_dict(), file),
+    ],
+    ids=["truncated", "a bit", "empty", "no header", "no checksum"],
+)
+def test_a_damaged_file_is_made_again_with_a_sentence(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    file = tmp_path / "net.safetensors"
+    train(file)
+    damage(file)
+    assert train(file, 8) == (8, [f"{file} is damaged: it is computed again"])
+    assert train(file, 9) == (8, [])
+
+
+def test_weights_are_reused_while_the_outputs_they_depend_on_are_equal_within_rounding(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    assert train(file, 7, OUTPUTS) == (7, [])
+    assert train(file, 8, {name: value * 1.01 for name, value in OUTPUTS.items()}) == (7, [])
+    value, (sentence,) = train(file, 8, {name: -value for name, value in OUTPUTS.items()})
+    assert value == 8
+    assert "depends on the judge, which has the same weights but now puts out something else" in sentence
+    assert train(file, 9, OUTPUTS | {"another": torch.zeros(1)})[0] == 9
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
-    with pytest.raises(DefuseError, match=r"net\.safetensors cannot be written .*: make room, or name another folder"):
-        cached_weights(untrained(), tmp_path / "cache" / "net.safetensors", lambda: None)
+    with pytest.raises(DefuseError, match=r"net\.safetensors cannot be written .*: free disk space, or name another"):
+        cached_weights(untrained(), tmp_path / "cache" / "net.safetensors", lambda: pytest.fail("trained"), pytest.fail)
+
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+import torch
+from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors
+
+folder, number = Path(sys.argv[1]), sys.argv[2]
+file = folder / "net.safetensors"
+
+def make():
+    with (folder / "trained").open("a") as log:
+        log.write(number)
+    while not (folder / "finish").exists():
+        time.sleep(0.01)
+    write_tensors({"value": torch.tensor(int(number))}, file)
+
+print(get_or_make(file, lambda: read_tensors(file), make, print)["value"].item())
+"""
+
+
+def started(folder: Path, number: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, folder, str(number)], stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(file: Path, content: str) -> None:
+    for _ in range(6000):
+        if file.exists() and file.read_text() == content:
+            return
+        time.sleep(0.01)
+    pytest.fail(f"{file} never held {content}")
+
+
+def test_of_two_processes_one_trains_and_the_other_waits(tmp_path: Path) -> None:
+    with started(tmp_path, 1) as first:
+        wait_for(tmp_path / "trained", "1")
+        with started(tmp_path, 2) as second:
+            assert second.stdout
+            assert second.stdout.readline() == "waiting for another process that computes net.safetensors\n"
+            (tmp_path / "finish").touch()
+            assert [second.communicate()[0], first.communicate()[0]] == ["1\n", "1\n"]
+    assert (tmp_path / "trained").read_text() == "1"
+    assert not (tmp_path / "net.safetensors.lock").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_a_killed_process_leaves_its_lock_to_the_next(tmp_path: Path) -> None:
+    with started(tmp_path, 1) as first:
+        wait_for(tmp_path / "trained", "1")
+        first.send_signal(signal.SIGKILL)
+    assert (tmp_path / "net.safetensors.lock").exists()
+    assert train(tmp_path / "net.safetensors", 3) == (3, [])
+    assert not (tmp_path / "net.safetensors.lock").exists()
+
+
+def test_one_who_does_not_wait_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    with locked(file, pytest.fail), pytest.raises(TimeoutError):
+        get_or_make(file, lambda: read_tensors(file), lambda: pytest.fail("made"), pytest.fail, wait=False)

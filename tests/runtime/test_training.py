@@ -224,7 +224,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_to_is_found_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     progress = Stopping()
-    with pytest.raises(DefuseError, match=r"file/net\.state cannot be written .* another folder with --defuse-cache"):
+    with pytest.raises(DefuseError, match=r"file/net\.safetensors cannot be written .*--defuse-cache"):
         trained(tmp_path / "file", progress=progress)
     assert progress.steps == 0
 
