@@ -1,4 +1,4 @@
-"""Which visual features of real images go with a model's failures (Barlow)."""
+"""Visual features of real images that go with a model's failures (Barlow)."""
 
 from pytest_defuse.explain.explanation import Explanation, describe_region, explain, matching_images
 from pytest_defuse.explain.failure_modes import FailureMode, FailureModes

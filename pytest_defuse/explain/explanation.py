@@ -1,4 +1,4 @@
-"""From a subject and its model to failure modes."""
+"""From a subject and a model to its failure modes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pytest_defuse.discover.discovery import Candidate
 from pytest_defuse.explain.failure_modes import (
-    FailureMode,
     FailureModes,
     Group,
     class_groups,
@@ -32,13 +31,13 @@ from pytest_defuse.subject.subject import Subject
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """The failure modes of a model on a subject's test set, and what they were read from.
+    """The failure modes of a model on a subject's test set, and the features that they are about.
 
     Attributes:
-        network: whose features the rules are about.
+        network: computes the features.
         features: float32 N x F, of the test images.
         predictions: class indices, int64 N, of the model on the test images.
-        failed: bool N, where these differ from the labels.
+        failed: bool N, where the predictions differ from the labels.
     """
 
     subject: Subject
@@ -54,10 +53,6 @@ class Explanation:
     def __repr__(self) -> str:
         return repr(self.modes)
 
-    def images(self, mode: FailureMode) -> LabelledImages:
-        """The test images that a failure mode's rule picks from its group, among those that measured it."""
-        return self.subject.test_images[torch.from_numpy(self.modes.rows(mode.group, mode.path, self.features))]
-
 
 def explain(
     subject: Subject,
@@ -72,12 +67,12 @@ def explain(
     """Find the failure modes of a model on the subject's test set (Barlow, section 5).
 
     Args:
-        model: the model that fails; neither it nor the subject's model is changed.
-        cache: the folder in which features are kept.
-        names: what people call features: by :attr:`FeatureNetwork.key`, then by number.
+        model: the model whose failures are explained; neither it nor the subject's model is changed.
+        cache: folder of stored features.
+        names: names of features by :attr:`FeatureNetwork.key`, then by number.
 
     Raises:
-        DefuseError: the network has no such features, or the logits or data cannot be used.
+        DefuseError: the network does not have the layer, or the logits or the data cannot be used.
     """
     settings = settings or ExplainSettings()
     with seeded(seed):
@@ -88,44 +83,43 @@ def explain(
     labels = images.labels.numpy()
     masks = [mask_group(name, mask, len(images)) for name, mask in subject.groups.items()]
     groups = [*class_groups(subject.classes, labels, predictions), *masks]
-    named = (names or {}).get(network.key, {})
+    feature_names = (names or {}).get(network.key, {})
     failed = predictions != labels
-    modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=named)
+    modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=feature_names)
     return Explanation(subject, model, network, features, predictions, failed, modes, settings, seed)
 
 
 def feature_network(subject: Subject, model: Classifier, layer: str | None = None) -> FeatureNetwork:
-    """The network whose features describe the subject's images: its ``feature_network``, or the model itself."""
+    """The network that computes features: the subject's ``feature_network``, or the model itself."""
     if subject.feature_network is None:
         return FeatureNetwork(model, layer)
-    other = Classifier(
+    classifier = Classifier(
         subject.feature_network,
         len(subject.classes),
         normalize=subject.normalize,
         device=model.device,
         name=f"the feature network of subject {subject.name!r}",
     )
-    return FeatureNetwork(other, layer)
+    return FeatureNetwork(classifier, layer)
 
 
 def matching_images(network: FeatureNetwork, images: LabelledImages, rule: Rule, cache: Path | None = None) -> Tensor:
-    """Which images, bool N, meet a rule's conditions: where Defuse may start from, or correction learn."""
+    """Which images match a rule, bool N: images from which a discovery can start, or on which to finetune."""
     return torch.from_numpy(matches(rule, network.read(images.pixels, cache)))
 
 
 def describe_region(explanation: Explanation, candidate: Candidate) -> FailureModes:
-    """Run Barlow over what Defuse found: which features tell a region's pictures from real images of their label.
+    """Run Barlow on a candidate of Defuse: which features separate a region's images from real images of its label.
 
-    The group is the candidate's pictures with all test images of its label; as everywhere, failures are where the
-    model differs from the label, half of the images grow the tree and the others measure it. Generated pictures
-    may differ from real ones by their generator alone: look at the figures before believing a rule.
+    The group consists of the candidate's images and all test images of its label. Generated images may differ from
+    real ones because of their generator alone, so look at the figures before you believe a rule.
     """
     label = candidate.region.label
     real = explanation.subject.test_images.labels.numpy() == label
-    pictures = torch.cat([candidate.correction, candidate.held_out])
-    said = torch.cat([candidate.correction_predictions, candidate.held_out_predictions]).numpy()
+    generated = torch.cat([candidate.correction, candidate.held_out])
+    predictions = torch.cat([candidate.correction_predictions, candidate.held_out_predictions]).numpy()
     with seeded(explanation.seed):
-        features = np.concatenate([explanation.features[real], explanation.network.read(pictures)])
-    failed = np.concatenate([explanation.failed[real], said != label])
+        features = np.concatenate([explanation.features[real], explanation.network.read(generated)])
+    failed = np.concatenate([explanation.failed[real], predictions != label])
     group = Group("images", f"of a region of {explanation.subject.classes[label]}", np.arange(len(failed)))
     return find_failure_modes(features, failed, [group], explanation.settings, seed=explanation.seed)

@@ -1,4 +1,4 @@
-"""Features of images: what one layer of a network says, for any network (Barlow, section 4)."""
+"""Features of images: the output of one layer of any network (Barlow, section 4)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 
-BATCH = 256
-"""Images a forward pass."""
+FEATURE_BATCH_SIZE = 256
+"""Images in one forward pass that reads features. Our choice."""
 
 
 class FeatureNetwork:
-    """A network whose layer describes images by one vector each.
+    """A network with a layer whose output describes each image by one vector.
 
     Args:
-        classifier: a frozen copy of the network; what it outputs does not matter, and no hook stays on it.
-        layer: the name of the module whose output is read, as in ``named_modules()``; feature maps
-            N x F x h x w and tokens N x T x F are averaged over their positions. Default: the input of the
-            last ``nn.Linear`` that the network registers, the paper's penultimate layer.
+        classifier: a frozen copy of the network; its logits are not used, and its hooks are removed after each pass.
+        layer: the name of the layer in ``named_modules()``; feature maps N x F x h x w and tokens N x T x F are
+            averaged over their positions. Default: the input of the last ``nn.Linear`` that the network registers,
+            which is the paper's penultimate layer.
 
     Raises:
-        DefuseError: there is no such layer.
+        DefuseError: the network has no such layer.
     """
 
     def __init__(self, classifier: Classifier, layer: str | None = None) -> None:
@@ -40,7 +40,7 @@ class FeatureNetwork:
             linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
             if not linear:
                 raise DefuseError(
-                    f"{classifier.name} has no nn.Linear, whose input would be its features: name a layer with "
+                    f"{classifier.name} has no nn.Linear, whose input would be the features: name another layer with "
                     "@pytest.mark.defuse_explain(layer=...)."
                 )
             self.layer, self._takes_input = linear[-1], True
@@ -52,60 +52,63 @@ class FeatureNetwork:
 
     @property
     def name(self) -> str:
-        """Which features these are: ``input of 'head.4'`` or ``output of 'layer4'``."""
+        """The layer in words: ``input of 'head.4'`` or ``output of 'layer4'``."""
         return f"{'input' if self._takes_input else 'output'} of {self.layer!r}"
 
     @property
     def key(self) -> str:
-        """What tells feature numbers of one network and layer from those of others: 12 hex digits."""
+        """Identifies the network and layer that a feature's number belongs to: 12 hex digits."""
         return fingerprint("feature names", network=self.classifier.hash, layer=self.name)[:12]
 
     def of(self, images: Tensor) -> Tensor:
         """The features, float32 N x F on the network's device, of float images N x C x H x W in [0, 1]; differentiable.
 
         Raises:
-            DefuseError: the layer is not run exactly once, or does not give a vector of numbers for every image.
+            DefuseError: the layer does not run exactly once, or does not output one vector of numbers for each image.
         """
-        seen: list[Any] = []
+        recorded: list[Any] = []
 
         def keep(_: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
             values = inputs[0] if self._takes_input else output
-            # A copy, because the network may go on to write into its own tensor.
-            seen.append(values.float().clone() if isinstance(values, Tensor) else values)
+            # A copy, because the network may write into its own tensor later.
+            recorded.append(values.float().clone() if isinstance(values, Tensor) else values)
 
         hooked = self._module.register_forward_pre_hook if self._takes_input else self._module.register_forward_hook
         with hooked(keep):
             self.classifier.read(images)
         where = f"the {self.name} of {self.classifier.name}"
-        if len(seen) != 1:
+        if len(recorded) != 1:
             raise DefuseError(
-                f"{where} was seen {len(seen)} times in one pass: name a layer that runs once, with "
+                f"{where} was computed {len(recorded)} times in one forward pass: name a layer that runs once, with "
                 "@pytest.mark.defuse_explain(layer=...)."
             )
-        features = seen[0]
+        features = recorded[0]
         if isinstance(features, Tensor) and not self._takes_input and features.ndim in (3, 4):
             features = features.flatten(2).mean(dim=2) if features.ndim == 4 else features.mean(dim=1)
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise DefuseError(
-                f"{where} is {shape} for {len(images)} images: failure modes need one vector an image, so pool "
-                "before that layer, or name another with @pytest.mark.defuse_explain(layer=...)."
+                f"{where} is {shape} for {len(images)} images, but failure modes need one vector for each image: name "
+                "another layer with @pytest.mark.defuse_explain(layer=...)."
             )
         if not torch.isfinite(features).all():
-            raise DefuseError(f"{where} is NaN or infinite for some image: check the network's weights.")
+            raise DefuseError(f"{where} is NaN or infinite for some images: check the network's weights.")
         return features
 
     def read(self, pixels: Tensor, cache: Path | None = None, progress: Progress | None = None) -> Features:
         """The features of uint8 pixels N x C x H x W, a batch at a time.
 
         Args:
-            cache: a folder in which they are kept, to be found again by content hash.
+            cache: folder of stored features.
 
         Returns:
-            float32 N x F; mapped from the cache's file where there is one, and read-only then.
+            float32 N x F; with a cache, a read-only memory map of its file.
+
+        Raises:
+            DefuseError: there are no images, or their features cannot be read (see :meth:`of`).
         """
         if not len(pixels):
-            raise DefuseError("There are no images to read features of: give the subject a test set.")
+            raise DefuseError("There are no images to read features from: give the subject a test set.")
         if cache is None:
             return np.concatenate(list(self._batches(pixels, progress or Progress())))
         # Equal weights may serve different architectures or preprocessing: their first features differ.
@@ -115,10 +118,10 @@ class FeatureNetwork:
         )
         file = cache / f"features-{key[:16]}.npy"
         try:
-            found: Features = np.load(file, mmap_mode="r", allow_pickle=False)
-            if found.shape == (len(pixels), first.shape[1]):
-                return found
-        except (OSError, ValueError):  # none yet, or a damaged one
+            cached: Features = np.load(file, mmap_mode="r", allow_pickle=False)
+            if cached.shape == (len(pixels), first.shape[1]):
+                return cached
+        except (OSError, ValueError):  # missing or damaged
             pass
         if not (ignore := cache / ".gitignore").exists():
             replace_text(ignore, "*\n")
@@ -137,14 +140,14 @@ class FeatureNetwork:
     @torch.inference_mode()
     def _batches(self, pixels: Tensor, progress: Progress) -> Iterator[Features]:
         with progress.task("reading features", len(pixels)) as advance:
-            for chunk in pixels.split(BATCH):
+            for chunk in pixels.split(FEATURE_BATCH_SIZE):
                 yield self.of(chunk.to(self.classifier.device).float() / 255).cpu().numpy()
                 advance(len(chunk))
 
 
 @contextmanager
 def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Copies of what all submodules put out inside the block, in the order in which they finish."""
+    """Copies of the outputs of all submodules inside the block, in the order in which they finish."""
     outputs: list[Tensor] = []
 
     def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:

@@ -1,4 +1,4 @@
-"""What an explanation found, as plain values, ready for JSON."""
+"""The outcome of an explanation as plain values, ready for JSON."""
 
 import base64
 import io
@@ -10,13 +10,13 @@ from pytest_defuse.explain.figures import node_figure
 from pytest_defuse.rules.rates import Interval, aler, aler_interval
 from pytest_defuse.rules.trees import Node
 
-FIGURES = 24
-"""Figures of one explanation, at most: some 3 MB."""
+MAX_FIGURES = 24
+"""Figures of one explanation; they take about 3 MB. Our choice."""
 
 
 @dataclass(frozen=True)
 class FailureModeResult:
-    """A failure mode of real images (Barlow), with rates in [0, 1] and the 95% interval of the error rate."""
+    """A failure mode on real images (Barlow); rates in [0, 1], with the 95% interval of the error rate."""
 
     group: str
     rule: str
@@ -29,7 +29,7 @@ class FailureModeResult:
 
 @dataclass(frozen=True)
 class RateResult:
-    """A rate of a tree's node, in [0, 1], with its 95% interval."""
+    """A rate of a node, in [0, 1], with its 95% interval."""
 
     name: str
     value: float
@@ -41,8 +41,8 @@ class NodeResult:
     """A node of a failure tree and those below it.
 
     Attributes:
-        condition: the last step of the path to it; empty at the root.
-        failures, images, group_failures: counts, of those images that did not grow the tree.
+        condition: the last condition of its path; empty at the root.
+        failures, images, group_failures: counts of the images that measured the tree.
         rates: ER, EC and IV.
         reported: whether it is a failure mode.
         figure: a PNG in base64, or empty.
@@ -60,7 +60,7 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class TreeResult:
-    """The tree of a group that has a failure mode; ALER with its 95% interval."""
+    """The tree of a group with a failure mode; ALER with its 95% interval."""
 
     group: str
     base_error_rate: float
@@ -71,14 +71,14 @@ class TreeResult:
 
 @dataclass(frozen=True)
 class ExplanationResult:
-    """What an explanation found on real images (Barlow).
+    """The failure modes of a model on real images (Barlow).
 
     Attributes:
-        features: which features the rules are about, in words; ``key`` is what their names are kept under.
-        groups: how many were looked into; ``passed_over`` had too few failures.
-        modes: most important first.
-        trees: of the groups that have one.
-        new, known: candidates of the modes, in a session that discovers.
+        features: the layer and the network in words; ``key`` identifies them in store.yaml.
+        groups: number of groups with enough failures; ``passed_over`` is the number of the others.
+        modes: the most important first.
+        trees: of the groups with a failure mode.
+        new, known: candidates from the modes, in a session that discovers.
     """
 
     subject: str
@@ -96,18 +96,18 @@ def explanation_result(explanation: Explanation, *, figures: bool) -> Explanatio
     """The plain values of an explanation.
 
     Args:
-        figures: whether the nodes of the most important trees carry their pictures, which takes some seconds each.
+        figures: draw the nodes of the most important trees, which takes some seconds each.
     """
     modes = explanation.modes
     ranked = list(dict.fromkeys(mode.group for mode in modes))
     nodes = 2 ** (explanation.settings.depth + 1) - 2  # below a root, each with a figure
-    shown = ranked[: FIGURES // nodes] if figures else []
+    drawn = ranked[: MAX_FIGURES // nodes] if figures else []
     return ExplanationResult(
         subject=explanation.subject.name,
         features=f"{explanation.network.name} of {explanation.network.classifier.name}",
         key=explanation.network.key,
         groups=len(modes.trees),
-        passed_over=len(modes.passed_over),
+        passed_over=len(modes.skipped),
         modes=[
             FailureModeResult(
                 group=mode.group,
@@ -120,7 +120,7 @@ def explanation_result(explanation: Explanation, *, figures: bool) -> Explanatio
             )
             for mode in modes
         ],
-        trees=[_tree(explanation, group, figures=group in shown) for group in ranked],
+        trees=[_tree(explanation, group, figures=group in drawn) for group in ranked],
     )
 
 

@@ -1,4 +1,4 @@
-"""What a feature stands for: where in an image it is seen, and what makes it stronger (Barlow, section 4)."""
+"""Visualizations of a feature: activating images, heatmaps and feature attacks (Barlow, section 4)."""
 
 import math
 
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pytest_defuse.explain.failure_modes import Rows
 from pytest_defuse.explain.features import FeatureNetwork, recorded_outputs
 from pytest_defuse.explain.robust import projected_gradient_ascent
 from pytest_defuse.rules.gain import Features
+from pytest_defuse.rules.honest import Rows
 
-OCCLUDED_SHARE = 7
+PATCHES_PER_SIDE = 7
 """The image's side divided by the side of the occluding patch. Our choice."""
 
 ATTACK_STEPS = 100
@@ -23,26 +23,26 @@ ATTACK_STEPS_ACROSS = 20
 
 
 def most_activating(features: Features, feature: int, rows: Rows, count: int = 6) -> Rows:
-    """The ``count`` of some images on which a feature is largest, largest first."""
+    """The ``count`` rows on which a feature is largest, the largest first."""
     return rows[np.argsort(-features[rows, feature], kind="stable")[:count]]
 
 
 @torch.no_grad()
 def heatmaps(network: FeatureNetwork, pixels: Tensor, feature: int) -> Tensor:
-    """Where each image shows a feature: float N x H x W on the CPU, scaled to [0, 1] image by image.
+    """Where each image activates a feature: float N x H x W on the CPU, scaled to [0, 1] for each image.
 
-    The map is that of the paper where the network has one: the feature's map just before it is averaged over the
-    image, or its value at each token of a vision transformer. For other networks it is how much the feature
-    falls when a grey patch covers the place. A map without any contrast is all zero.
+    As in the paper, the heatmap is the feature map before it is averaged over the image, or the feature's value at each
+    token of a vision transformer. For other networks it is occlusion sensitivity: how much the feature falls when a
+    grey patch covers the position. A map without contrast is all zero.
 
     Args:
         pixels: uint8 N x C x H x W.
     """
     images = _floats(network, pixels)
     maps = _feature_maps(network, images)
-    chosen = _occlusion(network, images, feature) if maps is None else maps[:, feature]
-    low, high = chosen.amin(dim=(1, 2), keepdim=True), chosen.amax(dim=(1, 2), keepdim=True)
-    scaled = (chosen - low) / torch.where(high > low, high - low, 1)
+    heatmap = _occlusion(network, images, feature) if maps is None else maps[:, feature]
+    low, high = heatmap.amin(dim=(1, 2), keepdim=True), heatmap.amax(dim=(1, 2), keepdim=True)
+    scaled = (heatmap - low) / torch.where(high > low, high - low, 1)
     resized = F.interpolate(scaled[:, None], size=pixels.shape[-2:], mode="bilinear", align_corners=False)
     return resized[:, 0].clamp(0, 1).cpu()
 
@@ -78,7 +78,7 @@ def _floats(network: FeatureNetwork, pixels: Tensor) -> Tensor:
 
 
 def _feature_maps(network: FeatureNetwork, images: Tensor) -> Tensor | None:
-    """The last outputs inside the network, as N x F x h x w, of which the features are the pooled values."""
+    """The last output inside the network, as N x F x h x w, that gives the features when it is pooled; None without."""
     with recorded_outputs(network.classifier.module) as outputs:
         features = network.of(images)
     for output in reversed(outputs):
@@ -89,7 +89,7 @@ def _feature_maps(network: FeatureNetwork, images: Tensor) -> Tensor | None:
 
 
 def _readings(output: Tensor, features: int) -> list[tuple[Tensor, Tensor]]:
-    """An output as maps N x F x h x w, with each way in which they can become features N x F."""
+    """An output as maps N x F x h x w, with the features N x F that each way of pooling gives."""
     readings = []
     if output.ndim == 4:
         for maps in (output, output.permute(0, 3, 1, 2)):
@@ -97,7 +97,7 @@ def _readings(output: Tensor, features: int) -> list[tuple[Tensor, Tensor]]:
                 readings += [(maps, maps.mean(dim=(2, 3))), (maps, maps.amax(dim=(2, 3)))]
     if output.ndim == 3 and output.shape[2] == features:
         tokens = output.shape[1]
-        for extra in (0, 1):  # without and with a class token in front
+        for extra in (0, 1):  # without and with a class token
             side = math.isqrt(tokens - extra)
             if side * side == tokens - extra:
                 maps = output[:, extra:].transpose(1, 2).unflatten(2, (side, side))
@@ -107,9 +107,9 @@ def _readings(output: Tensor, features: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _occlusion(network: FeatureNetwork, images: Tensor, feature: int) -> Tensor:
-    """How much the feature falls when a patch of the image's mean colour covers each place: N x h x w, not below 0."""
+    """How much the feature falls when a patch of the image's mean colour covers a position: N x h x w, at least 0."""
     height, width = images.shape[-2:]
-    patch = max(1, min(height, width) // OCCLUDED_SHARE)
+    patch = max(1, min(height, width) // PATCHES_PER_SIDE)
     rows, columns = -(-height // patch), -(-width // patch)
     grey = images.mean(dim=(2, 3), keepdim=True)
     before = network.of(images)[:, feature]

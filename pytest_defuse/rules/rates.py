@@ -1,4 +1,4 @@
-"""How much of a group's failures a cluster of its images holds (Barlow, definitions 1 to 5), with intervals."""
+"""Error rates of a cluster of images in its group (Barlow, definitions 1 to 5), with intervals."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Images that a rule picks from a group, as counts; every rate is in [0, 1]."""
+    """Counts of the images of a group that match a rule; every rate is in [0, 1]."""
 
     failures: int
     images: int
@@ -23,17 +23,17 @@ class Cluster:
 
     @property
     def error_rate(self) -> float:
-        """ER, the share of failures in the cluster; 0 in an empty one."""
+        """ER, the share of failures in the cluster; 0 if it is empty."""
         return self.failures / max(self.images, 1)
 
     @property
     def base_error_rate(self) -> float:
-        """BER, the share of failures in the group; 0 in an empty group."""
+        """BER, the share of failures in the group; 0 if it is empty."""
         return self.group_failures / max(self.group_images, 1)
 
     @property
     def error_coverage(self) -> float:
-        """EC, the cluster's share of the group's failures; 0 in a group without failures."""
+        """EC, the cluster's share of the group's failures; 0 if the group has none."""
         return self.failures / max(self.group_failures, 1)
 
     @property
@@ -48,13 +48,13 @@ class Cluster:
 
     @property
     def p_value(self) -> float:
-        """The permutation test of the cluster, in closed form.
+        """The one-sided permutation test of the cluster, in closed form (a hypergeometric tail).
 
-        The share of all permutations of the group's failures that put so many of them, or more, into the
-        cluster (a hypergeometric tail). Exact where the images did not choose the rule.
+        It is the share of all permutations of the group's failures that put as many or more of them into the cluster:
+        exact if these images were not used to find the rule.
         """
-        at_least = self.failures - 1  # sf is the chance of more than that
-        return float(hypergeom.sf(at_least, self.group_images, self.group_failures, self.images))
+        fewer = self.failures - 1  # sf(k) is the probability of more than k
+        return float(hypergeom.sf(fewer, self.group_images, self.group_failures, self.images))
 
     @property
     def error_rate_interval(self) -> Interval:
@@ -81,25 +81,25 @@ class Cluster:
 
 
 def aler(leaves: Iterable[Cluster]) -> float:
-    """Average leaf error rate: the sum of ER * EC over all leaves of a tree (definition 4).
+    """ALER, average leaf error rate: the sum of ER * EC over all leaves of a tree (definition 4).
 
-    Some leaf has at least this error rate (proposition 1); what it exceeds BER by is how much the tree explains.
+    Some leaf has at least this error rate (proposition 1); ALER - BER measures how much the tree explains.
     """
     return math.fsum(leaf.importance for leaf in leaves)
 
 
 def aler_interval(leaves: Sequence[Cluster]) -> Interval:
-    """The delta method's 95% interval of ALER, the images of a group being drawn independently.
+    """The delta method's 95% interval of ALER, for images that are drawn independently.
 
-    With k_i failures among n_i images in leaf i, r_i = k_i / n_i and K failures in all, ALER = sum of
-    k_i^2 / (n_i K) changes by (2 r_i - r_i^2 - ALER) / K with a failure more in leaf i and by -r_i^2 / K with
-    a success more. Its variance is the sum of the squares of these, weighted with the counts.
+    Leaf i has k_i failures among n_i images, r_i = k_i / n_i, and there are K failures in all. One more failure in
+    leaf i changes ALER = sum of k_i^2 / (n_i K) by (2 r_i - r_i^2 - ALER) / K, one more success by -r_i^2 / K. The
+    variance of ALER is the sum of the squares of these changes, weighted by the counts.
     """
     return _delta_interval(aler(leaves), leaves, lambda _: True)
 
 
 def _delta_interval(value: float, leaves: Sequence[Cluster], counted: Callable[[Cluster], bool]) -> Interval:
-    """The interval of the sum of IV over those leaves of a whole tree that are counted."""
+    """The interval of the sum of IV over some leaves of a whole tree: those for which ``counted`` is true."""
     failures = sum(leaf.failures for leaf in leaves)
     if not failures:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""Shallow decision trees that tell failures from successes, and what a group's images do in them."""
+"""Shallow decision trees that separate failures from successes, with the counts of images in their nodes."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from pytest_defuse.rules.settings import RuleSettings
 
 @dataclass(frozen=True)
 class Condition:
-    """One step of a rule: a feature is above a threshold, or up to it.
+    """One condition of a rule: a feature is above a threshold, or not.
 
     Attributes:
-        feature: the feature's number among all features of its layer.
-        name: what people call it, if they gave it a name.
+        feature: the column of the feature.
+        name: the name that people gave it; empty without one.
     """
 
     feature: int
@@ -30,26 +30,26 @@ class Condition:
         return f"feature {self.feature}{named} {'>' if self.above else '<='} {self.threshold:.4g}"
 
     def holds(self, features: Features) -> Mask:
-        """For which images, bool N, of features N x F it holds."""
-        # In float32 a threshold between two neighbouring numbers would be rounded onto one of them.
+        """Which images meet the condition, bool N, from features N x F."""
+        # In float32, a threshold between two neighbouring numbers would be rounded to one of them.
         above = features[:, self.feature].astype(np.float64) > self.threshold
-        held: Mask = above if self.above else ~above
-        return held
+        met: Mask = above if self.above else ~above
+        return met
 
 
 Path = tuple[Condition, ...]
 
 
 def matches(path: Path, features: Features) -> Mask:
-    """For which images, bool N, of features N x F all conditions hold."""
-    picked = np.ones(len(features), dtype=bool)
+    """Which images meet all conditions, bool N, from features N x F."""
+    met = np.ones(len(features), dtype=bool)
     for condition in path:
-        picked &= condition.holds(features)
-    return picked
+        met &= condition.holds(features)
+    return met
 
 
 def rule_words(path: Path) -> str:
-    """A path of conditions in words: ``feature 17 > 0.82 and feature 3 'wheel' <= 1.5``."""
+    """The conditions of a path in words: ``feature 17 > 0.82 and feature 3 'wheel' <= 1.5``."""
     return " and ".join(map(str, path)) or "all images"
 
 
@@ -58,9 +58,9 @@ class Node:
     """A node of a tree with the images of a group that reach it.
 
     Attributes:
-        path: the conditions from the root to here; empty at the root.
-        cluster: the images, as counts.
-        children: the two nodes below, that up to the threshold first; none in a leaf.
+        path: the conditions from the root to the node; empty at the root.
+        cluster: the counts of its images.
+        children: the node that is not above the threshold, then the one above; none in a leaf.
     """
 
     path: Path
@@ -68,13 +68,13 @@ class Node:
     children: "tuple[Node, ...]" = ()
 
     def walk(self) -> "Iterator[Node]":
-        """This node and all below, parents first."""
+        """This node and all nodes below it, parents first."""
         yield self
         for child in self.children:
             yield from child.walk()
 
     def leaves(self) -> "list[Node]":
-        """The leaves below, or the node itself."""
+        """The leaves below it, or the node itself."""
         return [node for node in self.walk() if not node.children]
 
 
@@ -86,22 +86,22 @@ def grown(
     seed: int = 0,
     names: Mapping[int, str] | None = None,
 ) -> Node:
-    """Fit a tree to a group: the best features first, then entropy with balanced classes (Barlow, section 5).
+    """Fit a tree to a group: select features, then split by entropy with balanced classes (Barlow, section 5).
 
     Args:
         features: float32 N x F, N > 0.
         failed: bool N.
-        seed: which of equally good splits wins, and the noise in ``paper``'s mutual information.
-        names: what people call features, by number.
+        seed: decides between equally good splits, and draws the noise in the mutual information of ``paper``.
+        names: names of features, by column.
 
     Returns:
-        The tree with the counts of the images that it was fitted to; a root alone where nothing can be gained.
+        The tree with the counts of the images that it was fitted to; only a root if no split gains anything.
     """
     if settings.selection == "paper":
-        worth = mutual_information(features, failed, seed)
+        scores = mutual_information(features, failed, seed)
     else:
-        worth = split_gains(features, failed, settings.min_leaf)
-    columns = np.argsort(-worth, kind="stable")[: settings.top]
+        scores = split_gains(features, failed, settings.min_leaf)
+    columns = np.argsort(-scores, kind="stable")[: settings.top]
     fitted = DecisionTreeClassifier(
         criterion="entropy",
         class_weight="balanced",
@@ -113,7 +113,7 @@ def grown(
 
     def skeleton(index: int, path: Path) -> Node:
         children = []
-        # Where nothing is gained, a split says nothing.
+        # A split of a pure node gains nothing.
         if tree.children_left[index] >= 0 and tree.impurity[index] > 0:
             feature, threshold = int(columns[tree.feature[index]]), float(tree.threshold[index])
             for above, child in ((False, tree.children_left[index]), (True, tree.children_right[index])):
@@ -121,11 +121,11 @@ def grown(
                 children.append(skeleton(int(child), (*path, step)))
         return Node(path, Cluster(0, 0, 0, 0), tuple(children))
 
-    return measured(skeleton(0, ()), features, failed)
+    return evaluated(skeleton(0, ()), features, failed)
 
 
-def measured(tree: Node, features: Features, failed: Mask) -> Node:
-    """The same tree with the counts of other images: features N x F, failed bool N."""
+def evaluated(tree: Node, features: Features, failed: Mask) -> Node:
+    """The same tree with the counts of other images, from features N x F and failed, bool N."""
     images, failures = len(failed), int(failed.sum())
 
     def counted(node: Node, picked: Mask) -> Node:

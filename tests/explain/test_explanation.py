@@ -27,14 +27,6 @@ def test_the_feature_behind_the_failures_is_named(explanation: Explanation) -> N
     assert {mode.group for mode in explanation.modes} == {"label bright", "prediction dark"}
 
 
-def test_the_images_of_a_mode_are_those_that_its_rule_picks(explanation: Explanation) -> None:
-    (missed,) = [mode for mode in explanation.modes if mode.group == "label bright"]
-    picked = explanation.images(missed)
-    assert len(picked) == missed.cluster.images
-    assert (picked.labels == 1).all()
-    assert marked(picked.pixels).all()
-
-
 def test_another_networks_features_are_read(subject: Subject) -> None:
     trunk = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 7))
     other = replace(subject, feature_network=trunk)

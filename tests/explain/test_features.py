@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.explain.features import BATCH, FeatureNetwork
+from pytest_defuse.explain.features import FEATURE_BATCH_SIZE, FeatureNetwork
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 
@@ -63,7 +63,7 @@ class Overwriting(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("count", [1, BATCH + 1])
+@pytest.mark.parametrize("count", [1, FEATURE_BATCH_SIZE + 1])
 def test_features_are_what_the_last_linear_layer_sees(count: int) -> None:
     model = network()
     found = features_of(model)
@@ -122,7 +122,7 @@ def test_no_hook_stays() -> None:
     [
         (nn.Sequential(nn.Conv2d(1, 3, 4), nn.Flatten()), None, r"has no nn\.Linear"),
         (network(), "head", r"has no layer 'head': it has 0, 1, 2, 3\."),
-        (Unreached(), None, r"input of 'auxiliary' of .* was seen 0 times"),
+        (Unreached(), None, r"input of 'auxiliary' of .* was computed 0 times"),
         (Rows(), None, r"is \(2, 4, 4\) for 2 images"),
         (nn.Sequential(nn.Flatten(), nn.LSTM(16, 3)), "1", r"is tuple for 2 images"),
     ],
@@ -142,7 +142,7 @@ def test_features_that_are_no_numbers_are_refused() -> None:
 
 class TestCache:
     def test_features_are_kept_and_found_again(self, tmp_path: Path) -> None:
-        pixels = images(BATCH + 3)
+        pixels = images(FEATURE_BATCH_SIZE + 3)
         first = features_of(network()).read(pixels, tmp_path)
         (file,) = tmp_path.glob("features-*.npy")
         written = file.stat().st_mtime_ns

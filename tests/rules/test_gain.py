@@ -63,9 +63,9 @@ def test_nothing_to_gain_is_zero(features: np.ndarray, failed: np.ndarray) -> No
     assert split_gains(features, failed).tolist() == [0] * features.shape[1]
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     features, failed = random.standard_normal((80, 7)).astype(np.float32), random.random(80) < 0.3
     whole = split_gains(features, failed)
-    monkeypatch.setattr(gain, "BLOCK", 3)
+    monkeypatch.setattr(gain, "FEATURES_PER_BLOCK", 3)
     assert split_gains(features, failed).tolist() == whole.tolist()

@@ -5,7 +5,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.rates import Cluster, aler
-from pytest_defuse.rules.trees import Condition, grown, matches, measured, rule_words
+from pytest_defuse.rules.trees import Condition, evaluated, grown, matches, rule_words
 
 
 def data(seed: int = 0, images: int = 400, features: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ def test_conditions_name_the_features_own_number_not_its_rank() -> None:
 def test_leaves_are_the_images_that_meet_their_path(depth: int) -> None:
     features, failed = data()
     tree = grown(features[:200], failed[:200], ExplainSettings(depth=depth))
-    fresh = measured(tree, features[200:], failed[200:])
+    fresh = evaluated(tree, features[200:], failed[200:])
     for node in fresh.walk():
         picked = matches(node.path, features[200:])
         assert node.cluster == Cluster(int(failed[200:][picked].sum()), int(picked.sum()), int(failed[200:].sum()), 200)

@@ -1,0 +1,117 @@
+"""Honest rules: found on one half of the images and measured on the other, at a false discovery rate.
+
+Rates that are measured on the images that chose a rule are too high. A random half of the images grows the trees; the
+other half measures the leaves and tests them.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import false_discovery_control
+
+from pytest_defuse.rules.gain import Features, Mask
+from pytest_defuse.rules.rates import Cluster
+from pytest_defuse.rules.settings import RuleSettings
+from pytest_defuse.rules.trees import Node, Path, evaluated, grown
+from pytest_defuse.runtime.determinism import random_numbers
+
+Rows = NDArray[np.int64]
+"""Indices of images."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule whose images fail more often than the rest of their group.
+
+    Attributes:
+        group: the name of the group.
+        path: the conditions of the rule, all of which are met.
+        cluster: the counts of its images, from images that did not choose the rule (``paper``: that did).
+        q_value: the p-value of the permutation test after Benjamini-Hochberg correction; None with ``paper``.
+    """
+
+    group: str
+    path: Path
+    cluster: Cluster
+    q_value: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Rules:
+    """Rules, the most important first, and the trees that they come from.
+
+    Attributes:
+        trees: the measured tree of each group that has enough failures, by the group's name.
+        skipped: the names of the groups that have too few.
+        measures: bool N, the images that measure the trees.
+    """
+
+    rules: tuple[Rule, ...]
+    trees: Mapping[str, Node]
+    skipped: tuple[str, ...]
+    measures: Mask
+
+
+def honest_rules(
+    features: Features,
+    failed: Mask,
+    groups: Iterable[tuple[str, Rows]],
+    settings: RuleSettings,
+    *,
+    seed: int = 0,
+    names: Mapping[int, str] | None = None,
+) -> Rules:
+    """Find rules in groups of images.
+
+    A leaf is reported if ER > BER + ``delta``, EC > ``tau`` (Barlow, section 5) and a permutation test is significant.
+    All leaves that exceed their group's error rate on the growing half are tested on the measuring half, at a false
+    discovery rate over all groups (Benjamini and Hochberg 1995, JRSS B 57, p. 289). With ``selection="paper"``, all
+    images do both, and there is no test.
+
+    Args:
+        features: float32 N x F; of a memory-mapped file, the rows of one group at a time are read.
+        failed: bool N, whether the model is wrong.
+        groups: name and rows of each group.
+        seed: decides which half of the images grows the trees.
+        names: names of features, by column.
+    """
+    paper = settings.selection == "paper"
+    grows = np.ones(len(failed), dtype=bool) if paper else random_numbers(seed).permutation(len(failed)) % 2 == 0
+    measures = grows if paper else ~grows
+    trees: dict[str, Node] = {}
+    skipped: list[str] = []
+    leaves: list[tuple[str, Node]] = []
+    for group, rows in groups:
+        growing, measuring = rows[grows[rows]], rows[measures[rows]]
+        if min(failed[growing].sum(), failed[measuring].sum()) < settings.min_failures:
+            skipped.append(group)
+            continue
+        tree = grown(rows_of(features, growing), failed[growing], settings, seed=seed, names=names)
+        tested = [node.path for node in tree.leaves() if node.cluster.increase > 0]
+        if not paper:
+            tree = evaluated(tree, rows_of(features, measuring), failed[measuring])
+        trees[group] = tree
+        leaves += [(group, node) for node in tree.leaves() if node.path in tested]
+    q_values = [None] * len(leaves) if paper else false_discovery_control([leaf.cluster.p_value for _, leaf in leaves])
+    rules = [
+        Rule(group, leaf.path, leaf.cluster, None if q_value is None else float(q_value))
+        for (group, leaf), q_value in zip(leaves, q_values, strict=True)
+        if (q_value is None or q_value <= settings.false_discoveries)
+        and leaf.cluster.increase > settings.delta
+        and leaf.cluster.error_coverage > settings.tau
+    ]
+    rules.sort(key=lambda rule: rule.cluster.importance, reverse=True)
+    return Rules(tuple(rules), trees, tuple(skipped), measures)
+
+
+def rows_of(features: Features, rows: Rows) -> Features:
+    """Rows of features N x F, in memory.
+
+    A memory-mapped file is opened again for them, so that its pages are released afterwards.
+    """
+    if isinstance(features, np.memmap) and features.filename is not None:
+        file = np.memmap(features.filename, features.dtype, "r", features.offset, features.shape)
+        return np.asarray(file[rows])
+    return features[rows]
