@@ -1,14 +1,16 @@
 """A model as the engine sees it: uint8 pixels in, logits out, and no way to change the original."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.batches import BATCH, Batches
+from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint
 from pytest_defuse.subject.images import content_hash
 
 
@@ -21,6 +23,7 @@ class Classifier:
     Args:
         model: normalised images, float N x C x H x W -> logits, float N x class_count.
         class_count: the width that the logits must have.
+        image_shape: channels, height and width of its images; its identity requires them.
         normalize: applied to float pixels in [0, 1] before the model.
         device: where the copy computes.
         name: what messages call the model.
@@ -34,6 +37,7 @@ class Classifier:
         model: nn.Module,
         class_count: int,
         *,
+        image_shape: Sequence[int] | None = None,
         normalize: Callable[[Tensor], Tensor] | None = None,
         device: torch.device | str = "cpu",
         name: str = "the model",
@@ -41,6 +45,7 @@ class Classifier:
         self.module = _copied(model, name).to(device).eval().requires_grad_(False)
         self.batches = Batches(BATCH)
         self.class_count = class_count
+        self.image_shape = image_shape
         self.normalize = normalize
         self.device = torch.device(device)
         self.name = name
@@ -78,8 +83,32 @@ class Classifier:
         return output
 
     @cached_property
+    def fingerprint(self) -> str:
+        """sha256, in hex, over state, architecture and ``normalize``; see :func:`model_fingerprint`.
+
+        Raises:
+            DefuseError: ``normalize`` fails or is random.
+        """
+        assert self.image_shape, "the identity requires the image shape"
+        with seeded(0):
+            return model_fingerprint(self.module, self.normalize, self.image_shape, device=self.device, name=self.name)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The fingerprint, and the logits of the fixed images.
+
+        Raises:
+            DefuseError: as for :attr:`fingerprint` and :meth:`logits`, but NaN and infinite logits are allowed.
+        """
+        fingerprint = self.fingerprint  # first, because a forward pass may change buffers
+        assert self.image_shape, "the identity requires the image shape"
+        with seeded(0), torch.inference_mode():
+            images = fixed_images(self.image_shape)
+            return Identity(fingerprint, self._checked(self.forward(images), len(images)))
+
+    @cached_property
     def hash(self) -> str:
-        """sha256 over the names, dtypes, shapes and values of parameters and buffers, in hex."""
+        """sha256, in hex, over the state alone, which baselines of formats 1 and 2 call the model."""
         state = self.module.state_dict()
         return content_hash(*(part for name in sorted(state) for part in (name, state[name])))
 

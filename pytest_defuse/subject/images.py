@@ -100,7 +100,7 @@ def indexed(dataset: Any) -> Dataset:
     return places
 
 
-def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None = None) -> LabelledImages:
+def load(dataset: Dataset, name: str, classes: Sequence[str], count: int | None = None) -> LabelledImages:
     """Read a data set into memory, leaving the global random generators as they were.
 
     Args:
@@ -108,7 +108,7 @@ def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None =
             tensor C x H x W in [0, 1], or a uint8 tensor or array (C x H x W, or H x W grey).
         name: what messages call the data set, such as ``train``.
         classes: the names that a class index points into.
-        most: how many images to read; default: all.
+        count: how many images to read; default: all.
 
     Raises:
         DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.
@@ -116,7 +116,7 @@ def load(dataset: Dataset, name: str, classes: Sequence[str], most: int | None =
     if len(dataset) == 0:
         raise DefuseError(f"Subject({name}=...) is empty: give it at least one (image, class index) pair.")
     with seeded(0):  # a data set may augment at random
-        return _load(dataset, min(most or len(dataset), len(dataset)), name, classes)
+        return _load(dataset, min(count or len(dataset), len(dataset)), name, classes)
 
 
 def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> LabelledImages:
@@ -132,7 +132,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
             pixels = _room(count, tile.shape)
         if tile.shape != pixels.shape[1:]:
             raise DefuseError(
-                f"{where} is {size_words(tile)} but {name}[0] is {size_words(pixels[0])}: "
+                f"{where} is {size_words(tile.shape)} but {name}[0] is {size_words(pixels.shape)}: "
                 "resize the images of a subject to one size and mode in its data sets."
             )
         pixels[index] = tile
@@ -203,9 +203,9 @@ def content_hash(*parts: Tensor | str) -> str:
     return digest.hexdigest()
 
 
-def size_words(pixels: Tensor) -> str:
-    """An image's size and mode in words: ``28 x 28 grey``."""
-    channels, height, width = pixels.shape[-3:]
+def size_words(shape: Sequence[int]) -> str:
+    """The size and mode of images of a shape (..., C, H, W) in words: ``28 x 28 grey``."""
+    channels, height, width = shape[-3:]
     return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
 
 

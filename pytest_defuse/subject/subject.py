@@ -87,9 +87,9 @@ class Subject:
         return load(self.test, "test", self.classes)
 
     @cached_property
-    def _sample(self) -> Tensor:
-        """The first test image, uint8 1 x C x H x W: a gate on scenarios alone need not read the whole test set."""
-        return load(self.test, "test", self.classes, most=1).pixels
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the first test image: a gate on scenarios need not read the whole test set."""
+        return tuple(load(self.test, "test", self.classes, count=1).pixels.shape[1:])
 
     @cached_property
     def validation_images(self) -> LabelledImages | None:
@@ -100,14 +100,21 @@ class Subject:
         """The shift set called ``name``, read anew at every call."""
         return load(self.shifts[name], f"shifts[{name!r}]", self.classes)
 
-    def classifier(self, device: torch.device | str = "cpu", model: nn.Module | None = None) -> Classifier:
-        """A frozen copy of ``model`` (default: the subject's) that reads this subject's pixels."""
+    def classifier(
+        self, device: torch.device | str = "cpu", model: nn.Module | None = None, name: str = "the model"
+    ) -> Classifier:
+        """A frozen copy of ``model`` (default: the subject's) that reads this subject's images.
+
+        Args:
+            name: what messages call the model, without its subject.
+        """
         return Classifier(
             self.model if model is None else model,
             len(self.classes),
+            image_shape=self.image_shape,
             normalize=self.normalize,
             device=device,
-            name=f"the model of subject {self.name!r}",
+            name=f"{name} of subject {self.name!r}",
         )
 
     def index_of(self, class_name: str) -> int:
@@ -128,11 +135,10 @@ class Subject:
         Raises:
             DefuseError: they differ.
         """
-        expected = self._sample
-        if pixels.shape[1:] != expected.shape[1:]:
+        if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(
-                f"{where} holds images of {size_words(pixels)}, but the test set of subject {self.name!r} is "
-                f"{size_words(expected)}: discover again, or give the subject images of that size."
+                f"{where} holds images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "
+                f"{size_words(self.image_shape)}: discover again, or give the subject images of that size."
             )
 
 

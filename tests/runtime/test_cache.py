@@ -130,7 +130,7 @@ def test_a_damaged_file_is_made_again_with_a_sentence(tmp_path: Path, damage: Ca
 def test_weights_are_reused_while_the_outputs_they_depend_on_are_equal_within_rounding(tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     assert train(file, 7, OUTPUTS) == (7, [])
-    assert train(file, 8, {name: value * 1.01 for name, value in OUTPUTS.items()}) == (7, [])
+    assert train(file, 8, {name: value * 1.005 for name, value in OUTPUTS.items()}) == (7, [])
     value, (sentence,) = train(file, 8, {name: -value for name, value in OUTPUTS.items()})
     assert value == 8
     assert "depends on the judge, which has the same weights but now puts out something else" in sentence

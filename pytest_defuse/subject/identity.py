@@ -1,0 +1,113 @@
+"""What tells one model from another: results on disk are reused for the same model only."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
+
+FIXED_IMAGES = 8
+"""Enough to vary from coarse to fine; few enough for a file in git, where 8 x 1,000 logits take 60 KB. Our choice."""
+
+STEPS = 10_000
+"""Steps in 1: outputs of ``normalize`` are rounded to 1e-4, finer than one of 256 grey levels. Our choice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Identity:
+    """The identity of a model.
+
+    Attributes:
+        fingerprint: sha256 in hex over state, architecture and preprocessing; see :func:`model_fingerprint`.
+        outputs: float32, 8 x K: the logits (of a feature network the features) of :func:`fixed_images`. What the
+            fingerprint cannot see changes them, such as another ``forward``; rounding changes them a little, so they
+            are compared by :func:`pytest_defuse.runtime.fingerprint.agree`.
+    """
+
+    fingerprint: str
+    outputs: Tensor
+
+
+def model_fingerprint(
+    module: nn.Module,
+    normalize: Callable[[Tensor], Tensor] | None,
+    image_shape: Sequence[int],
+    *,
+    device: torch.device | str,
+    name: str,
+) -> str:
+    """sha256, in hex, over what a model is made of, without running it.
+
+    These are the names, dtypes, shapes and values of its state; its module's ``repr`` without memory addresses; and
+    the fixed images after ``normalize``, rounded to 1e-4. ``torch.compile`` changes none of them.
+
+    Args:
+        normalize: float images N x C x H x W in [0, 1] -> what the model reads.
+        image_shape: channels, height and width.
+        name: what messages call the model.
+
+    Raises:
+        DefuseError: ``normalize`` fails or is random.
+    """
+    plain = getattr(module, "_orig_mod", module)
+    state = {
+        key: value if isinstance(value, Tensor) else plain_repr(value) for key, value in plain.state_dict().items()
+    }
+    inputs = _normalized(normalize, image_shape, device, name)
+    return fingerprint("model", version=1, state=state, architecture=plain_repr(plain), inputs=inputs)
+
+
+def fixed_images(shape: Sequence[int]) -> Tensor:
+    """Eight images of a shape, the same on every machine: noise in 2 x 2, 4 x 4, ... 256 x 256 cells.
+
+    Args:
+        shape: channels, height and width.
+
+    Returns:
+        uint8, 8 x C x H x W.
+    """
+    channels, height, width = shape
+    bits = np.random.Philox(key=0)  # its raw numbers, unlike numpy's distributions, are the same in all versions
+    images = np.empty((FIXED_IMAGES, channels, height, width), dtype=np.uint8)
+    for number, image in enumerate(images):
+        rows, columns = min(height, 2 << number), min(width, 2 << number)
+        size = channels * rows * columns
+        cells = bits.random_raw(-(-size // 8)).astype("<u8").view(np.uint8)[:size].reshape(channels, rows, columns)
+        image[:] = cells[:, np.arange(height)[:, None] * rows // height, np.arange(width) * columns // width]
+    return torch.from_numpy(images)
+
+
+def _normalized(
+    normalize: Callable[[Tensor], Tensor] | None, shape: Sequence[int], device: torch.device | str, name: str
+) -> Tensor:
+    """What ``normalize`` makes of the fixed images, in steps of 1e-4, int64."""
+    images = fixed_images(shape)
+    if normalize is None:
+        return _steps(images.double() / 255)
+    try:
+        try:
+            # In float64, devices and orders of operations differ by less than rounding to 1e-4 can show.
+            once, twice = (normalize(images.to(device).double() / 255) for _ in range(2))
+        except Exception:  # no float64 on this device, or in this function
+            once, twice = (normalize(images.to(device).float() / 255) for _ in range(2))
+        once, twice = _steps(once), _steps(twice)
+    except Exception as error:
+        raise DefuseError(
+            f"Subject(normalize=...) of {name} fails on images of shape {tuple(images.shape)} ({error}): give a "
+            "function of float images N x C x H x W in [0, 1]."
+        ) from error
+    if once.shape != twice.shape or (once - twice).abs().max() > 1:
+        raise DefuseError(
+            f"Subject(normalize=...) of {name} gives other values for the same images each time: move random "
+            "augmentation to the training, so that results can be reproduced."
+        )
+    return once
+
+
+def _steps(values: Tensor) -> Tensor:
+    limit = 2.0**62  # infinity fits no int64
+    return (values.detach().cpu().double() * STEPS).round().nan_to_num().clamp(-limit, limit).long()
