@@ -22,8 +22,8 @@ from subjects import COLLECTIONS, subject_of
 from torch import Tensor, nn
 
 from pytest_defuse.correct.correction import Correction, correct
-from pytest_defuse.correct.harm import Comparison, excesses
-from pytest_defuse.correct.material import material
+from pytest_defuse.correct.data import correction_data
+from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
@@ -64,8 +64,9 @@ def main() -> None:
         )
         chosen = correction.chosen
         print(
-            f"{settings.search}: lambda {chosen.weight:g}, rate {chosen.rate:g}, epoch {chosen.epochs}, alpha "
-            f"{chosen.alpha:g}; {correction.images:,} images forward and backward, {time.monotonic() - started:.0f} s",
+            f"{settings.search}: lambda {chosen.lambda_:g}, learning rate {chosen.learning_rate:g}, "
+            f"epoch {chosen.epochs}, alpha {chosen.alpha:g}; {correction.image_passes:,} images forward and backward, "
+            f"{time.monotonic() - started:.0f} s",
             flush=True,
         )
         return correction
@@ -86,7 +87,9 @@ def main() -> None:
     if arguments.grid:
         grid = corrected(CorrectionSettings(search="grid"))
         add("the papers' grid of 17 lambdas", grid.model)
-        print(f"default search / grid: {default.images / grid.images:.3f} of the images forward and backward")
+        print(
+            f"default search / grid: {default.image_passes / grid.image_passes:.3f} of the images forward and backward"
+        )
     table(made, rows)
     for line in PAPER[arguments.collection]:
         print(f"the papers (validation / test / held-out scenarios, other model and scenarios): {line}")
@@ -133,9 +136,11 @@ class Row:
 def adversarial(made: Case, seed: int) -> nn.Module:
     """The model finetuned on single adversarial images in place of scenarios, searched for in the same way."""
     settings = CorrectionSettings()
-    # Nothing is kept: states that another version of the training left would be taken up.
+    # A temporary folder, so that states of another version are not resumed.
     with seeded(seed), TemporaryDirectory() as folder:
-        parts = replace(material(made.subject, made.scenarios, settings, seed), tiles={"adversarial": made.adversarial})
+        parts = replace(
+            correction_data(made.subject, made.scenarios, settings, seed), tiles={"adversarial": made.adversarial}
+        )
         search = Search(made.subject, parts, settings, {}, seed=seed, device="cpu", folder=Path(folder))
         return search.model(search.run(Progress()))
 
@@ -178,10 +183,11 @@ def table(made: Case, rows: dict[str, Row]) -> None:
     )
     sets, before = everything(made), rows["before"].predictions
     compared = {
-        name: Comparison(sets[name].labels, before[name], best.predictions[name]) for name in ("test set", *others)
+        name: PairedPredictions(sets[name].labels, before[name], best.predictions[name])
+        for name in ("test set", *others)
     }
     test = compared.pop("test set")
-    problems = excesses(test, compared, CorrectionSettings(), made.subject.classes, "test set")
+    problems = violations(test, compared, CorrectionSettings(), made.subject.classes, "test set")
     print(f"default search, bounds on harm that do not hold: {'; '.join(problems) or 'none'}")
     print(f"test images lost {len(test.negative_flips)}, won {len(test.positive_flips)}")
 

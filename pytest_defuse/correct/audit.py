@@ -1,4 +1,4 @@
-"""The one look at the test set, its shifted copies, the shift sets and the held-out tiles: before, control, after."""
+"""The evaluation of a correction on images that nothing was chosen on: the old model, the control and the new one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pytest_defuse.correct.harm import Comparison, excesses
+from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.runtime.determinism import seeded
@@ -20,7 +20,7 @@ Kind = Literal["test set", "shifted copy", "shift set", "scenario"]
 
 @dataclass(frozen=True)
 class SetScore:
-    """How many of ``total`` images the old model, the control and the corrected one get right."""
+    """How many of ``total`` images the old model, the control and the corrected model classify correctly."""
 
     name: str
     kind: Kind
@@ -32,16 +32,16 @@ class SetScore:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What a correction did to everything that it never saw.
+    """The accuracies of three models on images that a correction did not use.
 
     Attributes:
-        scores: the test set, its shifted copies, the shift sets, the held-out tiles of each scenario.
-        test: the test set, image by image.
-        problems: bounds on harm that do not hold, in sentences.
+        scores: of the test set, its shifted copies, the shift sets and the held-out tiles of each scenario.
+        test: the predictions on the test set.
+        problems: bounds on harm that fail, in sentences.
     """
 
     scores: tuple[SetScore, ...]
-    test: Comparison
+    test: PairedPredictions
     problems: tuple[str, ...]
 
 
@@ -53,29 +53,27 @@ def audit(
     after: Classifier,
     settings: CorrectionSettings,
 ) -> Audit:
-    """Hold three models against the images that decide; to be asked once, when the choice is made."""
+    """Evaluate the old model, the control and the corrected model; to be called once, after the choice."""
     with seeded(0):
         shifts = shifted_copies(subject.test_images) | {name: subject.shift_images(name) for name in subject.shifts}
         held_out = {scenario.id: _held_out(scenario, subject) for scenario in scenarios}
         scores: list[SetScore] = []
 
-        def compared(name: str, kind: Kind, images: LabelledImages) -> Comparison:
-            comparison = Comparison(images.labels, before.predict(images.pixels), after.predict(images.pixels))
-            more_training = control.predict(images.pixels)
-            right = [
-                int((said == images.labels).sum()) for said in (comparison.before, more_training, comparison.after)
-            ]
-            scores.append(SetScore(name, kind, len(images), *right))
-            return comparison
+        def compared(name: str, kind: Kind, images: LabelledImages) -> PairedPredictions:
+            paired = PairedPredictions(images.labels, before.predict(images.pixels), after.predict(images.pixels))
+            predictions = (paired.before, control.predict(images.pixels), paired.after)
+            correct = [int((predicted == images.labels).sum()) for predicted in predictions]
+            scores.append(SetScore(name, kind, len(images), *correct))
+            return paired
 
         test = compared("test set", "test set", subject.test_images)
-        compared_shifts: Mapping[str, Comparison] = {
+        compared_shifts: Mapping[str, PairedPredictions] = {
             name: compared(name, "shift set" if name in subject.shifts else "shifted copy", images)
             for name, images in shifts.items()
         }
         for name, images in held_out.items():
             compared(name, "scenario", images)
-    return Audit(tuple(scores), test, tuple(excesses(test, compared_shifts, settings, subject.classes, "test set")))
+    return Audit(tuple(scores), test, tuple(violations(test, compared_shifts, settings, subject.classes, "test set")))
 
 
 def _held_out(scenario: Scenario, subject: Subject) -> LabelledImages:

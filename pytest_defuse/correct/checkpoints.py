@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files, written whole, that say where they come from."""
+"""Checkpoints: safetensors files with their origin in the metadata."""
 
 import json
 from collections.abc import Mapping
@@ -15,36 +15,37 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import check_writable, replace_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+"""Suffixes of checkpoints in PyTorch's and Hugging Face's documentation."""
 
 
 def corrected_path(checkpoint: str | Path | None) -> Path:
-    """Where the corrected weights of a checkpoint go: ``digits.safetensors`` -> ``digits.defused.safetensors``.
+    """The path of the corrected weights: ``digits.safetensors`` -> ``digits.defused.safetensors``.
 
-    Only a suffix that names a format is replaced: ``runs/digits.2024`` -> ``runs/digits.2024.defused.safetensors``.
+    Only the suffix of a format is replaced: ``runs/digits.2024`` -> ``runs/digits.2024.defused.safetensors``.
 
     Raises:
-        DefuseError: the subject names no checkpoint.
+        DefuseError: the subject has no checkpoint.
     """
     if checkpoint is None:
         raise DefuseError(
-            'Correction writes beside the model\'s checkpoint: name it with Subject(checkpoint="..."), '
-            "a file that need not be safetensors, or say where with --defuse-correct-output."
+            'Correction writes the new weights beside the model\'s checkpoint: give Subject(checkpoint="..."), '
+            "a file of any format, or --defuse-correct-output."
         )
     path = Path(checkpoint)
     return path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + ".defused.safetensors")
 
 
 def attempt_path(corrected: Path) -> Path:
-    """Where an attempt that missed its bounds is kept; no one takes it for a corrected model."""
+    """The path of an attempt that failed a bound; its name differs from that of a corrected model."""
     name = corrected.name.removesuffix(".safetensors").removesuffix(".defused")
     return corrected.with_name(f"{name}.failed-attempt.safetensors")
 
 
 def check_output(output: Path, checkpoint: str | Path | None) -> None:
-    """Refuse, before any work, an output that cannot or must not be written.
+    """Check, before any work, that the output may be written.
 
     Raises:
-        DefuseError: the original's own file, a folder, or a place where no file can be made.
+        DefuseError: it is the model's own checkpoint, a folder, or in a folder that cannot be written to.
     """
     if checkpoint is not None and output.resolve() == Path(checkpoint).resolve():
         raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
@@ -54,7 +55,7 @@ def check_output(output: Path, checkpoint: str | Path | None) -> None:
 
 
 def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Write a model's state with metadata (JSON under the key ``pytest-defuse``), whole or not at all.
+    """Write a model's state and metadata (JSON under the key ``pytest-defuse``), whole or not at all.
 
     Tied weights are stored once; ``safetensors.torch.load_model`` restores them.
     """
@@ -63,10 +64,10 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -
 
 
 def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Fill a model from a ``.safetensors``, ``.pt`` or ``.pth`` state dict; no code in the file is run.
+    """Load the state dict of a model from a ``.safetensors``, ``.pt`` or ``.pth`` file; no code in the file is run.
 
     Raises:
-        DefuseError: the file cannot be read, holds more than tensors, or does not fit the model.
+        DefuseError: the file cannot be read, holds other objects than tensors, or does not fit the model.
     """
     try:
         if Path(path).suffix == ".safetensors":
@@ -77,20 +78,20 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
         raise DefuseError(f"{path} cannot be read ({error.strerror}).") from error
     except UnpicklingError as error:
         raise DefuseError(
-            f"{path} holds more than tensors, and reading it would run its code: save model.state_dict() alone."
+            f"{path} holds other objects than tensors, and reading them would run code: save model.state_dict() alone."
         ) from error
-    # torch has an error of another kind for each way in which a file is no state dict of this model.
+    # torch raises errors of many types for files that are no state dict of this model.
     except (SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, LookupError) as error:
         raise DefuseError(
-            f"{path} does not hold this model's weights ({_first_line(error)}): give a state dict of plain tensors."
+            f"{path} is not a state dict of this model ({_first_line(error)}): save model.state_dict()."
         ) from error
 
 
 def checkpoint_metadata(path: str | Path) -> dict[str, Any]:
-    """What :func:`save_checkpoint` noted in a file.
+    """The metadata of a file that :func:`save_checkpoint` wrote.
 
     Raises:
-        DefuseError: the file is no checkpoint of ours.
+        DefuseError: the file is another one.
     """
     try:
         with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""Correction, the verb: finetune from the current weights until the scenarios are right, and choose one model."""
+"""Correction: finetune the model from its current weights until the scenarios are fixed, and choose one trial."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pytest_defuse.correct.data import correction_data
 from pytest_defuse.correct.finetune import trainable_copy
-from pytest_defuse.correct.material import material
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
@@ -28,14 +28,13 @@ class Correction:
     """All trials, and the one that was chosen on validation images and correction tiles alone.
 
     Attributes:
-        before: the uncorrected model, scored as the trials are.
-        trials: in the order in which they ran.
-        chosen, control: two of them; the control has lambda 0, and the chosen one's rate, epochs and alpha.
-        model, control_model: their models, where the original is, with its modes and flags.
-        settings: what the correction was told.
-        validation_source: where the validation images come from, in words.
-        images: training and scenario images that went forward and backward, each time counted.
-        folder: states on disk, from which an interrupted correction goes on; see :meth:`forget`.
+        before: the uncorrected model, evaluated like a trial.
+        trials: in the order in which they were evaluated.
+        chosen, control: two of them; the control has lambda 0, and the learning rate, epochs and alpha of the chosen.
+        model, control_model: their models, on the device of the original, with its modes and flags.
+        validation_source: the origin of the validation images, in words.
+        image_passes: training and scenario images that went forward and backward, counted each time.
+        folder: states on disk, from which an interrupted correction resumes; see :meth:`remove_states`.
     """
 
     before: Trial
@@ -46,18 +45,18 @@ class Correction:
     control_model: nn.Module
     settings: CorrectionSettings
     validation_source: str
-    images: int
+    image_passes: int
     folder: Path
 
-    def forget(self) -> None:
-        """Remove the states on disk, once the outcome is written."""
+    def remove_states(self) -> None:
+        """Remove the states on disk, after the outcome is written."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def correct(
     subject: Subject,
     scenarios: Sequence[Scenario],
-    least: Mapping[str, float],
+    minimum: Mapping[str, float],
     settings: CorrectionSettings | None = None,
     *,
     seed: int = 0,
@@ -65,46 +64,46 @@ def correct(
     cache: Path,
     progress: Progress | None = None,
 ) -> Correction:
-    """Finetune copies of the subject's model until the scenarios are right, and choose the mildest that mends.
+    """Finetune copies of the subject's model until the scenarios are fixed, and choose one of them.
 
-    Held-out tiles and the test set's labels are not looked at. Interrupted, the same call goes on from the last
-    epoch; on the CPU it ends with the same bits, on a GPU as far as its kernels are deterministic.
+    Held-out tiles and test images are not used. After an interruption, the same call resumes from at most a minute
+    before; on a CPU it ends with the same bits, on a GPU with the same values up to rounding.
 
     Args:
         scenarios: accepted ones, each with a label.
-        least: the least accuracy of each scenario, by id, in [0, 1].
-        cache: the folder in which unfinished work is kept.
+        minimum: minimum accuracy of each scenario, by id, in [0, 1].
+        cache: folder of unfinished work.
 
     Raises:
-        DefuseError: there is nothing to correct, or the model has no parameter that may change.
+        DefuseError: there is nothing to correct, no parameter of the model may change, or its state cannot be stored.
     """
     settings = settings or CorrectionSettings()
     if not scenarios:
         raise DefuseError(
-            "There is nothing to correct: no scenario is accepted. Run pytest --defuse-discover, look at the "
-            "candidates, and accept what you can label."
+            "There is nothing to correct, because no scenario is accepted: run pytest --defuse-discover, and accept "
+            "candidates that you can label."
         )
     if settings.distill and settings.train_step:
         raise DefuseError(
-            "defuse_correct(distill=..., train_step=...): a train_step chooses its own images, so distil in it, or "
-            "leave one of the two out."
+            "defuse_correct(distill=..., train_step=...): a train_step samples its own images, so add distillation to "
+            "its loss, or remove one of the two settings."
         )
-    trainable_copy(subject, settings)  # refused before anything is read or scored
+    trainable_copy(subject, settings)  # errors are raised before anything is computed
     with seeded(seed):
-        images = material(subject, scenarios, settings, seed)
+        data = correction_data(subject, scenarios, settings, seed)
         model = Classifier(subject.model, len(subject.classes), name=f"the model of subject {subject.name!r}")
         key = fingerprint(
             "correction",
             version=3,
             model=model.hash,
             normalize=subject.normalize,
-            images=images.hash,
+            images=data.hash,
             settings=settings.training,
             seed=seed,
             device=str(device),
         )
         folder = _work_folder(cache, key)
-        search = Search(subject, images, settings, least, seed=seed, device=device, folder=folder)
+        search = Search(subject, data, settings, minimum, seed=seed, device=device, folder=folder)
         before = search.scorer.trial(subject.model, 0.0, 0.0, 0)
         chosen = search.run(progress or Progress())
         control = search.control(chosen)
@@ -116,14 +115,14 @@ def correct(
             search.model(chosen),
             search.model(control),
             settings,
-            images.validation_source,
-            search.images,
+            data.validation_source,
+            search.image_passes,
             folder,
         )
 
 
 def _work_folder(cache: Path, key: str) -> Path:
-    """The folder of one correction, ignored by git as the cache is."""
+    """The folder of one correction; git ignores the cache."""
     folder = cache / f"correction-{key[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +130,7 @@ def _work_folder(cache: Path, key: str) -> Path:
             replace_text(ignore, "*\n")
     except OSError as error:
         raise DefuseError(
-            f"Correction keeps unfinished work in {cache}, which cannot be written ({error.strerror}): give another "
+            f"Correction stores unfinished work in {cache}, which cannot be written ({error.strerror}): name another "
             "folder with --defuse-cache."
         ) from error
     return folder

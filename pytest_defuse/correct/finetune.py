@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _NormBase
 
 from pytest_defuse.correct.augment import mild
-from pytest_defuse.correct.material import Material
+from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.runtime.determinism import random_numbers, seeded
 from pytest_defuse.runtime.errors import DefuseError
@@ -41,7 +41,7 @@ class Finetuning:
     def __init__(
         self,
         subject: Subject,
-        material: Material,
+        data: CorrectionData,
         settings: CorrectionSettings,
         *,
         seed: int,
@@ -49,8 +49,8 @@ class Finetuning:
         folder: Path,
     ) -> None:
         self.subject, self.settings, self.seed, self.device, self.folder = subject, settings, seed, device, folder
-        self.train = material.train
-        tiles = list(material.tiles.values())
+        self.train = data.train
+        tiles = list(data.tiles.values())
         self.tiles = LabelledImages(
             *(torch.cat(part) for part in zip(*((t.pixels, t.labels) for t in tiles), strict=True))
         )

@@ -1,4 +1,4 @@
-"""What a correction costs: the corrected model against the old one, image by image, and the bounds on it."""
+"""The harm of a correction: the corrected model compared with the old one image by image, and the bounds on it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from torch import Tensor
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.statistics.significance import mcnemar
 
-SURE = 0.05
-"""Level of the exact sign test from which some class got worse by more than chance."""
+SIGNIFICANCE_LEVEL = 0.05
+"""Level of the exact sign test on the classes, before Bonferroni correction: convention."""
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
-    """Predictions of two models on the same labelled images: class indices, int64 N each."""
+class PairedPredictions:
+    """Labels, and the predictions of the old and the corrected model: class indices, int64 N each."""
 
     labels: Tensor
     before: Tensor
@@ -27,20 +27,20 @@ class Comparison:
 
     @property
     def negative_flips(self) -> Tensor:
-        """Positions of images that were right and are wrong."""
+        """Indices of images that were classified correctly before and are not now."""
         return ((self.before == self.labels) & (self.after != self.labels)).nonzero().squeeze(1)
 
     @property
     def positive_flips(self) -> Tensor:
-        """Positions of images that were wrong and are right."""
+        """Indices of images that are classified correctly now and were not before."""
         return ((self.before != self.labels) & (self.after == self.labels)).nonzero().squeeze(1)
 
     def class_drops(self) -> "list[ClassDrop]":
-        """Accuracy lost on each class that occurs, the largest loss first."""
+        """The drop of each class that occurs, the largest first."""
         drops, labels = [], self.labels.unique().tolist()
         for label in labels:
-            own = self.labels == label
-            part = Comparison(self.labels[own], self.before[own], self.after[own])
+            rows = self.labels == label
+            part = PairedPredictions(self.labels[rows], self.before[rows], self.after[rows])
             negative, positive = len(part.negative_flips), len(part.positive_flips)
             drops.append(ClassDrop(label, len(part.labels), negative, positive, len(labels)))
         return sorted(drops, key=lambda drop: (-drop.value, drop.label))
@@ -48,9 +48,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class ClassDrop:
-    """How one class fared: of ``total`` images, ``negative`` were right and are wrong, ``positive`` the reverse.
+    """The drop of accuracy on one class.
 
-    ``classes`` are compared alike.
+    Attributes:
+        label: class index.
+        total: number of images.
+        negative, positive: numbers of negative and positive flips.
+        classes: number of classes that are compared.
     """
 
     label: int
@@ -65,44 +69,49 @@ class ClassDrop:
         return (self.negative - self.positive) / self.total
 
     @property
-    def sure(self) -> bool:
-        """Whether so many more losses than gains are no chance, by the exact one-sided sign test.
+    def significant(self) -> bool:
+        """Whether the exact one-sided sign test finds more negative than positive flips.
 
-        The level is Bonferroni's: of 43 classes, two would lose that much at 0.05 where nothing changed but luck.
+        The level is Bonferroni-corrected: without a correction, 2 of 43 classes would be significant by chance.
         """
-        return self.negative > self.positive and mcnemar(self.negative, self.positive) / 2 < SURE / self.classes
+        return (
+            self.negative > self.positive
+            and mcnemar(self.negative, self.positive) / 2 < SIGNIFICANCE_LEVEL / self.classes
+        )
 
 
-def excesses(
-    test: Comparison, shifts: Mapping[str, Comparison], settings: CorrectionSettings, classes: Sequence[str], what: str
+def violations(
+    test: PairedPredictions,
+    shifts: Mapping[str, PairedPredictions],
+    settings: CorrectionSettings,
+    classes: Sequence[str],
+    name: str,
 ) -> list[str]:
-    """Every bound on harm that does not hold, a sentence each; ``what`` names the images of ``test``."""
-    problems = []
+    """The bounds on harm that fail, one sentence each; ``name`` is that of the images in ``test``."""
+    failed = []
     total = max(1, len(test.labels))
     if test.drop > settings.max_test_drop:
-        problems.append(
-            f"accuracy on the {what} fell by {test.drop:.2%}, more than {_bound('max_test_drop', settings)}"
-        )
+        failed.append(f"accuracy on the {name} fell by {test.drop:.2%}, more than {_bound('max_test_drop', settings)}")
     for drop in test.class_drops():
-        if drop.value > settings.max_class_drop and drop.sure:
-            problems.append(
-                f"accuracy on class {classes[drop.label]!r} of the {what} fell by {drop.value:.1%} ({drop.negative} of "
-                f"{drop.total} images lost, {drop.positive} won), more than {_bound('max_class_drop', settings)}"
+        if drop.value > settings.max_class_drop and drop.significant:
+            failed.append(
+                f"accuracy on class {classes[drop.label]!r} of the {name} fell by {drop.value:.1%} ({drop.negative} of "
+                f"{drop.total} images lost, {drop.positive} gained), more than {_bound('max_class_drop', settings)}"
             )
     flips = len(test.negative_flips)
     if flips / total > settings.max_negative_flips:
-        problems.append(
-            f"{flips} of {total} images of the {what} were right and are wrong, {flips / total:.1%}, more than "
+        failed.append(
+            f"{flips} of {total} images of the {name} were correct and are wrong, {flips / total:.1%}, more than "
             f"{_bound('max_negative_flips', settings)}"
         )
-    for name, shift in shifts.items():
+    for shift_name, shift in shifts.items():
         if shift.drop > settings.max_shift_drop:
             before = (shift.before == shift.labels).double().mean().item()
-            problems.append(
-                f"shift set {name} fell from {before:.1%} to {before - shift.drop:.1%}, more than "
+            failed.append(
+                f"accuracy on shift set {shift_name} fell from {before:.1%} to {before - shift.drop:.1%}, more than "
                 f"{_bound('max_shift_drop', settings)}"
             )
-    return problems
+    return failed
 
 
 def _bound(name: str, settings: CorrectionSettings) -> str:

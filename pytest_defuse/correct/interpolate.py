@@ -1,4 +1,4 @@
-"""Between two models: weights interpolated (WiSE-FT, Wortsman et al. 2022), batch statistics measured anew."""
+"""Interpolation between the weights of two models (WiSE-FT, Wortsman et al. 2022), with new batch statistics."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,27 +7,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BATCH = 256
-MOST_IMAGES = 4096
+BATCH_NORM_IMAGES = 4096
+"""Training images that batch statistics are computed from. Our choice: 16 batches."""
+
+BATCH_NORM_BATCH_SIZE = 256
+"""Images in one forward pass that computes batch statistics. Our choice."""
 
 
-def interpolated(first: dict[str, Any], second: dict[str, Any], alpha: float) -> dict[str, Any]:
-    """``first`` at alpha 0, ``second`` at 1, exactly; numbers between are computed in float32 at least.
+def interpolated(first: dict[str, Tensor], second: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """State dicts interpolated: exactly ``first`` at alpha 0 and ``second`` at 1, in float32 or wider between.
 
-    What is no floating-point tensor (counters, extra state) comes from ``second``.
+    Tensors that are not floating-point, such as counters, come from ``second``.
     """
     return {name: _between(first[name], value, alpha) for name, value in second.items()}
 
 
 @torch.no_grad()
-def remeasure_batch_norm(model: nn.Module, pixels: Tensor, feed: Callable[[Tensor], Any]) -> None:
-    """Set running means and variances to those of training images, as the weights now make them.
+def recompute_batch_norm(model: nn.Module, pixels: Tensor, forward: Callable[[Tensor], Any]) -> None:
+    """Set running means and variances to those of training images with the current weights.
 
-    Statistics do not interpolate as weights do. Layers without a trainable parameter keep theirs.
+    Batch statistics of interpolated weights are not the interpolated statistics. Layers without a trainable parameter
+    keep theirs.
 
     Args:
-        pixels: uint8 training images; the first 4,096 are used.
-        feed: runs the model on some of them.
+        pixels: uint8 training images N x C x H x W; the first ``BATCH_NORM_IMAGES`` are used.
+        forward: runs the model on a batch of them.
     """
     layers = [
         module
@@ -42,20 +46,20 @@ def remeasure_batch_norm(model: nn.Module, pixels: Tensor, feed: Callable[[Tenso
     model.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the plain average over all batches
+        layer.momentum = None  # None: the plain average over all batches
         layer.train()
     try:
-        some = pixels[:MOST_IMAGES]
-        for batch in some.tensor_split(-(-len(some) // BATCH)):
-            feed(batch)
+        used = pixels[:BATCH_NORM_IMAGES]
+        for batch in used.tensor_split(-(-len(used) // BATCH_NORM_BATCH_SIZE)):
+            forward(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         model.eval()
 
 
-def _between(first: Any, second: Any, alpha: float) -> Any:
-    if alpha == 1 or not isinstance(second, Tensor) or not second.is_floating_point():
+def _between(first: Tensor, second: Tensor, alpha: float) -> Tensor:
+    if alpha == 1 or not second.is_floating_point():
         return second
     if alpha == 0:
         return first

@@ -1,4 +1,4 @@
-"""After a correction: do the same regions still fail, and have new ones opened?"""
+"""A short discovery after a correction: which regions still fail, and which new ones do."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,9 +20,10 @@ from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
 
 BUDGET = 15_000
-"""Forward passes of the model: a quarter of a discovery's."""
-OVERLAP = 0.1
-"""Bhattacharyya coefficient from which two regions of one label are the same place."""
+"""Forward passes of the model: a quarter of a discovery's default."""
+
+MIN_OVERLAP = 0.1
+"""Bhattacharyya coefficient above which two regions of one label count as the same. Our choice."""
 
 
 def recheck(
@@ -33,30 +34,30 @@ def recheck(
     cache: Path,
     progress: Progress,
 ) -> list[str]:
-    """Search a corrected model briefly; what was found, in sentences.
+    """Search a corrected model for failures; the findings in sentences.
 
-    With the generator, the seed and so the judges that found most of the scenarios; where that generator is not in
-    the cache nothing is searched: training another takes longer than the correction.
+    The discovery has a small budget, and uses the generator and the seed that found most of the scenarios. Without this
+    generator in the cache there is no search, because training another one takes longer than the correction.
 
     Args:
         subject: with the corrected model.
-        scenarios: those it was corrected on.
+        scenarios: the ones that it was corrected on.
 
     Raises:
-        DefuseError: the discovery cannot be had.
+        DefuseError: the discovery fails.
     """
     known = {s.id: s.record for s in scenarios if s.record.region is not None}
     if not known:
         return ["not searched again: no accepted scenario has a region in latent space"]
     origins = Counter((r.region.generator, len(r.region.mean), r.provenance.seed) for r in known.values() if r.region)
-    at_hand = (
+    available = (
         (generator, seed)
-        for (sha256, latent, seed), _ in origins.most_common()
-        if (generator := _at_hand(subject, cache, sha256, latent))
+        for (sha256, latent_dim, seed), _ in origins.most_common()
+        if (generator := _available(subject, cache, sha256, latent_dim))
     )
-    generator, seed = next(at_hand, (None, 0))
+    generator, seed = next(available, (None, 0))
     if generator is None:
-        return [f"not searched again: the generators that found its scenarios are not in {cache.name}"]
+        return [f"not searched again: the generators of its scenarios are not in the cache {cache.name}"]
     discovery = discover(
         replace(subject, generator=generator),
         DiscoverySettings(budget=BUDGET),
@@ -65,40 +66,41 @@ def recheck(
         cache=cache,
         progress=progress,
     )
-    places = {
+    regions = {
         name: _region(record.region, subject.index_of(record.label))
         for name, record in known.items()
         if record.region is not None and record.label and record.region.generator == discovery.generator_hash
     }
-    found = [
-        f"searched again with {BUDGET:,} passes: {discovery.failures:,} failures, {len(discovery.regions)} regions"
+    findings = [
+        f"searched again with {BUDGET:,} forward passes: {discovery.failures:,} failures, "
+        f"{len(discovery.regions)} regions"
     ]
-    if len(places) < len(known):
-        found.append(f"{len(known) - len(places)} scenarios come from another generator and were not compared")
-    still: dict[str, float] = {}
-    opened: list[Candidate] = []
+    if len(regions) < len(known):
+        findings.append(f"{len(known) - len(regions)} scenarios come from another generator and were not compared")
+    failing: dict[str, float] = {}
+    new: list[Candidate] = []
     for candidate in discovery.candidates:
-        near = [name for name, place in places.items() if _same_place(candidate.region, place)]
-        still.update(dict.fromkeys(near, candidate.failure_rate))
-        if not near:
-            opened.append(candidate)
-    found += [f"{name} still fails: {rate:.0%} of fresh draws nearby" for name, rate in still.items()]
-    if not still:
-        found.append(f"none of the {len(places)} regions that were compared was found to fail again")
-    for candidate in opened:
-        shows, says = subject.classes[candidate.region.label], subject.classes[candidate.region.prediction]
-        found.append(
-            f"another region fails: {shows!r} taken for {says!r} in {candidate.failure_rate:.0%} of fresh draws"
+        same = [name for name, region in regions.items() if _same(candidate.region, region)]
+        failing.update(dict.fromkeys(same, candidate.failure_rate))
+        if not same:
+            new.append(candidate)
+    findings += [f"{name} still fails: {rate:.0%} of fresh draws nearby" for name, rate in failing.items()]
+    if not failing:
+        findings.append(f"none of the {len(regions)} compared regions fails again")
+    for candidate in new:
+        label, prediction = subject.classes[candidate.region.label], subject.classes[candidate.region.prediction]
+        findings.append(
+            f"a new region fails: {label!r} classified as {prediction!r} in {candidate.failure_rate:.0%} of fresh draws"
         )
-    return found if opened else [*found, "no other region was confirmed"]
+    return findings if new else [*findings, "no new region was confirmed"]
 
 
-def _at_hand(subject: Subject, cache: Path, sha256: str, latent: int) -> ImageGenerator | None:
-    """The generator of this hash: the subject's own or one in the cache."""
+def _available(subject: Subject, cache: Path, sha256: str, latent_dim: int) -> ImageGenerator | None:
+    """The generator with this hash: the subject's own or one in the cache."""
     if subject.generator is not None:
         return subject.generator if subject.generator.hash == sha256 else None
     try:
-        return stored_generator(cache, sha256, subject.train_images.pixels.shape[1:], latent)
+        return stored_generator(cache, sha256, subject.train_images.pixels.shape[1:], latent_dim)
     except DefuseError:
         return None
 
@@ -107,5 +109,5 @@ def _region(stored: LatentRegion, label: int) -> Region:
     return Region(np.array(stored.mean), np.array(stored.covariance), stored.tau, label, -1, stored.weight)
 
 
-def _same_place(region: Region, place: Region) -> bool:
-    return region.label == place.label and region.overlap(place) > OVERLAP
+def _same(first: Region, second: Region) -> bool:
+    return first.label == second.label and first.overlap(second) > MIN_OVERLAP

@@ -1,8 +1,8 @@
-"""Shifted copies of labelled images: mild, fixed changes that a correction must not make a model worse on.
+"""Shifted copies of labelled images: mild, fixed changes on which a correction must not lower accuracy.
 
-A test set does not see what a correction breaks; images that are a little blurred, noisy, turned, pale or
-compressed show some of it (after the corruptions of Hendrycks and Dietterich 2019, at strengths that
-leave every image readable).
+A test set alone does not show what a correction breaks. Copies that are a little blurred, noisy, rotated, low in
+contrast or compressed show some of it. The kinds are from Hendrycks and Dietterich 2019; the strengths are our choice,
+low enough that every image stays readable.
 """
 
 import io
@@ -17,41 +17,41 @@ from torch.nn import functional as F
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.subject.images import LabelledImages, quantise
 
-CHUNK = 1024
-"""Images that share one stream of random numbers."""
+CHUNK_SIZE = 1024
+"""Images that share one stream of random numbers. Our choice."""
 
 
 def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
-    """The images once for each kind of shift, by its name; labels are the images' own.
+    """A copy of the images for each kind of shift, by its name, with the same labels.
 
-    What happens to an image depends on its place in the set alone, not on any seed or option, so that
-    accuracies of different runs compare.
+    The change of an image depends only on its position in the set, not on any seed or option, so accuracies of
+    different runs can be compared.
     """
     shifted = {}
     for number, (name, change) in enumerate(SHIFTS.items()):
         chunks = [
-            change(chunk, random_numbers(0, number, part)) for part, chunk in enumerate(images.pixels.split(CHUNK))
+            change(chunk, random_numbers(0, number, part)) for part, chunk in enumerate(images.pixels.split(CHUNK_SIZE))
         ]
         shifted[name] = LabelledImages(torch.cat(chunks), images.labels)
     return shifted
 
 
 def _blur(pixels: Tensor, _: np.random.Generator) -> Tensor:
-    """A Gaussian whose standard deviation is a fortieth of the shorter side, at least 0.5 pixels."""
-    from torchvision.transforms.v2.functional import gaussian_blur  # it takes longer to load than many a correction
+    """Gaussian blur with a std of a fortieth of the shorter side, at least 0.5 pixels."""
+    from torchvision.transforms.v2.functional import gaussian_blur  # slow to import
 
     sigma = max(0.5, min(pixels.shape[-2:]) / 40)
     return quantise(gaussian_blur(pixels.float() / 255, [2 * round(3 * sigma) + 1] * 2, [sigma, sigma]))
 
 
 def _noise(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Gaussian noise with a standard deviation of 5% of the range."""
+    """Gaussian noise with a std of 5% of the range."""
     noise = torch.from_numpy(random.standard_normal(pixels.shape, dtype=np.float32))
     return quantise(pixels.float() / 255 + 0.05 * noise)
 
 
 def _affine(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Turned by up to 8 degrees, scaled by up to 6%, moved by up to 4% of a side; borders are repeated."""
+    """Rotation up to 8 degrees, scale up to 6%, translation up to 4% of a side, with repeated borders."""
     angle, scale, x, y = torch.from_numpy(random.uniform(-1, 1, (len(pixels), 4)).astype(np.float32)).T
     cos, sin = (0.14 * angle).cos() * (1 + 0.06 * scale), (0.14 * angle).sin() * (1 + 0.06 * scale)
     rows = torch.stack([cos, -sin, 0.08 * x, sin, cos, 0.08 * y], dim=1).view(-1, 2, 3)
@@ -60,12 +60,12 @@ def _affine(pixels: Tensor, random: np.random.Generator) -> Tensor:
 
 
 def _contrast(pixels: Tensor, random: np.random.Generator) -> Tensor:
-    """Contrast between 60% and 100%, then brightness moved by up to 10% of the range."""
+    """Contrast between 60% and 100%, then brightness changed by up to 10% of the range."""
     strengths = torch.from_numpy(random.uniform(0, 1, (len(pixels), 2)).astype(np.float32))
     contrast, brightness = strengths.T.reshape(2, -1, 1, 1, 1)
     images = pixels.float() / 255
-    middle = images.mean(dim=(1, 2, 3), keepdim=True)
-    return quantise(middle + (0.6 + 0.4 * contrast) * (images - middle) + 0.2 * brightness - 0.1)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return quantise(mean + (0.6 + 0.4 * contrast) * (images - mean) + 0.2 * brightness - 0.1)
 
 
 def _jpeg(pixels: Tensor, _: np.random.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Trials: finetuned models as they score on validation images and correction tiles, and the choice among them."""
+"""Trials: finetuned models with their accuracies on validation images and correction tiles; the choice of one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.correct.harm import Comparison, excesses
-from pytest_defuse.correct.material import Material
+from pytest_defuse.correct.data import CorrectionData
+from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.gate.gate import measured
 from pytest_defuse.statistics.accuracy import Accuracy
@@ -17,116 +17,115 @@ from pytest_defuse.subject.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """One model, as selection sees it.
+    """A finetuned model with the accuracies that the choice depends on.
 
     Attributes:
-        weight, rate, epochs: its lambda, learning rate and epochs of finetuning.
-        alpha: how far it lies from the old weights (0) to the finetuned ones (1).
+        lambda_, learning_rate, epochs: of its finetuning.
+        alpha: its position between the old weights (0) and the finetuned ones (1).
         validation: accuracy on validation images.
-        shifted: accuracy on their shifted copies, by shift.
-        scenarios: accuracy on each scenario's *correction* tiles, by id.
-        excesses: bounds on harm that it misses on validation images, in sentences.
+        shifted: accuracy on their shifted copies, by the name of the shift.
+        scenarios: accuracy on the *correction* tiles of each scenario, by id.
+        violations: bounds on harm that fail on validation images, in sentences.
     """
 
-    weight: float
-    rate: float
+    lambda_: float
+    learning_rate: float
     epochs: int
     alpha: float
     validation: Accuracy
     shifted: Mapping[str, Accuracy]
     scenarios: Mapping[str, Accuracy]
-    excesses: tuple[str, ...] = ()
+    violations: tuple[str, ...] = ()
 
     @property
-    def health(self) -> float:
-        """Mean accuracy on validation images and their shifted copies."""
-        scores = [self.validation.value, *(accuracy.value for accuracy in self.shifted.values())]
-        return sum(scores) / len(scores)
+    def mean_accuracy(self) -> float:
+        """The mean of the accuracies on validation images and on each of their shifted copies."""
+        accuracies = [self.validation.value, *(accuracy.value for accuracy in self.shifted.values())]
+        return sum(accuracies) / len(accuracies)
 
-    def margin(self, least: Mapping[str, float]) -> float:
-        """The smallest excess of a scenario's accuracy over its bound; negative when one is missed."""
-        return min(accuracy.value - least.get(name, 0.0) for name, accuracy in self.scenarios.items())
+    def margin(self, minimum: Mapping[str, float]) -> float:
+        """The smallest difference between a scenario's accuracy and its bound; negative if a bound fails."""
+        return min(accuracy.value - minimum.get(name, 0.0) for name, accuracy in self.scenarios.items())
 
-    def shortfall(self, least: Mapping[str, float], aim: float) -> float:
-        """What scenarios lack on average of ``aim``, or of their bound where that asks for more."""
-        gaps = [max(0.0, max(aim, least.get(name, 0.0)) - a.value) for name, a in self.scenarios.items()]
+    def shortfall(self, minimum: Mapping[str, float], aim: float) -> float:
+        """How far scenarios are below ``aim``, or below their bound if that is higher, on average."""
+        gaps = [max(0.0, max(aim, minimum.get(name, 0.0)) - a.value) for name, a in self.scenarios.items()]
         return sum(gaps) / len(gaps)
 
 
 class Scorer:
-    """Scores models on validation images, their shifted copies and correction tiles."""
+    """Evaluates models on validation images, their shifted copies and correction tiles."""
 
     def __init__(
-        self, subject: Subject, material: Material, settings: CorrectionSettings, device: torch.device | str
+        self, subject: Subject, data: CorrectionData, settings: CorrectionSettings, device: torch.device | str
     ) -> None:
-        self.subject, self.material, self.settings, self.device = subject, material, settings, device
-        self.before = {name: self._predictions(subject.model, part) for name, part in self._watched.items()}
+        self.subject, self.data, self.settings, self.device = subject, data, settings, device
+        self.before = {name: self._predictions(subject.model, part) for name, part in self._validation_sets.items()}
 
     @property
-    def _watched(self) -> dict[str, LabelledImages]:
-        return {"validation set": self.material.validation, **self.material.shifted}
+    def _validation_sets(self) -> dict[str, LabelledImages]:
+        return {"validation set": self.data.validation, **self.data.shifted}
 
-    def trial(self, model: nn.Module, weight: float, rate: float, epochs: int, alpha: float = 1.0) -> Trial:
-        """A model with its scores."""
+    def trial(self, model: nn.Module, lambda_: float, learning_rate: float, epochs: int, alpha: float = 1.0) -> Trial:
+        """The trial of a model."""
         compared = {
-            name: Comparison(part.labels, self.before[name], self._predictions(model, part))
-            for name, part in self._watched.items()
+            name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
+            for name, part in self._validation_sets.items()
         }
         accuracies = {name: measured(part.after, part.labels) for name, part in compared.items()}
         validation = compared.pop("validation set")
         return Trial(
-            weight,
-            rate,
+            lambda_,
+            learning_rate,
             epochs,
             alpha,
             accuracies.pop("validation set"),
             accuracies,
-            {
-                name: measured(self._predictions(model, tiles), tiles.labels)
-                for name, tiles in self.material.tiles.items()
-            },
-            tuple(excesses(validation, compared, self.settings, self.subject.classes, "validation set")),
+            {name: measured(self._predictions(model, tiles), tiles.labels) for name, tiles in self.data.tiles.items()},
+            tuple(violations(validation, compared, self.settings, self.subject.classes, "validation set")),
         )
 
     def _predictions(self, model: nn.Module, images: LabelledImages) -> Tensor:
         classifier = self.subject.classifier(self.device, model)
-        return torch.cat([classifier.predict(some) for some in images.pixels.split(self.settings.at_once)])
+        return torch.cat([classifier.predict(part) for part in images.pixels.split(self.settings.at_once)])
 
 
-ON_COURSE = 0.05
-"""A trial on its way that lacks no more than this of the aim, on average, is expected to get there."""
+MAX_SHORTFALL = 0.05
+"""A trial that is below the aim by no more than this, on average, is expected to reach it. Our choice."""
 
 
-def promise(trial: Trial, least: Mapping[str, float], aim: float) -> tuple[bool, bool, float, float]:
-    """What successive halving keeps trials by: the mildest of those that are on course to mend without harm.
+def ranking_key(trial: Trial, minimum: Mapping[str, float], aim: float) -> tuple[bool, bool, float, float]:
+    """The key by which successive halving ranks trials: the smallest lambda that is likely to fix the scenarios.
 
-    What a larger lambda costs is smaller than what validation images can tell, and grows with lambda all the same: so
-    among those on course lambda decides, and only then their health. Among the others, what they lack.
+    A larger lambda costs accuracy, but less than validation images can show. So between trials that are likely to reach
+    the aim, lambda decides first, then the mean accuracy. Between the others, the shortfall decides.
     """
-    shortfall = trial.shortfall(least, aim)
-    on_course = shortfall <= ON_COURSE
-    return not trial.excesses, on_course, -trial.weight if on_course else -shortfall, trial.health - shortfall
+    shortfall = trial.shortfall(minimum, aim)
+    likely = shortfall <= MAX_SHORTFALL
+    return not trial.violations, likely, -trial.lambda_ if likely else -shortfall, trial.mean_accuracy - shortfall
 
 
-def choose(trials: Sequence[Trial], least: Mapping[str, float], aim: float) -> Trial:
-    """The mildest trial that mends: at a tie the one that comes first.
+def choose(trials: Sequence[Trial], minimum: Mapping[str, float], aim: float) -> Trial:
+    """The trial with the highest mean accuracy of those that pass every bound and reach the aim; the first at a tie.
 
-    First those that meet every bound, on scenarios and on harm; among them those on which no scenario
-    falls short of ``aim``; among them the best on validation images and their shifted copies. While none
-    mends, what is lacking counts against that.
+    Trials that pass every bound, on scenarios and on harm, come before others; then trials without a shortfall; then
+    the mean accuracy minus the shortfall decides.
     """
 
-    def merit(trial: Trial) -> tuple[bool, bool, float]:
-        shortfall = trial.shortfall(least, aim)
-        return trial.margin(least) >= 0 and not trial.excesses, shortfall == 0, trial.health - shortfall
+    def key(trial: Trial) -> tuple[bool, bool, float]:
+        shortfall = trial.shortfall(minimum, aim)
+        passes = trial.margin(minimum) >= 0 and not trial.violations
+        return passes, shortfall == 0, trial.mean_accuracy - shortfall
 
-    return max(trials, key=merit)
+    return max(trials, key=key)
 
 
-def choose_as_the_papers(trials: Sequence[Trial], least: Mapping[str, float]) -> Trial:
-    """The best validation accuracy among trials that meet every scenario's bound, the earlier one at a tie; if
-    none does, the one that misses by least."""
-    meeting = [trial for trial in trials if trial.margin(least) >= 0]
-    if meeting:
-        return max(meeting, key=lambda trial: trial.validation.value)
-    return max(trials, key=lambda trial: trial.margin(least))
+def choose_like_the_papers(trials: Sequence[Trial], minimum: Mapping[str, float]) -> Trial:
+    """The highest validation accuracy among trials that pass every scenario's bound, the first at a tie.
+
+    If none does, the trial with the largest margin.
+    """
+    passing = [trial for trial in trials if trial.margin(minimum) >= 0]
+    if passing:
+        return max(passing, key=lambda trial: trial.validation.value)
+    return max(trials, key=lambda trial: trial.margin(minimum))

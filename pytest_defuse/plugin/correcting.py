@@ -15,7 +15,7 @@ from PIL import Image
 from pytest_defuse.correct.audit import Audit, audit
 from pytest_defuse.correct.checkpoints import attempt_path, check_output, corrected_path, save_checkpoint
 from pytest_defuse.correct.correction import Correction, correct
-from pytest_defuse.correct.harm import Comparison
+from pytest_defuse.correct.harm import PairedPredictions
 from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, SetResult, TrialResult
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
@@ -85,7 +85,7 @@ class Correcting:
         try:
             return audit(self.subject, self.scenarios, self.original, control, self.model, self.settings)
         except DefuseError as error:  # a picture or a shift set that cannot be read
-            return Audit((), Comparison(*[torch.empty(0, dtype=torch.int64)] * 3), (str(error),))
+            return Audit((), PairedPredictions(*[torch.empty(0, dtype=torch.int64)] * 3), (str(error),))
 
     def settle(self, problems: Sequence[str]) -> CorrectionResult:
         """Write the corrected checkpoint if nothing speaks against it, else keep the attempt under another name.
@@ -101,7 +101,7 @@ class Correcting:
         except OSError as error:
             problems.append(f"{output} cannot be written ({error.strerror}): run again, the training is kept")
         else:
-            self.correction.forget()
+            self.correction.remove_states()
         return self._result(output, problems, [] if problems else self._rechecked())
 
     def _rechecked(self) -> list[str]:
@@ -135,7 +135,12 @@ class Correcting:
                 for name, sheet in sheets.items()
             },
             "settings": {name: _plain(value) for name, value in self.settings},
-            "chosen": {"lambda": chosen.weight, "rate": chosen.rate, "epochs": chosen.epochs, "alpha": chosen.alpha},
+            "chosen": {
+                "lambda": chosen.lambda_,
+                "rate": chosen.learning_rate,
+                "epochs": chosen.epochs,
+                "alpha": chosen.alpha,
+            },
             "seed": self.options.seed,
             "device": str(self.original.device),
             "versions": installed_versions(),
@@ -155,7 +160,7 @@ class Correcting:
             validation_source=correction.validation_source,
             before=_row(correction.before),
             trials=[_row(trial, self._role(trial)) for trial in correction.trials],
-            chosen=correction.chosen.weight,
+            chosen=correction.chosen.lambda_,
             shifts={},
             output=str(output.resolve()),
             problems=problems,
@@ -169,7 +174,7 @@ class Correcting:
             won=len(test.positive_flips),
             flips=[self._flip(kind, index) for kind, index in flips[:MOST_FLIPS]],
             found=found,
-            images=correction.images,
+            images=correction.image_passes,
         )
 
     def _role(self, trial: Trial) -> str:
@@ -185,14 +190,14 @@ class Correcting:
 def _row(trial: Trial, role: str = "") -> TrialResult:
     shares = [accuracy.value for accuracy in trial.scenarios.values()]
     return TrialResult(
-        trial.weight,
+        trial.lambda_,
         trial.validation.value,
         min(shares),
         sum(shares) / len(shares),
-        trial.rate,
+        trial.learning_rate,
         trial.epochs,
         trial.alpha,
-        trial.health,
+        trial.mean_accuracy,
         role,
     )
 

@@ -46,7 +46,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         # back in another memory layout gives sums that differ in their last bit.
         order = sorted(range(value.ndim), key=value.stride, reverse=True)
         name = str(len(tensors))
-        tensors[name] = value.detach().permute(order).to("cpu", copy=True)  # tied weights share memory, a file may not
+        tensors[name] = value.detach().permute(order)
         return {"tensor": name, "order": order}
     if type(value) in (dict, OrderedDict):
         return {"dict": [[_packed(key, tensors), _packed(item, tensors)] for key, item in value.items()]}

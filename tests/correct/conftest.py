@@ -1,4 +1,4 @@
-"""A subject with a model that needs care, and a scenario that it gets wrong."""
+"""A subject, and a scenario that its model classifies incorrectly."""
 
 import copy
 from pathlib import Path
@@ -24,5 +24,5 @@ def subject(trained: Net) -> Subject:
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Scenario:
-    """Misleading images of the left side, which the net takes for the right one."""
+    """Misleading images with label left, which the net classifies as right."""
     return planted(Store(tmp_path / "sides"))

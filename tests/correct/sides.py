@@ -1,4 +1,4 @@
-"""Images with one bright half, a net that tells which, and misleading images that it gets wrong."""
+"""Images with one bright half, a net that classifies which, and misleading images on which it is wrong."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ BRIEF = CorrectionSettings(weights=(0.5,), epochs=1, rates=(1e-2,), batch=32, sc
 
 
 def sides(count: int, seed: int, *, misleading: bool = False) -> list[tuple[Pixels, int]]:
-    """Noisy 6 x 6 grey images of which one half is bright; misleading: its last row alone, and more of the other."""
+    """Noisy 6 x 6 grey images with one bright half; in misleading ones only its last row, and more of the other."""
     generator = np.random.default_rng(seed)
     labels = generator.integers(2, size=count)
     images = generator.integers(0, 60, size=(count, 1, 6, 6))
@@ -37,7 +37,7 @@ def sides(count: int, seed: int, *, misleading: bool = False) -> list[tuple[Pixe
 
 
 class Net(nn.Module):
-    """A small classifier with what correction must treat with care: batch normalisation, dropout, a frozen layer."""
+    """A small classifier with batch normalisation, dropout, and a layer to freeze."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Net(nn.Module):
 
 
 def trained_net() -> Net:
-    """A net that tells the sides apart, unless an image is misleading."""
+    """A net that classifies the sides correctly, unless an image is misleading."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = Net()
@@ -69,7 +69,7 @@ def trained_net() -> Net:
 
 
 def planted(store: Store, label: str = "left", seed: int = 2) -> Scenario:
-    """Misleading images of one side, which the net takes for the other."""
+    """Misleading images of one side, which the net classifies as the other."""
     tiles = np.stack([image for image, side in sides(120, seed, misleading=True) if SIDES[side] == label])
     other = SIDES[1 - SIDES.index(label)]
     return plant(store, tiles[:25], tiles[25:50], label, other, SIDES, status="accepted", label=label)
@@ -85,7 +85,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 @contextmanager
 def untouched(subject: Subject) -> Iterator[None]:
-    """Whatever happens inside: the model and everybody's random numbers are as before."""
+    """Assert that the block, even with an error, changes neither the model nor the global random numbers."""
 
     def state() -> tuple[Any, ...]:
         model = subject.model
@@ -106,13 +106,13 @@ def untouched(subject: Subject) -> Iterator[None]:
 
 
 def correction_of(subject: Subject, *scenarios: Scenario, **options: Any) -> Correction:
-    """A brief correction whose states lie beside the store."""
+    """A brief correction with its states beside the store."""
     options = {"cache": scenarios[0].store.folder.parent / "cache" if scenarios else Path(), **options}
-    return correct(subject, scenarios, options.pop("least", {}), options.pop("settings", BRIEF), **options)
+    return correct(subject, scenarios, options.pop("minimum", {}), options.pop("settings", BRIEF), **options)
 
 
 class Watched(Progress):
-    """Counts steps, and calls a function at every one."""
+    """Counts steps, and calls a function at each one."""
 
     def __init__(self, at_step: Callable[[int], None] = lambda _: None) -> None:
         self.done = self.total = 0

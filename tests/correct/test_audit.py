@@ -9,7 +9,7 @@ from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import correction_of, sides, untouched
 
 
-def test_everything_that_the_choice_did_not_see_is_scored_before_control_and_after(
+def test_three_models_are_evaluated_on_everything_that_the_choice_did_not_use(
     subject: Subject, scenario: Scenario
 ) -> None:
     subject = replace(subject, shifts={"night": sides(30, seed=7)})
@@ -27,12 +27,12 @@ def test_everything_that_the_choice_did_not_see_is_scored_before_control_and_aft
     ]
     held_out = torch.from_numpy(scenario.pixels("held_out"))
     last = audited.scores[-1]
-    right = [int((model.predict(held_out) == 0).sum()) for model in (before, control, after)]
-    assert [last.before, last.control, last.after] == right
+    correct = [int((model.predict(held_out) == 0).sum()) for model in (before, control, after)]
+    assert [last.before, last.control, last.after] == correct
     assert last.total == 25
 
 
-def test_bounds_on_harm_are_held_against_the_test_set(subject: Subject, scenario: Scenario) -> None:
+def test_bounds_on_harm_are_evaluated_on_the_test_set(subject: Subject, scenario: Scenario) -> None:
     worse = subject.classifier()
     worse.module.head.bias.data += torch.tensor([100.0, 0.0])
     same = subject.classifier()

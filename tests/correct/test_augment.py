@@ -1,4 +1,4 @@
-"""The augmentation that training and scenario images get unless a user has another."""
+"""The default augmentation of training and scenario images."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ def images(request: pytest.FixtureRequest) -> Tensor:
     return torch.rand(1000, request.param, 12, 9, generator=torch.Generator().manual_seed(0))
 
 
-def test_half_of_the_images_stay_as_they_are_bit_by_bit(images: Tensor) -> None:
+def test_half_of_the_images_stay_the_same_bits(images: Tensor) -> None:
     torch.manual_seed(0)
     same = (mild(images) == images).flatten(1).all(dim=1).sum().item()
-    # 500, and those of the others, two at most on average, that no change was dealt to; the deviation is 16.
+    # 500, and about two altered images to which no change was applied; the std is 16.
     assert 435 < same < 565
 
 
-def test_altered_images_are_images_still(images: Tensor) -> None:
+def test_altered_images_keep_shape_dtype_and_range(images: Tensor) -> None:
     torch.manual_seed(0)
     altered = mild(images)
     assert altered.shape == images.shape

@@ -58,19 +58,19 @@ def test_corrected_weights_go_beside_the_checkpoint(checkpoint: str | Path, corr
 
 
 @pytest.mark.parametrize("checkpoint", ["digits.pt", "digits.v2.pth", "digits", "digits.2024", "a.defused.safetensors"])
-def test_an_attempt_is_not_taken_for_a_corrected_model(checkpoint: str) -> None:
+def test_an_attempt_has_another_name_than_a_corrected_model(checkpoint: str) -> None:
     attempt = attempt_path(corrected_path(Path("models") / checkpoint))
     assert attempt.parent == Path("models")
     assert attempt.name.endswith(".failed-attempt.safetensors")
     assert attempt != corrected_path(Path("models") / checkpoint)
 
 
-def test_a_subject_without_a_checkpoint_is_told_what_to_give() -> None:
-    with pytest.raises(DefuseError, match=r"name it with Subject\(checkpoint="):
+def test_a_subject_without_a_checkpoint_is_refused() -> None:
+    with pytest.raises(DefuseError, match=r"give Subject\(checkpoint="):
         corrected_path(None)
 
 
-def test_tied_weights_are_stored_once_and_come_back_tied(path: Path) -> None:
+def test_tied_weights_are_stored_once_and_loaded_tied(path: Path) -> None:
     model, again = Tied(), Tied()
     save_checkpoint(path, model, {})
     with safe_open(path, "pt") as file:
@@ -83,7 +83,7 @@ def test_tied_weights_are_stored_once_and_come_back_tied(path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_weights_of_any_precision_and_layout_come_back_exactly(path: Path, dtype: torch.dtype) -> None:
+def test_weights_of_any_precision_and_layout_are_loaded_exactly(path: Path, dtype: torch.dtype) -> None:
     model, again = (nn.Conv2d(2, 3, 3).to(dtype, memory_format=torch.channels_last) for _ in range(2))
     save_checkpoint(path, model, {})
     load_model(again, path)
@@ -108,7 +108,7 @@ def test_equal_weights_make_equal_files(path: Path) -> None:
     assert contents[0] == contents[1]
 
 
-def test_a_good_checkpoint_is_replaced_by_a_whole_one(path: Path) -> None:
+def test_a_checkpoint_is_replaced_by_a_complete_one(path: Path) -> None:
     for model in (nn.Linear(2, 2), nn.Linear(3, 3)):
         save_checkpoint(path, model, {})
     load_model(nn.Linear(3, 3), path)
@@ -116,7 +116,7 @@ def test_a_good_checkpoint_is_replaced_by_a_whole_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
-def test_a_write_that_breaks_off_leaves_the_old_file_alone(
+def test_a_write_that_fails_does_not_change_the_old_file(
     path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def half(model: nn.Module, name: str, **_: Any) -> None:
@@ -135,9 +135,9 @@ def test_a_write_that_breaks_off_leaves_the_old_file_alone(
 @pytest.mark.parametrize(
     ("model", "metadata", "error"),
     [(nn.Linear(2, 2, device="meta"), {}, RuntimeError), (nn.Linear(2, 2), {"model": object()}, TypeError)],
-    ids=["weights that are not there", "metadata that is no JSON"],
+    ids=["weights without data", "metadata that is not JSON"],
 )
-def test_what_cannot_be_stored_leaves_the_old_file_alone(
+def test_what_cannot_be_stored_does_not_change_the_old_file(
     path: Path, model: nn.Module, metadata: dict[str, Any], error: type[Exception]
 ) -> None:
     save_checkpoint(path, Tied(), {})
@@ -149,7 +149,7 @@ def test_what_cannot_be_stored_leaves_the_old_file_alone(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_others_may_read_a_checkpoint_as_they_may_read_any_file(path: Path) -> None:
+def test_a_checkpoint_has_the_permissions_of_any_new_file(path: Path) -> None:
     save_checkpoint(path, Tied(), {})
     plain = path.with_name("plain")
     plain.touch()
@@ -157,7 +157,7 @@ def test_others_may_read_a_checkpoint_as_they_may_read_any_file(path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-def test_a_state_dict_is_read_back(tmp_path: Path, suffix: str) -> None:
+def test_a_state_dict_is_loaded(tmp_path: Path, suffix: str) -> None:
     model, again, file = Tied(), Tied(), tmp_path / f"net{suffix}"
     if suffix == ".safetensors":
         save_checkpoint(file, model, {})
@@ -177,13 +177,13 @@ class Trap:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"encoder.weight": Trap()}, tmp_path / "net.pt")
-    with pytest.raises(DefuseError, match="reading it would run its code"):
+    with pytest.raises(DefuseError, match="reading them would run code"):
         load_checkpoint(Tied(), tmp_path / "net.pt")
     assert not Path("sprung").exists()
 
 
 @pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "missing.pt", "missing.safetensors"])
-def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, name: str) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "net.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     (tmp_path / "net.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(DefuseError, match=name):
@@ -192,7 +192,7 @@ def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path: Path, name: s
         checkpoint_metadata(tmp_path / name)
 
 
-def test_metadata_comes_back(path: Path) -> None:
+def test_metadata_is_read(path: Path) -> None:
     save_checkpoint(path, Tied(), {"parent": "a"})
     assert checkpoint_metadata(path) == {"parent": "a"}
 

@@ -1,4 +1,4 @@
-"""The verb: what is chosen, what it may look at, and what it leaves as it was."""
+"""Correction: which trial is chosen, which images it may use, and what it must not change."""
 
 import random
 from dataclasses import replace
@@ -16,8 +16,8 @@ from tests.correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, pl
 from tests.scenarios.planting import exclude
 
 
-def test_finetuning_on_a_scenario_mends_it_and_keeps_the_rest(subject: Subject, scenario: Scenario) -> None:
-    correction = correction_of(subject, scenario, settings=THOROUGH, least={scenario.id: 0.9})
+def test_finetuning_on_a_scenario_fixes_it_and_keeps_accuracy(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(subject, scenario, settings=THOROUGH, minimum={scenario.id: 0.9})
     assert correction.before.scenarios[scenario.id] < 0.1
     assert correction.before.validation == 1
     chosen = correction.chosen
@@ -27,21 +27,21 @@ def test_finetuning_on_a_scenario_mends_it_and_keeps_the_rest(subject: Subject, 
     assert labels.eq(0).float().mean() >= 0.9
 
 
-def test_more_training_alone_is_the_control(subject: Subject, scenario: Scenario) -> None:
+def test_the_control_is_trained_without_scenarios(subject: Subject, scenario: Scenario) -> None:
     correction = correction_of(subject, scenario, settings=THOROUGH)
     control = correction.control
-    assert (control.weight, control.rate, control.epochs) == (0, 3e-3, 8)
+    assert (control.lambda_, control.learning_rate, control.epochs) == (0, 3e-3, 8)
     assert control in correction.trials
     assert control.scenarios[scenario.id] < 0.5
     assert not same(weights(correction.control_model), weights(subject.model))
 
 
-def test_the_control_goes_as_far_from_the_old_weights(subject: Subject, scenario: Scenario) -> None:
+def test_the_control_has_the_alpha_of_the_chosen_trial(subject: Subject, scenario: Scenario) -> None:
     settings = THOROUGH.replace(alphas=(0.9,), aim=0.5)
-    correction = correction_of(subject, scenario, settings=settings, least={scenario.id: 0.5})
+    correction = correction_of(subject, scenario, settings=settings, minimum={scenario.id: 0.5})
     assert correction.chosen.alpha == 0.9
     control = correction.control
-    assert (control.weight, control.rate, control.epochs, control.alpha) == (0, 3e-3, 8, 0.9)
+    assert (control.lambda_, control.learning_rate, control.epochs, control.alpha) == (0, 3e-3, 8, 0.9)
     assert control in correction.trials
 
 
@@ -56,12 +56,12 @@ def test_a_trial_does_not_depend_on_the_others(subject: Subject, scenario: Scena
     alone = correction_of(subject, scenario, settings=BRIEF, seed=1, cache=scenario.folder / "elsewhere")
     for first in among.trials:
         for second in alone.trials:
-            if (first.weight, first.alpha) == (second.weight, second.alpha):
-                assert first.health == second.health
+            if (first.lambda_, first.alpha) == (second.lambda_, second.alpha):
+                assert first.mean_accuracy == second.mean_accuracy
                 assert first.scenarios == second.scenarios
 
 
-def test_every_scenario_is_scored_in_every_trial(subject: Subject, scenario: Scenario) -> None:
+def test_every_trial_is_evaluated_on_every_scenario(subject: Subject, scenario: Scenario) -> None:
     other = planted(scenario.store, "right", seed=3)
     correction = correction_of(subject, scenario, other)
     for trial in (correction.before, *correction.trials):
@@ -69,15 +69,15 @@ def test_every_scenario_is_scored_in_every_trial(subject: Subject, scenario: Sce
     assert correction.chosen in correction.trials
 
 
-def test_excluded_tiles_are_not_learned(subject: Subject, scenario: Scenario) -> None:
+def test_excluded_tiles_are_not_used(subject: Subject, scenario: Scenario) -> None:
     changed = exclude(scenario, "correction", *range(5))
     assert correction_of(subject, changed).before.scenarios[scenario.id].total == 20
 
 
-def test_held_out_tiles_and_test_labels_are_not_looked_at(subject: Subject, scenario: Scenario) -> None:
+def test_held_out_tiles_and_test_labels_are_not_used(subject: Subject, scenario: Scenario) -> None:
     first = correction_of(subject, scenario)
     scenario.picture("held_out").unlink()
-    first.forget()
+    first.remove_states()
     flipped = replace(subject, test=[(image, 1 - label) for image, label in subject.test])
     second = correction_of(flipped, scenario)
     assert same(weights(second.model), weights(first.model))
@@ -97,9 +97,9 @@ def test_the_validation_set_of_the_subject_is_used(subject: Subject, scenario: S
 
 def test_the_same_seed_gives_the_same_bits(subject: Subject, scenario: Scenario) -> None:
     def model(seed: int) -> dict[str, Tensor]:
-        torch.manual_seed(random.randrange(2**32))  # what came before must not matter
+        torch.manual_seed(random.randrange(2**32))  # the state of the global random numbers must not matter
         correction = correction_of(subject, scenario, seed=seed, settings=BRIEF.replace(alphas=(0.5,)))
-        correction.forget()
+        correction.remove_states()
         return weights(correction.model)
 
     first, again, other = model(1), model(1), model(2)
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_bits(subject: Subject, scenario: Scenario)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_subjects_model_is_left_as_it_was(subject: Subject, scenario: Scenario, training: bool) -> None:
+def test_the_subjects_model_is_not_changed(subject: Subject, scenario: Scenario, training: bool) -> None:
     subject.model.train(training)
     subject.model.norm.train(not training)
     with untouched(subject):
@@ -119,7 +119,7 @@ def test_the_subjects_model_is_left_as_it_was(subject: Subject, scenario: Scenar
     assert all(before.requires_grad == after.requires_grad for before, after in flags)
 
 
-def test_an_error_in_the_model_leaves_it_as_it_was(
+def test_an_error_in_the_model_does_not_change_it(
     subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = 0
@@ -137,7 +137,7 @@ def test_an_error_in_the_model_leaves_it_as_it_was(
         correction_of(subject, scenario)
 
 
-def test_the_announced_steps_are_taken_and_tell_where_the_work_is(subject: Subject, scenario: Scenario) -> None:
+def test_progress_counts_the_announced_steps_with_notes(subject: Subject, scenario: Scenario) -> None:
     progress = Watched()
     correction_of(subject, scenario, settings=BRIEF.replace(weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
     assert progress.done == progress.total == (3 + 1 + 2) * 9  # two rungs, the control; 270 images in batches of 32
@@ -166,12 +166,12 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_refused_before_the_work(
     assert progress.done == 0
 
 
-def test_nothing_to_correct_is_said(subject: Subject) -> None:
-    with untouched(subject), pytest.raises(DefuseError, match="nothing to correct: no scenario is accepted"):
+def test_nothing_to_correct_is_refused(subject: Subject) -> None:
+    with untouched(subject), pytest.raises(DefuseError, match="nothing to correct, because no scenario is accepted"):
         correction_of(subject)
 
 
-def test_a_label_that_the_subject_does_not_have_is_refused(subject: Subject, scenario: Scenario) -> None:
+def test_a_label_that_is_not_a_class_is_refused(subject: Subject, scenario: Scenario) -> None:
     other = replace(subject, classes=("west", "east"))
     with untouched(other), pytest.raises(DefuseError, match="'left' is not a class of subject 'sides'"):
         correction_of(other, scenario)
@@ -191,10 +191,10 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         correction_of(subject, scenario, cache=tmp_path / "file" / "cache")
 
 
-def test_states_on_disk_are_forgotten_when_the_outcome_is_written(subject: Subject, scenario: Scenario) -> None:
+def test_states_on_disk_can_be_removed(subject: Subject, scenario: Scenario) -> None:
     cache = scenario.folder / "cache"
     correction = correction_of(subject, scenario, cache=cache)
     assert any(correction.folder.iterdir())
-    correction.forget()
+    correction.remove_states()
     assert [path.name for path in cache.iterdir()] == [".gitignore"]
     assert isinstance(correction.model, nn.Module)

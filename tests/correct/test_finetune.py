@@ -1,4 +1,4 @@
-"""How a step is made: the objective, and everything that a user can hand over."""
+"""The objective of a step, with everything that a user can replace."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pytest_defuse.correct.data import correction_data
 from pytest_defuse.correct.finetune import Finetuning, plain_copy
-from pytest_defuse.correct.material import material
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
@@ -30,7 +30,7 @@ def finetuned(subject: Subject, scenario: Scenario, tmp_path: Path) -> Train:
         nonlocal runs
         runs += 1
         settings = PLAIN.replace(**changes)
-        images = material(subject, [scenario], settings, 0)
+        images = correction_data(subject, [scenario], settings, 0)
         folder = tmp_path / f"run{runs}"
         finetuning = Finetuning(subject, images, settings, seed=0, device="cpu", folder=folder)
         return plain_copy(subject.model, finetuning.weights(lambda_, 1e-2, epochs))
@@ -43,13 +43,13 @@ def moved(model: nn.Module, original: nn.Module) -> set[str]:
     return {name for name, value in original.state_dict().items() if not torch.equal(value, after[name])}
 
 
-def test_lambda_weighs_the_scenarios(finetuned: Train, scenario: Scenario) -> None:
+def test_lambda_weights_the_scenarios(finetuned: Train, scenario: Scenario) -> None:
     tiles = torch.from_numpy(scenario.pixels("correction")) / 255
     wrong = [F.cross_entropy(finetuned(lambda_).eval()(tiles), torch.zeros(25).long()) for lambda_ in (0, 0.1, 3)]
     assert wrong[0] > wrong[1] > wrong[2]
 
 
-def test_a_loss_of_the_users_own_is_minimised_on_training_images(finetuned: Train) -> None:
+def test_a_users_loss_is_minimized_on_training_images(finetuned: Train) -> None:
     calls = []
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def test_a_loss_of_the_users_own_is_minimised_on_training_images(finetuned: Trai
     assert sum(calls) == 271
 
 
-def test_a_train_step_brings_its_own_images(finetuned: Train) -> None:
+def test_a_train_step_samples_its_own_images(finetuned: Train) -> None:
     seen: list[int] = []
 
     def step(model: nn.Module, number: int) -> Tensor:
@@ -75,7 +75,7 @@ def test_a_train_step_brings_its_own_images(finetuned: Train) -> None:
     assert not same(weights(model), weights(finetuned(epochs=2)))
 
 
-def test_frozen_names_stay_as_they_are(finetuned: Train, subject: Subject) -> None:
+def test_frozen_parameters_are_not_trained(finetuned: Train, subject: Subject) -> None:
     model = finetuned(frozen=("hidden.*", "norm.*"))
     assert moved(model, subject.model) == {"head.weight", "head.bias"}
 
@@ -90,24 +90,24 @@ def test_frozen_batch_norm_keeps_its_statistics(finetuned: Train, subject: Subje
     assert not any(name.startswith("norm.") for name in moved(model, subject.model))
 
 
-def test_batch_statistics_move_only_where_they_are_asked_to(finetuned: Train, subject: Subject) -> None:
+def test_batch_statistics_change_only_with_batch_norm_batch(finetuned: Train, subject: Subject) -> None:
     statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
     assert not moved(finetuned(batch_norm="fixed"), subject.model) & statistics
     assert moved(finetuned(batch_norm="batch"), subject.model) >= statistics
 
 
-def test_distillation_holds_on_to_right_answers(finetuned: Train, subject: Subject) -> None:
+def test_distillation_stays_near_the_old_predictions(finetuned: Train, subject: Subject) -> None:
     images = torch.stack([torch.from_numpy(image) for image, _ in sides(50, seed=1)]) / 255
     old = subject.model(images).log_softmax(dim=1)
 
-    def gap(distill: float) -> float:
+    def divergence(distill: float) -> float:
         new = finetuned(3.0, epochs=3, distill=distill).eval()(images).log_softmax(dim=1)
         return F.kl_div(new, old, log_target=True, reduction="batchmean").item()
 
-    assert gap(10.0) < gap(0.0)
+    assert divergence(10.0) < divergence(0.0)
 
 
-def test_an_augmentation_of_the_users_own_sees_every_image(finetuned: Train) -> None:
+def test_a_users_augmentation_is_applied_to_every_image(finetuned: Train) -> None:
     seen = 0
 
     def augment(images: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def test_every_setting_of_training_matters(finetuned: Train, settings: dict[str,
     assert not same(weights(finetuned(**settings)), weights(finetuned()))
 
 
-def test_an_optimizer_of_the_users_own_is_used(finetuned: Train) -> None:
+def test_a_users_optimizer_is_used(finetuned: Train) -> None:
     model = finetuned(optimizer=lambda parameters, rate: torch.optim.Adam(parameters, lr=rate))
     assert same(weights(model), weights(finetuned()))
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.correct.interpolate import interpolated, remeasure_batch_norm
+from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
 from tests.correct.sides import Net, sides
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_ends_are_exact_and_the_middle_is_between(dtype: torch.dtype) -> None:
+def test_the_ends_are_exact_and_the_middle_is_the_mean(dtype: torch.dtype) -> None:
     first, second = ({"w": torch.randn(50).to(dtype), "count": torch.tensor(n)} for n in (1, 2))
     assert torch.equal(interpolated(first, second, 0)["w"], first["w"])
     assert torch.equal(interpolated(first, second, 1)["w"], second["w"])
@@ -17,13 +17,13 @@ def test_the_ends_are_exact_and_the_middle_is_between(dtype: torch.dtype) -> Non
     assert middle["count"] == 2
 
 
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.stack([torch.from_numpy(image) for image, _ in sides(100, seed=0)])
 
 
-def test_statistics_become_those_of_the_images_as_the_weights_make_them() -> None:
-    net, pixels = Net(), pictures()
-    remeasure_batch_norm(net, pixels, lambda some: net(some / 255))
+def test_statistics_are_those_of_the_images_with_the_weights() -> None:
+    net, pixels = Net(), images()
+    recompute_batch_norm(net, pixels, lambda batch: net(batch / 255))
     hidden = net.hidden(net.scale(pixels / 255).flatten(1))
     assert torch.allclose(net.norm.running_mean, hidden.mean(dim=0), atol=1e-4)
     assert torch.allclose(net.norm.running_var, hidden.var(dim=0), atol=1e-3)
@@ -35,9 +35,9 @@ def test_frozen_statistics_are_kept() -> None:
     net = Net()
     net.norm.requires_grad_(False)
     before = net.norm.running_mean.clone()
-    remeasure_batch_norm(net, pictures(), lambda some: net(some / 255))
+    recompute_batch_norm(net, images(), lambda batch: net(batch / 255))
     assert torch.equal(net.norm.running_mean, before)
 
 
-def test_a_model_without_batch_norm_is_not_fed() -> None:
-    remeasure_batch_norm(nn.Linear(2, 2), pictures(), lambda some: pytest.fail("there is nothing to measure"))
+def test_a_model_without_batch_norm_is_not_run() -> None:
+    recompute_batch_norm(nn.Linear(2, 2), images(), lambda batch: pytest.fail("there is nothing to compute"))

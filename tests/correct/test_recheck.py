@@ -17,7 +17,7 @@ GENERATOR = "c" * 64
 COVARIANCE = ((1.0, 0.0), (0.0, 1.0))
 
 
-def found(subject: Subject, scenario: Scenario, tmp_path: Path) -> list[str]:
+def findings(subject: Subject, scenario: Scenario, tmp_path: Path) -> list[str]:
     return recheck(subject, [scenario], device="cpu", cache=tmp_path, progress=Progress())
 
 
@@ -49,56 +49,56 @@ def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleN
     return SimpleNamespace(candidates=candidates, failures=80, regions=(), generator_hash=generator)
 
 
-def test_without_a_region_there_is_no_place_to_search(
+def test_without_a_region_there_is_no_search(
     subject: Subject, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: pytest.fail("nothing to compare with"))
-    (said,) = found(subject, scenario, tmp_path)
-    assert said == "not searched again: no accepted scenario has a region in latent space"
+    (sentence,) = findings(subject, scenario, tmp_path)
+    assert sentence == "not searched again: no accepted scenario has a region in latent space"
 
 
-def test_without_the_generator_nothing_is_trained_to_search(
+def test_without_the_generator_there_is_no_search(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: pytest.fail("it would train a generator"))
     monkeypatch.setattr(module, "stored_generator", stored_generator)
-    (said,) = found(subject, placed, tmp_path)
-    assert said == f"not searched again: the generators that found its scenarios are not in {tmp_path.name}"
+    (sentence,) = findings(subject, placed, tmp_path)
+    assert sentence == f"not searched again: the generators of its scenarios are not in the cache {tmp_path.name}"
 
 
-def test_the_search_is_that_which_found_the_scenario(
+def test_the_search_uses_the_scenarios_generator_and_seed(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    used = []
 
     def search(subject: Subject, *_: object, seed: int, **__: object) -> SimpleNamespace:
         assert subject.generator is not None
-        asked.append((subject.generator.hash, seed))
+        used.append((subject.generator.hash, seed))
         return discovery()
 
     monkeypatch.setattr(module, "discover", search)
-    found(subject, placed, tmp_path)
-    assert asked == [(GENERATOR, placed.record.provenance.seed)]
+    findings(subject, placed, tmp_path)
+    assert used == [(GENERATOR, placed.record.provenance.seed)]
 
 
-def test_regions_that_still_fail_and_new_ones_are_told_apart(
+def test_regions_that_still_fail_differ_from_new_ones(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: discovery((0.1, 0), (0.1, 1), (9.0, 0)))
-    assert found(subject, placed, tmp_path)[1:] == [
+    assert findings(subject, placed, tmp_path)[1:] == [
         f"{placed.id} still fails: 75% of fresh draws nearby",
-        "another region fails: 'right' taken for 'left' in 75% of fresh draws",
-        "another region fails: 'left' taken for 'right' in 75% of fresh draws",
+        "a new region fails: 'right' classified as 'left' in 75% of fresh draws",
+        "a new region fails: 'left' classified as 'right' in 75% of fresh draws",
     ]
 
 
-def test_a_model_without_failures_is_said_to_be_one(
+def test_a_model_without_failures_is_reported(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: discovery())
-    assert found(subject, placed, tmp_path)[1:] == [
-        "none of the 1 regions that were compared was found to fail again",
-        "no other region was confirmed",
+    assert findings(subject, placed, tmp_path)[1:] == [
+        "none of the 1 compared regions fails again",
+        "no new region was confirmed",
     ]
 
 
@@ -106,10 +106,10 @@ def test_another_generators_regions_are_not_compared(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: discovery((0.1, 0), generator="d" * 64))
-    assert "1 scenarios come from another generator and were not compared" in found(subject, placed, tmp_path)
+    assert "1 scenarios come from another generator and were not compared" in findings(subject, placed, tmp_path)
 
 
-def test_a_discovery_that_cannot_be_had_is_left_to_the_caller(
+def test_an_error_of_the_discovery_is_raised(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -117,4 +117,4 @@ def test_a_discovery_that_cannot_be_had_is_left_to_the_caller(
 
     monkeypatch.setattr(module, "discover", refuse)
     with pytest.raises(DefuseError, match="no generator"):
-        found(subject, placed, tmp_path)
+        findings(subject, placed, tmp_path)

@@ -65,10 +65,10 @@ def test_an_interrupted_correction_ends_with_the_same_bits(
     resumed = correction_of(subject, scenario, settings=SETTINGS)
     assert same(weights(resumed.model), weights(whole.model))
     assert same(weights(resumed.control_model), weights(whole.control_model))
-    assert [trial.health for trial in resumed.trials] == [trial.health for trial in whole.trials]
+    assert [trial.mean_accuracy for trial in resumed.trials] == [trial.mean_accuracy for trial in whole.trials]
 
 
-def test_epochs_that_were_run_are_not_run_again(subject: Subject, scenario: Scenario) -> None:
+def test_finished_epochs_are_not_run_again(subject: Subject, scenario: Scenario) -> None:
     interrupted(subject, scenario, 30)  # in the fourth epoch of five
     progress = Watched()
     correction_of(subject, scenario, settings=SETTINGS, progress=progress)
@@ -107,11 +107,11 @@ def test_an_optimizer_whose_state_cannot_be_stored_starts_again(subject: Subject
     second = correction_of(subject, scenario, settings=settings, progress=Watched())
     assert same(weights(second.model), weights(first.model))
     assert whole.done == whole.total == STEPS, "epochs that had to be run again are counted once"
-    chosen = first.chosen.weight
+    chosen = first.chosen.lambda_
     assert whole.sentences == [
-        f"finetuning with lambda {weight:g} and defuse_correct(rates=0.01) starts again: a collections.deque in its "
+        f"finetuning with lambda {lambda_:g} and defuse_correct(rates=0.01) starts again: a collections.deque in its "
         "state cannot be stored"
-        for weight in (chosen, 0)
+        for lambda_ in (chosen, 0)
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_state_counts_as_none(subject: Subject, scenario: Scenario) ->
     assert same(weights(again.model), weights(whole.model))
 
 
-def test_another_model_does_not_take_up_this_ones_work(subject: Subject, scenario: Scenario) -> None:
+def test_another_model_seed_or_setting_does_not_resume_this_one(subject: Subject, scenario: Scenario) -> None:
     first = correction_of(subject, scenario, settings=SETTINGS)
     other = replace(subject, model=copy.deepcopy(subject.model))
     other.model.head.bias.data += 0.5
@@ -148,7 +148,7 @@ def test_another_model_does_not_take_up_this_ones_work(subject: Subject, scenari
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_process_is_taken_up_by_the_next(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
+def test_the_work_of_a_killed_process_is_resumed(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
     whole = correction_of(subject, scenario, settings=SETTINGS, cache=tmp_path / "whole")
     repository = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, "22"], cwd=repository, check=False)

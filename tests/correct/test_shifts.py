@@ -5,8 +5,8 @@ from pytest_defuse.correct.shifts import SHIFTS, shifted_copies
 from pytest_defuse.subject.images import LabelledImages
 
 
-def pictures(count: int, channels: int = 1, size: int = 28) -> LabelledImages:
-    """Bright bars on dark ground, at places of their own."""
+def bars(count: int, channels: int = 1, size: int = 28) -> LabelledImages:
+    """Bright bars at random positions on a dark background."""
     random = torch.Generator().manual_seed(0)
     pixels = torch.zeros(count, channels, size, size, dtype=torch.uint8)
     for image, start in zip(pixels, torch.randint(size // 2, (count,), generator=random), strict=True):
@@ -17,7 +17,7 @@ def pictures(count: int, channels: int = 1, size: int = 28) -> LabelledImages:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [8, 28, 33])
 def test_every_copy_is_changed_a_little(channels: int, size: int) -> None:
-    images = pictures(20, channels, size)
+    images = bars(20, channels, size)
     copies = shifted_copies(images)
     assert list(copies) == ["blur", "noise", "affine", "contrast", "jpeg"]
     for copy in copies.values():
@@ -28,20 +28,20 @@ def test_every_copy_is_changed_a_little(channels: int, size: int) -> None:
         assert 0 < changed < 0.15
 
 
-def test_copies_are_the_same_every_time_whatever_was_drawn_before() -> None:
-    first = shifted_copies(pictures(30))
+def test_copies_do_not_depend_on_global_random_numbers() -> None:
+    first = shifted_copies(bars(30))
     torch.rand(17)
-    second = shifted_copies(pictures(30))
+    second = shifted_copies(bars(30))
     assert all(torch.equal(first[name].pixels, second[name].pixels) for name in SHIFTS)
 
 
 def test_an_images_copy_does_not_depend_on_those_after_it() -> None:
-    many, few = shifted_copies(pictures(30)), shifted_copies(pictures(30)[:7])
+    all_copies, first_copies = shifted_copies(bars(30)), shifted_copies(bars(30)[:7])
     for name in SHIFTS:
-        assert torch.equal(many[name].pixels[:7], few[name].pixels)
+        assert torch.equal(all_copies[name].pixels[:7], first_copies[name].pixels)
 
 
-def test_global_random_numbers_are_left_alone() -> None:
+def test_global_random_numbers_are_not_changed() -> None:
     before = torch.get_rng_state()
-    shifted_copies(pictures(5))
+    shifted_copies(bars(5))
     assert torch.equal(before, torch.get_rng_state())

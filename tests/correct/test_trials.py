@@ -1,20 +1,20 @@
-"""Choosing among trials; scenarios a, b, ... have 1,000 correction tiles each."""
+"""The choice of a trial; scenarios a, b, ... have 1,000 correction tiles each."""
 
 import pytest
 
-from pytest_defuse.correct.trials import Trial, choose, choose_as_the_papers, promise
+from pytest_defuse.correct.trials import Trial, choose, choose_like_the_papers, ranking_key
 from pytest_defuse.statistics.accuracy import Accuracy
 
 
-def trial(weight: float, validation: float, *scenarios: float, shifted: float = 1.0, harm: str = "") -> Trial:
+def trial(lambda_: float, validation: float, *scenarios: float, shifted: float = 1.0, harm: str = "") -> Trial:
     scores = {name: Accuracy(round(1000 * score), 1000) for name, score in zip("abc", scenarios, strict=False)}
     blurred = {"blur": Accuracy(round(1000 * shifted), 1000)}
-    excesses = (harm,) if harm else ()
-    return Trial(weight, 1e-3, 1, 1.0, Accuracy(round(1000 * validation), 1000), blurred, scores, excesses)
+    violations = (harm,) if harm else ()
+    return Trial(lambda_, 1e-3, 1, 1.0, Accuracy(round(1000 * validation), 1000), blurred, scores, violations)
 
 
 @pytest.mark.parametrize(
-    ("trials", "least", "weight"),
+    ("trials", "minimum", "lambda_"),
     [
         ([trial(0, 0.99, 0.1), trial(0.1, 0.98, 1), trial(1, 0.97, 1)], {"a": 0.9}, 0.1),
         ([trial(0.1, 0.98, 1, shifted=0.9), trial(1, 0.97, 1)], {}, 1),
@@ -27,23 +27,23 @@ def trial(weight: float, validation: float, *scenarios: float, shifted: float = 
         ([trial(0.1, 0.99, 0.998), trial(1, 0.97, 1)], {"a": 0.999}, 1),
     ],
     ids=[
-        "the best on validation images among those that mend",
-        "shifted copies count as much",
-        "a bound that is met is not yet mended",
-        "a bound comes before all else",
+        "the highest validation accuracy among those that reach the aim",
+        "shifted copies count as much as validation images",
+        "a bound that passes is below the aim",
+        "bounds come first",
         "the first at a tie",
-        "what is lacking counts while none mends",
-        "every scenario has to meet its bound",
+        "the shortfall counts while none reaches the aim",
+        "every scenario must pass its bound",
         "a bound on harm is a bound",
-        "a bound above the aim is the aim",
+        "a bound above the aim replaces it",
     ],
 )
-def test_choosing(trials: list[Trial], least: dict[str, float], weight: float) -> None:
-    assert choose(trials, least, aim=0.995).weight == weight
+def test_choosing(trials: list[Trial], minimum: dict[str, float], lambda_: float) -> None:
+    assert choose(trials, minimum, aim=0.995).lambda_ == lambda_
 
 
 @pytest.mark.parametrize(
-    ("trials", "least", "weight"),
+    ("trials", "minimum", "lambda_"),
     [
         ([trial(0.1, 0.97, 0.92), trial(1, 0.95, 0.99)], {"a": 0.9}, 0.1),
         ([trial(0.1, 0.95, 0.92), trial(1, 0.97, 0.99)], {"a": 0.9}, 1),
@@ -52,12 +52,12 @@ def test_choosing(trials: list[Trial], least: dict[str, float], weight: float) -
         ([trial(0.1, 0.99, 0.5, 0.5), trial(1, 0.97, 0.8, 0.5)], {"a": 0.8, "b": 0.4}, 1),
     ],
 )
-def test_choosing_as_the_papers_do(trials: list[Trial], least: dict[str, float], weight: float) -> None:
-    assert choose_as_the_papers(trials, least).weight == weight
+def test_choosing_like_the_papers(trials: list[Trial], minimum: dict[str, float], lambda_: float) -> None:
+    assert choose_like_the_papers(trials, minimum).lambda_ == lambda_
 
 
 @pytest.mark.parametrize(
-    ("trials", "weight"),
+    ("trials", "lambda_"),
     [
         ([trial(0.1, 0.97, 0.96), trial(0.3, 0.98, 1)], 0.1),
         ([trial(0.1, 0.97, 0.8), trial(0.3, 0.96, 1)], 0.3),
@@ -66,14 +66,14 @@ def test_choosing_as_the_papers_do(trials: list[Trial], least: dict[str, float],
         ([trial(0.1, 0.96, 1), trial(0.1, 0.97, 1), trial(0.3, 0.98, 1)], 0.1),
     ],
     ids=[
-        "the mildest on course",
-        "one that is on course before a milder one that is not",
-        "what is lacking counts where none is on course",
-        "harm comes before all else",
-        "health decides between rates",
+        "the smallest lambda that is likely to reach the aim",
+        "a likely trial before a smaller lambda that is not",
+        "the shortfall counts if none is likely",
+        "harm comes first",
+        "mean accuracy decides between learning rates",
     ],
 )
-def test_the_most_promising_of_trials_on_their_way(trials: list[Trial], weight: float) -> None:
-    best = max(trials, key=lambda trial: promise(trial, {"a": 0.9}, aim=0.995))
-    assert best.weight == weight
-    assert best.validation.value == max(t.validation.value for t in trials if t.weight == weight)
+def test_ranking_of_unfinished_trials(trials: list[Trial], lambda_: float) -> None:
+    best = max(trials, key=lambda trial: ranking_key(trial, {"a": 0.9}, aim=0.995))
+    assert best.lambda_ == lambda_
+    assert best.validation.value == max(t.validation.value for t in trials if t.lambda_ == lambda_)

@@ -181,8 +181,8 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
     result.stdout.fnmatch_lines(
         [
             "accuracy on the test set fell by *, more than max_test_drop 0.5%",
-            "accuracy on class 'dark' of the test set fell by * (20 of 120 images lost, 0 won), more than *",
-            "20 of 220 images of the test set were right and are wrong, *",
+            "accuracy on class 'dark' of the test set fell by * (20 of 120 images lost, 0 gained), more than *",
+            "20 of 220 images of the test set were correct and are wrong, *",
             "*the attempt is toy.failed-attempt.safetensors",
         ]
     )

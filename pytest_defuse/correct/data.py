@@ -1,4 +1,4 @@
-"""What every trial of a correction learns from and is scored on; the test set and held-out tiles are not here."""
+"""The images that every trial of a correction is trained and scored on: no test images, no held-out tiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
-MOST_SHIFTED = 1000
-"""Validation images that are shifted; five copies of each are scored in every trial."""
+SHIFTED_IMAGES = 1000
+"""Validation images that are shifted; every trial is scored on five copies of each. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
+class CorrectionData:
     """The images of one correction.
 
     Attributes:
         train, validation: disjoint.
-        shifted: validation images, shifted, by the name of the shift.
-        tiles: each scenario's *correction* tiles with its label, by id.
-        validation_source: where the validation images come from, in words.
+        shifted: shifted copies of validation images, by the name of the shift.
+        tiles: the *correction* tiles of each scenario with its label, by id.
+        validation_source: the origin of the validation images, in words.
     """
 
     train: LabelledImages
@@ -37,37 +37,39 @@ class Material:
     def hash(self) -> str:
         """sha256 over all images and labels, in hex."""
         tiles = {name: images.hash for name, images in self.tiles.items()}
-        return fingerprint("material", train=self.train.hash, validation=self.validation.hash, tiles=tiles)
+        return fingerprint("correction data", train=self.train.hash, validation=self.validation.hash, tiles=tiles)
 
 
-def material(subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int) -> Material:
+def correction_data(
+    subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int
+) -> CorrectionData:
     """Read the images of a correction.
 
     Raises:
-        DefuseError: tiles that do not fit the subject, or a label that it does not have.
+        DefuseError: tiles that do not fit the subject's images, or a label that is none of its classes.
     """
     train, validation = subject.train_images, subject.validation_images
     source = "the subject's validation set"
     if validation is None:
         train, validation = _split(train, seed)
-        source = "a tenth of the training set, kept from finetuning"
-    return Material(
+        source = "a tenth of the training set, not used for finetuning"
+    return CorrectionData(
         train,
         validation,
-        shifted_copies(validation[:MOST_SHIFTED]) if settings.search == "halving" else {},
+        shifted_copies(validation[:SHIFTED_IMAGES]) if settings.search == "halving" else {},
         {scenario.id: _labelled_tiles(scenario, subject) for scenario in scenarios},
         source,
     )
 
 
 def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Nine tenths and one tenth of every class, at random; a class of fewer than ten images stays in training."""
+    """Split every class at random into nine tenths and one tenth; classes of fewer than ten images stay in training."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     labels = images.labels[order]
     tenth = torch.zeros(len(images), dtype=torch.bool)
     for label in labels.unique():
-        places = (labels == label).nonzero().squeeze(1)
-        tenth[places[: len(places) // 10]] = True
+        positions = (labels == label).nonzero().squeeze(1)
+        tenth[positions[: len(positions) // 10]] = True
     if not tenth.any():
         tenth[0] = True
     return images[order[~tenth]], images[order[tenth]]
