@@ -23,6 +23,10 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# docs/settings.md, from the declarations of the settings.
+reference: .venv/ready
+	$(BIN)/python docs/reference.py
+
 # What .venv holds is what constraints.txt says, hatchling included, so that it is the same next year.
 .venv/ready: pyproject.toml constraints.txt
 	@echo "Setting up .venv (PyTorch is large: some minutes the first time)"
@@ -39,4 +43,4 @@ constraints:
 		--custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml -
 	rm -r .venv/uv
 
-.PHONY: demo test test-versions lint constraints
+.PHONY: demo test test-versions lint reference constraints

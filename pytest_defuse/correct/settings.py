@@ -112,7 +112,8 @@ class CorrectionSettings(Settings):
     )
     distill: NonNegative = setting(
         0.0,
-        "Weight of KL(old model || new model) on the training images that the old model classifies correctly.",
+        "Weight of the KL divergence from the old model to the new one, on the training images that the old model "
+        "classifies correctly.",
         "not part of Defuse",
     )
     loss: Callable[[Tensor, Tensor], Tensor] | None = setting(

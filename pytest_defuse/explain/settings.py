@@ -7,7 +7,7 @@ from pytest_defuse.runtime.settings import Count, setting
 
 
 class ExplainSettings(RuleSettings):
-    """Settings of failure modes; ``@pytest.mark.defuse_explain`` accepts these names and those of its base class."""
+    """Settings of failure modes; ``@pytest.mark.defuse_explain`` accepts these names."""
 
     marker: ClassVar = "defuse_explain"
 

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.bounds import parse
+
+if TYPE_CHECKING:
+    from pytest_defuse.scenarios.bounds import Bounds
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Options:
     correct_output: Path | None = None
     results: Path | None = None
     code_quality: Path | None = None
-    bounds: Mapping[str, Any] = field(default_factory=dict)
+    bounds: "Bounds | None" = None
     collect: bool = False
 
 
@@ -118,7 +120,7 @@ def resolve(sources: Sources) -> Options:
         elif row.metavar == "N":
             values[name] = _number(text, source)
         elif row.metavar == "BOUNDS":
-            values[name] = parse(text, source)
+            values[name] = _bounds(text, source) if text.strip() else None
         elif row.metavar == "DEVICE":
             values[name] = text
         else:
@@ -149,6 +151,12 @@ def _switch(text: str, source: str) -> bool:
     if text.lower() in ("", "false", "0", "no", "off"):
         return False
     raise DefuseError(f"{source} is {text!r}: give true or false.")
+
+
+def _bounds(text: str, source: str) -> "Bounds":
+    from pytest_defuse.scenarios.bounds import Bounds  # loads pydantic
+
+    return Bounds.parse(text, source)
 
 
 def _number(text: str, source: str) -> int:

@@ -14,12 +14,12 @@ from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.options import Options, to_repeat
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.scenarios.bounds import Bounds, checked
 
 if TYPE_CHECKING:
     from pytest_defuse.plugin.run import SubjectRun
     from pytest_defuse.report.results import Result
     from pytest_defuse.runtime.sharing import Sharing
+    from pytest_defuse.scenarios.bounds import Bounds
     from pytest_defuse.scenarios.store import Scenario
     from pytest_defuse.subject.subject import Subject
 
@@ -278,21 +278,23 @@ def scenario_of(item: pytest.Item) -> "Scenario | None":
     return scenario
 
 
-def bounds_of(item: pytest.Item) -> Bounds:
-    """What an item asks: first its scenario's file, then its ``defuse`` markers, the closest first, then the options.
+def bounds_of(item: pytest.Item) -> "Bounds":
+    """The bounds of an item: those in its scenario's file, else in its ``defuse`` markers, else in the options.
 
     Raises:
-        DefuseError: a bound that is not known or out of range.
+        DefuseError: an unknown bound, or one that is out of range.
     """
+    from pytest_defuse.scenarios.bounds import Bounds
+
     scenario = scenario_of(item)
-    own = scenario.record.bounds if scenario else {}
-    asked = checked(marker_values(item, "defuse"), "the defuse marker")
-    return Bounds(**{**item.config.stash[SESSION].options.bounds, **asked, **own})
+    own = Bounds.of(scenario.record.bounds) if scenario else Bounds()
+    marked = Bounds.of(marker_values(item, "defuse"))
+    return own.over(marked.over(item.config.stash[SESSION].options.bounds or Bounds()))
 
 
 def asks(item: pytest.Item) -> bool:
     """Whether anybody asks for bounds in an item: a marker, even an empty one, or the options."""
-    return item.get_closest_marker("defuse") is not None or bool(item.config.stash[SESSION].options.bounds)
+    return item.get_closest_marker("defuse") is not None or item.config.stash[SESSION].options.bounds is not None
 
 
 def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -63,12 +63,12 @@ class Settings(BaseModel):
         return cls.model_validate(dict(values), context={"source": source or cls.marker or cls.__name__})
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values, which are checked.
+        """These settings with some changed: ``S(a=1).replace(b=2)`` equals ``S(a=1, b=2)``.
 
         Raises:
             DefuseError: an unknown name, a value of another type, or a value out of range.
         """
-        return type(self)(**{**dict(self), **changes})
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | changes)
 
     @classmethod
     def allowed(cls, name: str) -> str:
@@ -121,23 +121,28 @@ class Settings(BaseModel):
 
 def _words(annotation: Any, metadata: Sequence[Any] = (), plural: bool = False) -> str:
     """What a type with constraints accepts; ``plural`` without an article, for the items of a list."""
+    *others, last = _alternatives(annotation, metadata, plural)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _alternatives(annotation: Any, metadata: Sequence[Any], plural: bool) -> list[str]:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _words(arguments[0], [*arguments[1:], *metadata], plural)
+        return _alternatives(arguments[0], [*arguments[1:], *metadata], plural)
     if origin in (Union, types.UnionType):
-        return " or ".join(_words(kind, metadata, plural) for kind in arguments if kind is not type(None))
+        kinds = [kind for kind in arguments if kind is not type(None)]
+        return [words for kind in kinds for words in _alternatives(kind, metadata, plural)]
     if origin is Literal:
-        *others, last = map(repr, arguments)
-        return f"{', '.join(others)} or {last}" if others else last
+        return list(map(repr, arguments))
     if origin is tuple:
         count = "one or more " if any(getattr(item, "min_length", 0) for item in metadata) else ""
-        return f"a list of {count}{_words(arguments[0], plural=True)}"
+        return [f"a list of {count}{_words(arguments[0], plural=True)}"]
     if origin is Callable:
-        return "a function"
+        return ["a function"]
     if annotation is bool:
-        return "True or False"
+        return ["True", "False"]
     noun = {int: "whole number", float: "number", str: "string"}.get(annotation, getattr(annotation, "__name__", ""))
-    return (f"{noun}s" if plural else f"a {noun}") + _range(metadata)
+    return [(f"{noun}s" if plural else f"a {noun}") + _range(metadata)]
 
 
 def _range(metadata: Sequence[Any]) -> str:

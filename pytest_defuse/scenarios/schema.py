@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validat
 from pydantic_core import PydanticCustomError
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.bounds import checked
+from pytest_defuse.scenarios.bounds import Bounds
 
 FORMAT = 1
 MOST_PIXELS = 2**26
@@ -277,9 +277,10 @@ class ScenarioRecord(FileRecord):
     @classmethod
     def _bounds_are_known(cls, given: dict[str, int | float]) -> dict[str, int | float]:
         try:
-            return checked(given, "bounds")
+            Bounds.of(given, "the scenario")
         except DefuseError as error:
             raise ValueError(str(error)) from None
+        return given
 
     @model_validator(mode="after")
     def _accepted_has_label(self) -> Self:

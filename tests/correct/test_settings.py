@@ -48,7 +48,7 @@ def test_settings_come_from_a_marker(values: dict[str, Any]) -> None:
         ({"weights": [math.nan]}, "give a list of numbers of 0 or more"),
         ({"rates": []}, "give a list of one or more numbers above 0"),
         ({"alphas": [0]}, "give a list of one or more numbers above 0 and up to 1"),
-        ({"optimizer": "lion"}, "give 'adam', 'adamw' or 'sgd' or a function"),
+        ({"optimizer": "lion"}, "give 'adam', 'adamw', 'sgd' or a function"),
         ({"frozen": "features"}, "give a list of strings"),
         ({"loss": "hinge"}, "give a function"),
         ({"max_test_drop": 5}, "give a number from 0 to 1"),

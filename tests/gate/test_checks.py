@@ -69,13 +69,13 @@ def test_a_failure_mode_is_held_to_error_rates(bounds: dict[str, float], bound: 
         assert said.bound == pytest.approx(bound)
         assert said.reason == reason
         assert said.outcome == ("holds" if correct >= 100 * bound else "fails")
-    assert Bounds.of(bounds).least_accuracy(0.3) == pytest.approx(bound)
+    assert Bounds.of(bounds).required_accuracy(0.3) == pytest.approx(bound)
 
 
 def test_images_of_no_group_have_no_increase() -> None:
     said = verdict(answers(10), max_increase=0.1)
     assert (said.outcome, said.bound, said.reason) == ("holds", 0.0, "max_increase, without a group of its own")
-    assert Bounds(max_increase=0.1).least_accuracy(None) == 0
+    assert Bounds(max_increase=0.1).required_accuracy(None) == 0
 
 
 def test_nothing_asked_and_nothing_recorded_holds() -> None:

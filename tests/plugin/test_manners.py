@@ -193,7 +193,7 @@ def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest
     lazy.runpytest_subprocess().assert_outcomes(passed=3)
     wrong = lazy.runpytest_subprocess("--defuse-bounds=min_acuracy=1")
     assert wrong.ret == pytest.ExitCode.USAGE_ERROR
-    wrong.stderr.fnmatch_lines(["*--defuse-bounds has no bound 'min_acuracy': it has min_accuracy*"])
+    wrong.stderr.fnmatch_lines(["*--defuse-bounds has no setting 'min_acuracy' (did you mean 'min_accuracy'?)*"])
     own.yaml.write_text(own.yaml.read_text().replace("0.25", "25"))
     typo = lazy.runpytest_subprocess("--collect-only")
-    typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a share from 0 to 1*"])
+    typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a number from 0 to 1*"])

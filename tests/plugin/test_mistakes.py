@@ -80,8 +80,11 @@ def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> N
 @pytest.mark.parametrize(
     ("marker", "sentence"),
     [
-        ("defuse(min_acuracy=0.9)", "*the defuse marker has no bound 'min_acuracy': it has min_accuracy, *"),
-        ("defuse(min_accuracy=90)", "*the defuse marker: min_accuracy=90: give a share from 0 to 1*"),
+        (
+            "defuse(min_acuracy=0.9)",
+            "*defuse has no setting 'min_acuracy' (did you mean 'min_accuracy'?): it has min_accuracy, *",
+        ),
+        ("defuse(min_accuracy=90)", "*defuse(min_accuracy=90): give a number from 0 to 1."),
         ("defuse(0.9)", "*@pytest.mark.defuse takes names with values*"),
     ],
 )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,7 +137,7 @@ def test_flipped_test_images_come_as_a_picture(run: Callable[[int], SubjectRun],
 def test_bounds_that_come_while_a_test_runs_are_judged_alone(
     run: Callable[[int], SubjectRun], scenarios: list[Scenario]
 ) -> None:
-    gated, result = run(0).gate(scenarios[0], replace(BOUNDS, min_accuracy=0.0))
+    gated, result = run(0).gate(scenarios[0], BOUNDS.replace(min_accuracy=0.0))
     assert result.checks[0].limit == 0
     assert gated.verdict.checks[0].outcome == "holds"
 

@@ -103,6 +103,7 @@ def test_a_choice_brings_its_defaults_which_other_values_replace() -> None:
     settings = Toy.of({"mode": "paper", "draws": 3})
     assert (settings.draws, settings.rates) == (3, (1.0,))
     assert settings.replace(noise=1).draws == 3
+    assert Toy(depth=2).replace(mode="paper") == Toy(depth=2, mode="paper")
 
 
 def test_an_old_name_is_accepted_with_a_warning() -> None:
