@@ -83,7 +83,7 @@ def explain(
     labels = images.labels.numpy()
     masks = [mask_group(name, mask, len(images)) for name, mask in subject.groups.items()]
     groups = [*class_groups(subject.classes, labels, predictions), *masks]
-    feature_names = (names or {}).get(network.key, {})
+    feature_names = {**(names or {}).get(network.earlier_key, {}), **(names or {}).get(network.key, {})}
     failed = predictions != labels
     modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=feature_names)
     return Explanation(subject, model, network, features, predictions, failed, modes, settings, seed)
@@ -93,14 +93,7 @@ def feature_network(subject: Subject, model: Classifier, layer: str | None = Non
     """The network that computes features: the subject's ``feature_network``, or the model itself."""
     if subject.feature_network is None:
         return FeatureNetwork(model, layer)
-    classifier = Classifier(
-        subject.feature_network,
-        len(subject.classes),
-        normalize=subject.normalize,
-        device=model.device,
-        name=f"the feature network of subject {subject.name!r}",
-    )
-    return FeatureNetwork(classifier, layer)
+    return FeatureNetwork(subject.classifier(model.device, subject.feature_network, "the feature network"), layer)
 
 
 def matching_images(network: FeatureNetwork, images: LabelledImages, rule: Rule, cache: Path | None = None) -> Tensor:

@@ -1,7 +1,10 @@
 """Features of images: the output of one layer of any network (Barlow, section 4)."""
 
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.rules.gain import Features
+from pytest_defuse.runtime.cache import OTHER_OUTPUTS, UnusableError, get_or_make, writing
+from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_file, replace_text
-from pytest_defuse.runtime.fingerprint import fingerprint
+from pytest_defuse.runtime.files import replace_file
+from pytest_defuse.runtime.fingerprint import agree, fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.identity import Identity, fixed_images
+from pytest_defuse.subject.images import content_hash
 
 FEATURE_BATCH_SIZE = 256
 """Images in one forward pass that reads features. Our choice."""
+
+CHECKSUM = 64
+"""Bytes at the end of a file of features: a fingerprint, in hex, of its rows."""
 
 
 class FeatureNetwork:
@@ -58,7 +68,29 @@ class FeatureNetwork:
     @property
     def key(self) -> str:
         """Identifies the network and layer that a feature's number belongs to: 12 hex digits."""
-        return fingerprint("feature names", network=self.classifier.hash, layer=self.name)[:12]
+        return self._fingerprint[:12]
+
+    @property
+    def earlier_key(self) -> str:
+        """The key of earlier versions, by weights and layer alone: stores hold names of features under it."""
+        return content_hash("feature names", self.classifier.hash, self.name)[:12]
+
+    @property
+    def _fingerprint(self) -> str:
+        return fingerprint("feature network", network=self.classifier.fingerprint, layer=self.name)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The network's and the layer's fingerprint, and the features of the fixed images.
+
+        Raises:
+            DefuseError: as for :meth:`of`.
+        """
+        key = self._fingerprint  # first, because a forward pass may change buffers
+        assert self.classifier.image_shape, "the identity requires the image shape"
+        images = fixed_images(self.classifier.image_shape).to(self.classifier.device).float() / 255
+        with seeded(0), torch.inference_mode():
+            return Identity(key, self.of(images).cpu())
 
     def of(self, images: Tensor) -> Tensor:
         """The features, float32 N x F on the network's device, of float images N x C x H x W in [0, 1]; differentiable.
@@ -109,33 +141,45 @@ class FeatureNetwork:
         """
         if not len(pixels):
             raise DefuseError("There are no images to read features from: give the subject a test set.")
+        progress = progress or Progress()
         if cache is None:
-            return np.concatenate(list(self._batches(pixels, progress or Progress())))
-        # Equal weights may serve different architectures or preprocessing: their first features differ.
-        first = next(self._batches(pixels[:2], Progress()))
-        key = fingerprint(
-            "features", version=1, network=self.classifier.hash, layer=self.name, first=first, pixels=pixels
-        )
+            return np.concatenate(list(self._batches(pixels, progress)))
+        key = fingerprint("features", version=2, network=self.identity.fingerprint, pixels=pixels)
         file = cache / f"features-{key[:16]}.npy"
-        try:
-            cached: Features = np.load(file, mmap_mode="r", allow_pickle=False)
-            if cached.shape == (len(pixels), first.shape[1]):
-                return cached
-        except (OSError, ValueError):  # missing or damaged
-            pass
-        if not (ignore := cache / ".gitignore").exists():
-            replace_text(ignore, "*\n")
-        replace_file(file, lambda temporary: self._write(temporary, pixels, first.shape[1], progress or Progress()))
-        stored: Features = np.load(file, mmap_mode="r", allow_pickle=False)
-        return stored
 
-    def _write(self, path: Path, pixels: Tensor, width: int, progress: Progress) -> None:
-        file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(pixels), width))
+        def write() -> None:
+            with writing(file):
+                replace_file(file, lambda temporary: self._write(temporary, pixels, progress))
+
+        return get_or_make(file, lambda: self._stored(file), write, progress.say)
+
+    def _write(self, path: Path, pixels: Tensor, progress: Progress) -> None:
+        """Write the features of the fixed images, those of ``pixels``, and a checksum."""
+        fixed = self.identity.outputs.numpy()
+        shape = (len(fixed) + len(pixels), fixed.shape[1])
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         start = 0
-        for batch in self._batches(pixels, progress):
-            file[start : start + len(batch)] = batch
+        for batch in itertools.chain([fixed], self._batches(pixels, progress)):
+            rows[start : start + len(batch)] = batch
             start += len(batch)
-        file.flush()
+        rows.flush()
+        with path.open("ab") as file:
+            file.write(_checksum(rows))
+
+    def _stored(self, path: Path) -> Features:
+        fixed = self.identity.outputs
+        try:
+            rows: Features = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                file.seek(-CHECKSUM, os.SEEK_END)
+                intact = file.read() == _checksum(rows)
+        except (ValueError, EOFError) as error:
+            raise UnusableError("is damaged") from error
+        if not intact:
+            raise UnusableError("is damaged")
+        if not agree(fixed, torch.tensor(rows[: len(fixed)])):
+            raise UnusableError(OTHER_OUTPUTS.format(self.classifier.name))
+        return rows[len(fixed) :]
 
     @torch.inference_mode()
     def _batches(self, pixels: Tensor, progress: Progress) -> Iterator[Features]:
@@ -160,3 +204,7 @@ def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _checksum(rows: Features) -> bytes:
+    return fingerprint("features file", rows=rows).encode()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_defuse.runtime.determinism import seeded
-from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import model_input
@@ -73,8 +73,10 @@ def train_robust(
     if network is None:
         with seeded(seed):
             network = robust_network(images.pixels.shape[1], len(subject.classes), settings.width)
-    start = (plain_repr(network), network.state_dict())
-    key = fingerprint("robust network", version=2, data=images.hash, settings=settings, seed=seed, network=start)
+    start = subject.classifier(model=network, name="the robust network").identity
+    key = fingerprint(
+        "robust network", version=3, data=images.hash, settings=settings, seed=seed, network=start.fingerprint
+    )
     train_once(
         network.to(device),
         partial(_robust_loss, network, images, subject.normalize, settings, torch.device(device)),
@@ -83,6 +85,7 @@ def train_robust(
         seed=seed,
         progress=progress or Progress(),
         title="training a robust network",
+        outputs={"the untrained network": start.outputs},
     )
     return network.to("cpu").eval()
 

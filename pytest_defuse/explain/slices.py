@@ -113,7 +113,7 @@ def _record(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, 
             base_error_rate=mode.base_error_rate,
         ),
         provenance=Provenance(
-            model=explanation.model.hash,
+            model=explanation.model.fingerprint,
             data=subject.train_images.hash,
             seed=explanation.seed,
             versions=installed_versions(),

@@ -20,6 +20,7 @@ Say = Callable[[str], object]
 """Takes a sentence for the user, as :meth:`Progress.say` does."""
 
 NO_OUTPUTS: Tensors = {}
+OTHER_OUTPUTS = "depends on {}, which has the same weights but now gives other outputs for the same images"
 _OUTPUTS, _CHECKSUM = "outputs of ", "pytest-defuse checksum"
 
 
@@ -95,9 +96,7 @@ def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]
         raise UnusableError("is damaged")
     for name, expected in outputs.items():
         if not agree(expected, tensors.get(_OUTPUTS + name)):
-            raise UnusableError(
-                f"depends on {name}, which has the same weights but now puts out something else for the same images"
-            )
+            raise UnusableError(OTHER_OUTPUTS.format(name))
     return {name: value for name, value in tensors.items() if not name.startswith(_OUTPUTS)}
 
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.explain.features import FEATURE_BATCH_SIZE, FeatureNetwork
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 
 
@@ -21,7 +23,7 @@ def network() -> nn.Sequential:
 
 
 def features_of(model: nn.Module, layer: str | None = None, **changes: object) -> FeatureNetwork:
-    return FeatureNetwork(Classifier(model, 3, **changes), layer)
+    return FeatureNetwork(Classifier(model, 3, **({"image_shape": (1, 4, 4)} | changes)), layer)
 
 
 class Unreached(nn.Module):
@@ -61,6 +63,27 @@ class Overwriting(nn.Module):
         logits: Tensor = self.head(features)
         features.zero_()
         return logits
+
+
+class Scaled(nn.Module):
+    """Its factor is neither in its state nor in its ``repr``."""
+
+    def __init__(self, net: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.body = nn.Flatten()
+        self.net, self.factor = net, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(self.body(self.factor * x))
+        return logits
+
+
+class Sentences(Progress):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
 
 
 @pytest.mark.parametrize("count", [1, FEATURE_BATCH_SIZE + 1])
@@ -165,11 +188,21 @@ class TestCache:
         np.testing.assert_allclose(found.read(pixels, tmp_path), found.read(pixels), rtol=1e-5, atol=1e-6)
         assert len(list(tmp_path.glob("features-*.npy"))) == 2
 
-    def test_a_damaged_file_counts_as_none(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("content", [b"", lambda b: b[:90], lambda b: b[:-1], lambda b: b[:300] + b"?" + b[301:]])
+    def test_a_damaged_file_is_made_again_with_a_sentence(self, tmp_path: Path, content: Any) -> None:
         first = np.array(features_of(network()).read(images(4), tmp_path))
         (file,) = tmp_path.glob("features-*.npy")
-        file.write_bytes(file.read_bytes()[:90])
-        np.testing.assert_array_equal(features_of(network()).read(images(4), tmp_path), first)
+        file.write_bytes(content(file.read_bytes()) if callable(content) else content)
+        progress = Sentences()
+        np.testing.assert_array_equal(features_of(network()).read(images(4), tmp_path, progress), first)
+        assert progress.sentences == [f"{file} is damaged: it is computed again"]
+
+    def test_features_of_another_forward_with_the_same_weights_are_read_again(self, tmp_path: Path) -> None:
+        assert features_of(Scaled(network(), 1), "body").read(images(4), tmp_path).max() > 0
+        progress = Sentences()
+        features = features_of(Scaled(network(), -1), "body").read(images(4), tmp_path, progress)
+        assert features.max() <= 0
+        assert "depends on the model, which has the same weights but now gives other outputs" in progress.sentences[0]
 
     def test_the_folder_ignores_itself_in_git(self, tmp_path: Path) -> None:
         features_of(network()).read(images(4), tmp_path / "cache")
@@ -177,6 +210,11 @@ class TestCache:
 
 
 def test_names_belong_to_one_network_and_layer() -> None:
-    keys = {features_of(network()).key, features_of(network(), "1").key, features_of(network().bfloat16()).key}
-    assert len(keys) == 3
+    keys = {
+        features_of(network()).key,
+        features_of(network(), "1").key,
+        features_of(network().bfloat16()).key,
+        features_of(network(), normalize=lambda x: x - 0.5).key,
+    }
+    assert len(keys) == 4
     assert features_of(network()).key in keys

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,13 @@ def test_weights_are_kept_and_found_again(subject: Subject, tmp_path: Path) -> N
     assert content_hash(*first.state_dict().values()) == content_hash(*again.state_dict().values())
     other = train_robust(subject, settings=few, cache=tmp_path, seed=1)
     assert content_hash(*first.state_dict().values()) != content_hash(*other.state_dict().values())
+
+
+def test_another_normalize_trains_another_network(subject: Subject, tmp_path: Path) -> None:
+    settings = RobustSettings(updates=1, width=2)
+    for normalize in (None, lambda x: x - 0.5, lambda x: x - 0.4):
+        train_robust(replace(subject, normalize=normalize), settings=settings, cache=tmp_path)
+    assert len(list(tmp_path.glob("robust-*.safetensors"))) == 3
 
 
 def test_an_interrupted_training_resumes_and_gives_the_same_bits(

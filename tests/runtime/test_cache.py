@@ -133,7 +133,7 @@ def test_weights_are_reused_while_the_outputs_they_depend_on_are_equal_within_ro
     assert train(file, 8, {name: value * 1.005 for name, value in OUTPUTS.items()}) == (7, [])
     value, (sentence,) = train(file, 8, {name: -value for name, value in OUTPUTS.items()})
     assert value == 8
-    assert "depends on the judge, which has the same weights but now puts out something else" in sentence
+    assert "depends on the judge, which has the same weights but now gives other outputs" in sentence
     assert train(file, 9, OUTPUTS | {"another": torch.zeros(1)})[0] == 9
 
 
