@@ -3,12 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import nn
 
 from pytest_defuse.runtime.errors import DefuseError
@@ -61,45 +58,3 @@ def save_checkpoint(path: Path, model: nn.Module, metadata: Mapping[str, Any]) -
     """
     text = {"pytest-defuse": json.dumps(metadata, sort_keys=True)}
     replace_file(path, lambda temporary: save_model(model, str(temporary), metadata=text))
-
-
-def load_checkpoint(model: nn.Module, path: str | Path) -> None:
-    """Load the state dict of a model from a ``.safetensors``, ``.pt`` or ``.pth`` file; no code in the file is run.
-
-    Raises:
-        DefuseError: the file cannot be read, holds other objects than tensors, or does not fit the model.
-    """
-    try:
-        if Path(path).suffix == ".safetensors":
-            load_model(model, path)
-        else:
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except OSError as error:
-        raise DefuseError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnpicklingError as error:
-        raise DefuseError(
-            f"{path} holds other objects than tensors, and reading them would run code: save model.state_dict() alone."
-        ) from error
-    # torch raises errors of many types for files that are no state dict of this model.
-    except (SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, EOFError, LookupError) as error:
-        raise DefuseError(
-            f"{path} is not a state dict of this model ({_first_line(error)}): save model.state_dict()."
-        ) from error
-
-
-def checkpoint_metadata(path: str | Path) -> dict[str, Any]:
-    """The metadata of a file that :func:`save_checkpoint` wrote.
-
-    Raises:
-        DefuseError: the file is another one.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata: dict[str, Any] = json.loads(file.metadata()["pytest-defuse"])
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise DefuseError(f"{path} is not a checkpoint that pytest-defuse wrote.") from error
-    return metadata
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -62,11 +62,6 @@ class Cluster:
         return wilson_interval(self.failures, self.images)
 
     @property
-    def base_error_rate_interval(self) -> Interval:
-        """Wilson's 95% interval of BER."""
-        return wilson_interval(self.group_failures, self.group_images)
-
-    @property
     def error_coverage_interval(self) -> Interval:
         """Wilson's 95% interval of EC."""
         return wilson_interval(self.failures, self.group_failures)

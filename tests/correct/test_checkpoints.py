@@ -13,9 +13,7 @@ import pytest_defuse.correct.checkpoints as checkpoints
 from pytest_defuse.correct.checkpoints import (
     attempt_path,
     check_output,
-    checkpoint_metadata,
     corrected_path,
-    load_checkpoint,
     save_checkpoint,
 )
 from pytest_defuse.runtime.errors import DefuseError
@@ -154,47 +152,6 @@ def test_a_checkpoint_has_the_permissions_of_any_new_file(path: Path) -> None:
     plain = path.with_name("plain")
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-def test_a_state_dict_is_loaded(tmp_path: Path, suffix: str) -> None:
-    model, again, file = Tied(), Tied(), tmp_path / f"net{suffix}"
-    if suffix == ".safetensors":
-        save_checkpoint(file, model, {})
-    else:
-        torch.save(model.state_dict(), file)
-    load_checkpoint(again, file)
-    assert torch.equal(again.encoder.weight, model.encoder.weight)
-
-
-class Trap:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("sprung",)
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"encoder.weight": Trap()}, tmp_path / "net.pt")
-    with pytest.raises(DefuseError, match="reading them would run code"):
-        load_checkpoint(Tied(), tmp_path / "net.pt")
-    assert not Path("sprung").exists()
-
-
-@pytest.mark.parametrize("name", ["net.safetensors", "net.pt", "missing.pt", "missing.safetensors"])
-def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "net.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
-    (tmp_path / "net.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(DefuseError, match=name):
-        load_checkpoint(Tied(), tmp_path / name)
-    with pytest.raises(DefuseError, match="not a checkpoint that pytest-defuse wrote"):
-        checkpoint_metadata(tmp_path / name)
-
-
-def test_metadata_is_read(path: Path) -> None:
-    save_checkpoint(path, Tied(), {"parent": "a"})
-    assert checkpoint_metadata(path) == {"parent": "a"}
 
 
 def test_checking_an_output_writes_no_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A subject whose failures have one visible reason: a mark in the lower right corner."""
+"""A subject whose failures have one visible cause: a mark in the lower right corner."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from pytest_defuse import Subject
 
 MARK = (slice(5, 8), slice(5, 8))
-"""Where the marked images are white."""
+"""The white pixels of marked images."""
 
 
 class Spots(nn.Module):
-    """Tells dark from bright by the upper left corner; its features are four corners' brightness and a constant.
+    """Classifies dark and bright by the upper left corner; its features are the brightness of the four corners.
 
-    Draws a number in vain.
+    Draws a random number without using it.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Spots(nn.Module):
         with torch.no_grad():
             self.head.weight.zero_()
             self.head.weight[1, 0] = 2.0
-            self.head.weight[1, 3] = -4.0  # what must not count: the lower right corner, where the mark is
+            self.head.weight[1, 3] = -4.0  # the cause of failures: the lower right corner, where the mark is
             self.head.bias.copy_(torch.tensor([0.0, 0.0]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Spots(nn.Module):
 
 
 def images(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Images with noise around black; those of class 1 are bright up left; a quarter of all is marked."""
+    """Nearly black images with noise; class 1 has a bright upper left corner; a quarter of all are marked."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 2
     pixels = torch.randint(40, (count, 1, 8, 8), generator=random)
@@ -51,6 +51,6 @@ def pairs(count: int, seed: int) -> list[tuple[Tensor, int]]:
 
 
 def spots(**changes: Any) -> Subject:
-    """Bright images with the mark are taken for dark."""
+    """The model classifies bright images with the mark as dark."""
     settings = {"train": pairs(600, 1), "test": pairs(800, 0), **changes}
     return Subject("spots", Spots().train(), ["dark", "bright"], **settings)

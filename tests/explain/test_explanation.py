@@ -19,7 +19,7 @@ def marked(pixels: Tensor) -> Tensor:
 
 
 def test_the_feature_behind_the_failures_is_named(explanation: Explanation) -> None:
-    """Bright images are missed where the mark is; images taken for dark are wrong where it is, or up left is bright."""
+    """Bright images with the mark fail; predictions of dark fail with the mark or a bright upper left corner."""
     (missed,) = [mode for mode in explanation.modes if mode.group == "label bright"]
     assert missed.rule.startswith("feature 3 > ")
     assert missed.error_coverage == 1
@@ -27,7 +27,7 @@ def test_the_feature_behind_the_failures_is_named(explanation: Explanation) -> N
     assert {mode.group for mode in explanation.modes} == {"label bright", "prediction dark"}
 
 
-def test_another_networks_features_are_read(subject: Subject) -> None:
+def test_the_features_of_another_network_are_used(subject: Subject) -> None:
     trunk = nn.Sequential(nn.MaxPool2d(4), nn.Flatten(), nn.Linear(4, 7))
     other = replace(subject, feature_network=trunk)
     found = explain(other, other.classifier(), ExplainSettings(layer="1"))
@@ -36,7 +36,7 @@ def test_another_networks_features_are_read(subject: Subject) -> None:
     assert any(mode.path[0].feature == 3 for mode in found.modes)
 
 
-def test_the_users_groups_are_looked_into(subject: Subject) -> None:
+def test_the_users_groups_are_explained(subject: Subject) -> None:
     first_half = np.arange(800) < 400
     grouped = replace(subject, groups={"of May": first_half})
     found = explain(grouped, grouped.classifier())
@@ -55,16 +55,14 @@ def test_names_of_this_network_are_used_and_those_of_others_are_not(subject: Sub
     assert named.modes[0].rule.startswith("feature 3 'mark' > ")
 
 
-def test_training_images_that_meet_the_rule_are_where_a_search_may_start(
-    subject: Subject, explanation: Explanation
-) -> None:
+def test_training_images_that_match_a_rule_are_found(subject: Subject, explanation: Explanation) -> None:
     mode = explanation.modes[0]
-    picked = matching_images(explanation.network, subject.train_images, mode.path)
-    assert (picked == marked(subject.train_images.pixels)).double().mean() > 0.98
+    matching = matching_images(explanation.network, subject.train_images, mode.path)
+    assert (matching == marked(subject.train_images.pixels)).double().mean() > 0.98
 
 
-def test_a_regions_pictures_are_described_by_a_rule(explanation: Explanation) -> None:
-    """Generated pictures of bright images, all marked: what sets them apart from the real ones is the mark."""
+def test_a_regions_images_are_described_by_a_rule(explanation: Explanation) -> None:
+    """Bright generated images that are all marked: the mark separates them from the real ones."""
     pixels, labels = images(800, 7)
     pixels = pixels[labels == 1]
     pixels[:, :, MARK[0], MARK[1]] = 255
@@ -109,7 +107,7 @@ def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> 
         ExplainSettings.of(values)
 
 
-def test_nothing_of_the_users_changes() -> None:
+def test_the_users_model_and_random_numbers_are_not_changed() -> None:
     model = Spots().train()
     data = pairs(100, 0)
     subject = Subject("spots", model, ["dark", "bright"], train=data, test=data, feature_network=model)

@@ -27,7 +27,7 @@ def features_of(model: nn.Module, layer: str | None = None, **changes: object) -
 
 
 class Unreached(nn.Module):
-    """Its auxiliary head comes last and is not used."""
+    """Registers an unused auxiliary head last."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class Sentences(Progress):
 
 
 @pytest.mark.parametrize("count", [1, FEATURE_BATCH_SIZE + 1])
-def test_features_are_what_the_last_linear_layer_sees(count: int) -> None:
+def test_features_are_the_input_of_the_last_linear_layer(count: int) -> None:
     model = network()
     found = features_of(model)
     assert found.name == "input of '3'"
@@ -96,7 +96,7 @@ def test_features_are_what_the_last_linear_layer_sees(count: int) -> None:
     np.testing.assert_allclose(features, model[:3](images(count) / 255).detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_a_layer_is_read_by_its_name() -> None:
+def test_a_layer_is_chosen_by_name() -> None:
     model = network()
     found = features_of(model, "1")
     assert found.name == "output of '1'"
@@ -113,12 +113,12 @@ def test_feature_maps_and_tokens_are_averaged() -> None:
     np.testing.assert_allclose(features_of(tokens, "3").read(pixels), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_a_network_without_logits_will_do() -> None:
+def test_a_network_without_logits_can_be_used() -> None:
     trunk = nn.Sequential(nn.Flatten(), nn.Linear(16, 7))
     assert features_of(trunk, "1").read(images(4)).shape == (4, 7)
 
 
-def test_normalisation_comes_before_the_features() -> None:
+def test_images_are_normalized_first() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     features = features_of(model, normalize=lambda x: 2 * x - 1).read(images(2))
     np.testing.assert_allclose(features, (images(2) / 255 * 2 - 1).flatten(1), rtol=1e-6)
@@ -128,11 +128,11 @@ def test_half_precision_models_give_float32() -> None:
     assert features_of(network().bfloat16()).read(images(2)).dtype == np.float32
 
 
-def test_a_model_that_writes_into_its_features_gives_them_as_the_layer_saw_them() -> None:
+def test_features_are_copied_before_the_model_overwrites_them() -> None:
     np.testing.assert_allclose(features_of(Overwriting()).read(images(2)), (images(2) / 255).flatten(1))
 
 
-def test_no_hook_stays() -> None:
+def test_hooks_are_removed() -> None:
     found = features_of(network())
     found.read(images(2))
     for module in found.classifier.module.modules():
@@ -149,22 +149,20 @@ def test_no_hook_stays() -> None:
         (Rows(), None, r"is \(2, 4, 4\) for 2 images"),
         (nn.Sequential(nn.Flatten(), nn.LSTM(16, 3)), "1", r"is tuple for 2 images"),
     ],
-    ids=["no linear layer", "no such layer", "not run", "several vectors an image", "no tensor"],
+    ids=["no linear layer", "no such layer", "not run", "several vectors for each image", "not a tensor"],
 )
-def test_a_layer_that_cannot_be_read_is_refused_in_a_sentence(
-    model: nn.Module, layer: str | None, message: str
-) -> None:
+def test_a_layer_that_cannot_be_used_is_refused(model: nn.Module, layer: str | None, message: str) -> None:
     with pytest.raises(DefuseError, match=message):
         features_of(model, layer).read(images(2))
 
 
-def test_features_that_are_no_numbers_are_refused() -> None:
+def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(DefuseError, match="NaN or infinite"):
         features_of(network(), normalize=lambda x: x / 0).read(images(2))
 
 
 class TestCache:
-    def test_features_are_kept_and_found_again(self, tmp_path: Path) -> None:
+    def test_features_are_read_from_the_cache(self, tmp_path: Path) -> None:
         pixels = images(FEATURE_BATCH_SIZE + 3)
         first = features_of(network()).read(pixels, tmp_path)
         (file,) = tmp_path.glob("features-*.npy")
@@ -176,7 +174,7 @@ class TestCache:
         np.testing.assert_allclose(first, features_of(network()).read(pixels), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("change", ["images", "weights", "layer", "normalisation"])
-    def test_whatever_changes_features_has_a_file_of_its_own(self, tmp_path: Path, change: str) -> None:
+    def test_everything_that_changes_features_changes_the_file(self, tmp_path: Path, change: str) -> None:
         features_of(network()).read(images(4), tmp_path)
         model = network()
         if change == "weights":

@@ -8,21 +8,21 @@ from pytest_defuse.explain.visuals import most_activating
 
 
 def shown(figure: Image.Image, pixels: torch.Tensor) -> list[tuple[int, int]]:
-    """The places at which an image, uint8 1 x H x W, is shown enlarged, as (row, column) of the figure's grid."""
+    """The positions (row, column) in the figure's grid that show an image, uint8 1 x H x W, enlarged."""
     tile = np.kron(pixels[0].numpy(), np.ones((TILE // pixels.shape[1],) * 2, dtype=np.uint8))
     sheet = np.asarray(figure)[..., 0]
-    places = []
+    positions = []
     for column in range(6):
         left = MARGIN + column * (TILE + GAP)
-        places += [
+        positions += [
             (top, column)
             for top in range(sheet.shape[0] - TILE + 1)
             if np.array_equal(sheet[top : top + TILE, left : left + TILE], tile)
         ]
-    return places
+    return positions
 
 
-def test_a_figure_shows_the_strongest_failing_and_passing_images_of_its_node(explanation: Explanation) -> None:
+def test_a_figure_shows_activating_and_failing_images_of_its_node(explanation: Explanation) -> None:
     (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
     (node,) = [leaf for leaf in explanation.modes.trees[mode.group].leaves() if leaf.path == mode.path]
     figure = node_figure(explanation, mode.group, node)
@@ -34,18 +34,18 @@ def test_a_figure_shows_the_strongest_failing_and_passing_images_of_its_node(exp
     first_row = min(tops)
     for column, row in enumerate(strongest):
         assert (first_row, column) in shown(figure, pixels[row])
-    here = explanation.modes.rows(mode.group, mode.path, explanation.features)
-    failing = [row for row in here if explanation.failed[row]]
+    rows = explanation.modes.rows(mode.group, mode.path, explanation.features)
+    failing = [row for row in rows if explanation.failed[row]]
     below = [row for row in failing if any(top > first_row + 2 * TILE for top, _ in shown(figure, pixels[row]))]
     assert len(below) == 6
 
 
-def test_a_node_without_failures_has_a_figure_too(explanation: Explanation) -> None:
+def test_a_node_without_failures_has_a_figure(explanation: Explanation) -> None:
     clean = [leaf for leaf in explanation.modes.trees["label bright"].leaves() if not leaf.cluster.failures]
     assert node_figure(explanation, "label bright", clean[0]).size[0] > 6 * TILE
 
 
-def test_heat_is_red() -> None:
+def test_heatmaps_are_red() -> None:
     maps = torch.zeros(1, 4, 4)
     maps[0, 1, 2] = 1
     picture = overlaid(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), maps)

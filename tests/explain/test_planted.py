@@ -1,4 +1,4 @@
-"""Planted failures: real digits, some with a small visible mark whose presence decides failure.
+"""Planted failures: real digits, some with a small visible mark that decides failure.
 
 The mark's feature is known by intervention: of all features, it tells the images with the mark from the same images
 without it best.
@@ -50,14 +50,14 @@ class World:
         self.plain, self.marked = features.read(pixels), features.read(marked)
 
     def drawn(self, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Features with a fifth of the images marked; of these nine in ten fail, of the others one in fifty."""
+        """Features with a fifth of the images marked: of these 90% fail, of the others 2%."""
         random = np.random.default_rng(seed)
         has_mark = random.random(len(self.labels)) < 0.2
         failed = random.random(len(self.labels)) < np.where(has_mark, 0.9, 0.02)
         return np.where(has_mark[:, None], self.marked, self.plain), failed
 
     def groups(self) -> list[Group]:
-        """Groups by label. By prediction, failures would show other digits, which features tell without any mark."""
+        """Groups by label. In groups by prediction, features can separate failures, which show other digits."""
         return [group for group in class_groups(CLASSES, self.labels, self.labels) if group.kind == "label"]
 
 

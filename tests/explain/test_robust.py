@@ -19,7 +19,7 @@ QUICK = RobustSettings(radius=0.3, updates=60, batch=64, width=4)
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    """Two classes told apart faintly by every pixel: their means are 1.1 apart in L2."""
+    """Two classes that differ slightly in every pixel: their means are 1.1 apart in L2."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(400) % 2
     pixels = 110 + 36 * labels[:, None, None, None] + 12 * torch.randn(400, 1, 8, 8, generator=random)
@@ -36,7 +36,7 @@ def worst_case_accuracy(network: nn.Module, subject: Subject, radius: float) -> 
     return (network(attacked).argmax(1) == labels).double().mean().item()
 
 
-def test_training_against_attacks_makes_robust(subject: Subject) -> None:
+def test_training_against_attacks_makes_a_network_robust(subject: Subject) -> None:
     with torch.random.fork_rng():
         ordinary = train_robust(subject, settings=RobustSettings(radius=1e-6, updates=60, batch=64, width=4))
     robust = train_robust(subject, settings=QUICK)
@@ -45,7 +45,7 @@ def test_training_against_attacks_makes_robust(subject: Subject) -> None:
     assert worst_case_accuracy(robust, subject, 0.3) > 0.8
 
 
-def test_the_network_is_ready_to_use_and_the_generators_are_left_alone(subject: Subject) -> None:
+def test_the_network_is_in_eval_mode_and_random_numbers_are_not_changed(subject: Subject) -> None:
     before = torch.get_rng_state()
     network = train_robust(subject, settings=RobustSettings(updates=2, width=2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -53,15 +53,15 @@ def test_the_network_is_ready_to_use_and_the_generators_are_left_alone(subject: 
     assert network(torch.rand(3, 1, 8, 8)).shape == (3, 2)
 
 
-def test_weights_are_kept_and_found_again(subject: Subject, tmp_path: Path) -> None:
-    few = RobustSettings(updates=3, width=2)
-    first = train_robust(subject, settings=few, cache=tmp_path)
+def test_weights_are_read_from_the_cache(subject: Subject, tmp_path: Path) -> None:
+    brief = RobustSettings(updates=3, width=2)
+    first = train_robust(subject, settings=brief, cache=tmp_path)
     (file,) = tmp_path.glob("robust-*.safetensors")
     written = file.stat().st_mtime_ns
-    again = train_robust(subject, settings=few, cache=tmp_path)
+    again = train_robust(subject, settings=brief, cache=tmp_path)
     assert file.stat().st_mtime_ns == written
     assert content_hash(*first.state_dict().values()) == content_hash(*again.state_dict().values())
-    other = train_robust(subject, settings=few, cache=tmp_path, seed=1)
+    other = train_robust(subject, settings=brief, cache=tmp_path, seed=1)
     assert content_hash(*first.state_dict().values()) != content_hash(*other.state_dict().values())
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
     assert content_hash(*resumed.state_dict().values()) == content_hash(*whole.state_dict().values())
 
 
-def test_a_network_of_ones_own_is_trained(subject: Subject) -> None:
+def test_a_users_network_is_trained_in_place(subject: Subject) -> None:
     own = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     before = own[1].weight.clone()
     assert train_robust(subject, own, RobustSettings(updates=2)) is own

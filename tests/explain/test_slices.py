@@ -44,7 +44,7 @@ def test_a_candidate_carries_its_rule_and_its_groups_error_rate(explanation: Exp
     assert (found.failure_rate.failed, found.failure_rate.drawn) == (mode.cluster.failures, mode.cluster.images)
 
 
-def test_sheets_hold_all_images_that_meet_the_rule_held_out_from_test_correction_from_train(
+def test_sheets_have_all_matching_images_held_out_from_test_correction_from_train(
     explanation: Explanation,
 ) -> None:
     (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
@@ -57,8 +57,8 @@ def test_sheets_hold_all_images_that_meet_the_rule_held_out_from_test_correction
     assert torch.equal(found.correction, expected)
 
 
-def test_a_prediction_groups_slice_does_not_depend_on_what_the_model_says(explanation: Explanation) -> None:
-    """All images with the label that is missed there, also those that the model has right."""
+def test_a_slice_does_not_depend_on_predictions(explanation: Explanation) -> None:
+    """All images with the label that fails most, also those that the model classifies correctly."""
     (mode,) = [mode for mode in explanation.modes if mode.group == "prediction dark"]
     found = slice_of(explanation, mode)
     assert found.label == 1
@@ -67,14 +67,14 @@ def test_a_prediction_groups_slice_does_not_depend_on_what_the_model_says(explan
     assert found.rows.tolist() == rows[holds].tolist()
 
 
-def test_sheets_are_no_larger_than_asked_for(explanation: Explanation, store: Store) -> None:
-    few = replace(explanation, settings=ExplainSettings(images=9))
-    for scenario in store_failure_modes(store, few).new:
+def test_sheets_have_no_more_tiles_than_the_setting(explanation: Explanation, store: Store) -> None:
+    limited = replace(explanation, settings=ExplainSettings(images=9))
+    for scenario in store_failure_modes(store, limited).new:
         assert len(scenario.pixels("held_out")) == 9
         assert len(scenario.pixels("correction")) == 9
 
 
-def test_what_is_there_already_is_known_and_not_touched(explanation: Explanation, store: Store) -> None:
+def test_an_existing_candidate_is_known_and_not_changed(explanation: Explanation, store: Store) -> None:
     first = store_failure_modes(store, explanation)
     rejected = store.update(first.new[0].id, status="rejected")
     again = store_failure_modes(store, explanation)
@@ -83,7 +83,7 @@ def test_what_is_there_already_is_known_and_not_touched(explanation: Explanation
     assert store.get(rejected.id).record.status == "rejected"
 
 
-def test_a_rule_that_no_training_image_meets_is_left_out(store: Store) -> None:
+def test_a_rule_that_no_training_image_matches_is_left_out(store: Store) -> None:
     unmarked = [(image, label) for image, label in pairs(300, 1) if not marked(image.numpy()[None])[0]]
     subject = spots(train=unmarked)
     explanation = explain(subject, subject.classifier())

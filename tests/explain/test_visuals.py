@@ -12,7 +12,7 @@ from pytest_defuse.subject.classifier import Classifier
 
 
 def spotted(size: int = 16) -> Tensor:
-    """Three dark images with a bright spot: top left, bottom right, and none at all."""
+    """Three dark images, with a bright spot top left, bottom right, and none."""
     pixels = torch.zeros(3, 1, size, size, dtype=torch.uint8)
     pixels[0, :, 1:4, 1:4] = 255
     pixels[1, :, size - 4 : size - 1, size - 4 : size - 1] = 255
@@ -20,7 +20,7 @@ def spotted(size: int = 16) -> Tensor:
 
 
 class Convolutional(nn.Module):
-    """Feature 2 is the mean of the image's brightness; the others are nothing."""
+    """Feature 2 is the mean of the image's brightness; the others are 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Transformer(nn.Module):
 
 
 class Flat(nn.Module):
-    """Has no map of its features: feature 2 sums the image."""
+    """Has no feature maps: feature 2 is the mean of the image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def network(model: nn.Module) -> FeatureNetwork:
 
 @pytest.mark.parametrize("model", [Convolutional(), Transformer(), Flat()], ids=["map", "tokens", "occlusion"])
 class TestHeatmaps:
-    def test_they_point_at_what_the_feature_sees(self, model: nn.Module) -> None:
+    def test_they_are_large_at_the_spot(self, model: nn.Module) -> None:
         maps = heatmaps(network(model), spotted(), 2)
         assert maps.shape == (3, 16, 16)
         assert maps[0, 1:4, 1:4].mean() > 0.5
@@ -86,20 +86,20 @@ class TestHeatmaps:
         assert heatmaps(network(model), spotted(), 2)[2].eq(0).all()
         assert heatmaps(network(model), spotted(), 0).eq(0).all()
 
-    def test_no_hook_stays(self, model: nn.Module) -> None:
+    def test_hooks_are_removed(self, model: nn.Module) -> None:
         found = network(model)
         heatmaps(found, spotted(), 2)
         assert not any(module._forward_hooks for module in found.classifier.module.modules())
 
 
 def test_a_map_is_the_feature_map_itself_not_an_occlusion() -> None:
-    """A convolution of size 1 shows its spot exactly, which no patch can."""
+    """A convolution of size 1 shows the exact spot; occlusion cannot."""
     maps = heatmaps(network(Convolutional()), spotted(), 2)
     assert maps[0].gt(0).nonzero().tolist() == [[row, column] for row in (1, 2, 3) for column in (1, 2, 3)]
 
 
-def test_maps_of_another_layer_with_as_many_channels_are_not_taken() -> None:
-    """Four channels before a linear layer of four features have nothing to do with them."""
+def test_maps_of_another_layer_with_as_many_channels_are_not_used() -> None:
+    """The four channels before a linear layer of four features are not the features' maps."""
     model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Flatten(), nn.Linear(1024, 4), nn.Linear(4, 3))
     model[0].weight.data[:] = 0.0
     model[0].weight.data[0] = 1.0  # channel 0 sees the image, channel 2 nothing

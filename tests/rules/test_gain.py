@@ -10,7 +10,7 @@ from pytest_defuse.rules.gain import split_gains
 
 
 def tree_gain(feature: np.ndarray, failed: np.ndarray, min_leaf: int) -> float:
-    """What scikit-learn's tree of depth 1 gains on one feature."""
+    """The gain of scikit-learn's tree of depth 1 on one feature."""
     tree = DecisionTreeClassifier(
         max_depth=1, criterion="entropy", class_weight="balanced", min_samples_leaf=min_leaf, random_state=0
     )

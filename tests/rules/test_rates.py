@@ -72,8 +72,8 @@ def test_there_are_44_rows() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{index}-{row[0]}" for index, row in enumerate(ROWS)])
-def test_the_papers_tables_come_out(row: tuple[str, float, float, float, float]) -> None:
-    """BER, ER and EC of one leaf fix the other leaf of a tree of depth 1, and with it ALER."""
+def test_the_papers_tables_are_reproduced(row: tuple[str, float, float, float, float]) -> None:
+    """BER, ER and EC of one leaf determine the other leaf of a tree of depth 1, and ALER."""
     name, base, rate, coverage, printed = row
     images = 10**8  # the printed rates have four digits; counts this large add no rounding of their own
     group_failures = round(base * images)
@@ -118,12 +118,11 @@ def test_proposition_1(counts: list[tuple[int, int]]) -> None:
 
 
 @given(trees)
-def test_intervals_hold_their_values(counts: list[tuple[int, int]]) -> None:
+def test_intervals_contain_their_values(counts: list[tuple[int, int]]) -> None:
     tree = tree_of(counts)
     for leaf in tree:
         for value, (low, high) in (
             (leaf.error_rate, leaf.error_rate_interval),
-            (leaf.base_error_rate, leaf.base_error_rate_interval),
             (leaf.error_coverage, leaf.error_coverage_interval),
             (leaf.importance, leaf.importance_interval),
         ):
@@ -135,8 +134,8 @@ def test_intervals_hold_their_values(counts: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.parametrize("statistic", ["ALER", "IV"])
-def test_the_intervals_of_products_cover_as_often_as_they_say(statistic: str) -> None:
-    """Groups drawn anew from a known tree: about 95% of the intervals hold the truth."""
+def test_the_intervals_of_products_have_their_coverage(statistic: str) -> None:
+    """About 95% of the intervals from groups of a known tree contain the true value."""
     cells = np.array([0.10, 0.15, 0.05, 0.35, 0.06, 0.29])  # failures and successes of three leaves
 
     def values(counts: np.ndarray) -> tuple[float, tuple[float, float]]:
@@ -151,7 +150,7 @@ def test_the_intervals_of_products_cover_as_often_as_they_say(statistic: str) ->
     assert 0.93 <= np.mean([low <= truth <= high for low, high in intervals]) <= 0.97
 
 
-def test_empty_leaves_and_groups_without_failures_divide_by_nothing() -> None:
+def test_empty_leaves_and_groups_without_failures_have_rates() -> None:
     empty, spared = Cluster(0, 0, 5, 9), Cluster(0, 4, 0, 9)
     assert (empty.error_rate, empty.error_coverage, empty.p_value) == (0, 0, 1)
     assert (spared.base_error_rate, spared.error_coverage, spared.p_value) == (0, 0, 1)

@@ -18,7 +18,7 @@ def data(seed: int = 0, images: int = 400, features: int = 40) -> tuple[np.ndarr
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_paper_is_the_literal_pipeline(depth: int, seed: int) -> None:
+def test_paper_is_the_pipeline_of_the_papers_code(depth: int, seed: int) -> None:
     """Mutual information, the top 20, an entropy tree with balanced classes: rules and rates are scikit-learn's."""
     features, failed = data(seed)
     settings = ExplainSettings(selection="paper", depth=depth, min_leaf=8)
@@ -43,26 +43,28 @@ def test_paper_is_the_literal_pipeline(depth: int, seed: int) -> None:
     assert aler(leaf.cluster for leaf in tree.leaves()) == pytest.approx(literal_aler)
 
 
-def test_conditions_name_the_features_own_number_not_its_rank() -> None:
+def test_conditions_have_the_features_number_not_its_rank() -> None:
     features, failed = data()
     tree = grown(features, failed, ExplainSettings(top=2, depth=2))
     assert {condition.feature for node in tree.walk() for condition in node.path} == {7, 31}
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_leaves_are_the_images_that_meet_their_path(depth: int) -> None:
+def test_leaves_count_the_images_that_match_their_path(depth: int) -> None:
     features, failed = data()
     tree = grown(features[:200], failed[:200], ExplainSettings(depth=depth))
     fresh = evaluated(tree, features[200:], failed[200:])
     for node in fresh.walk():
-        picked = matches(node.path, features[200:])
-        assert node.cluster == Cluster(int(failed[200:][picked].sum()), int(picked.sum()), int(failed[200:].sum()), 200)
+        matching = matches(node.path, features[200:])
+        assert node.cluster == Cluster(
+            int(failed[200:][matching].sum()), int(matching.sum()), int(failed[200:].sum()), 200
+        )
         assert len(node.path) <= depth
     assert sum(leaf.cluster.images for leaf in fresh.leaves()) == 200
     assert sum(leaf.cluster.error_coverage for leaf in fresh.leaves()) == pytest.approx(1)
 
 
-def test_no_leaf_is_smaller_than_it_may_be() -> None:
+def test_no_leaf_is_smaller_than_min_leaf() -> None:
     features, failed = data()
     for min_leaf in (1, 25, 120):
         tree = grown(features, failed, ExplainSettings(depth=3, min_leaf=min_leaf))
@@ -71,13 +73,13 @@ def test_no_leaf_is_smaller_than_it_may_be() -> None:
 
 @pytest.mark.parametrize("selection", ["gain", "paper"])
 @pytest.mark.parametrize("failed", [np.zeros(40, bool), np.ones(40, bool)], ids=["none failed", "all failed"])
-def test_where_nothing_differs_there_is_a_root_alone(failed: np.ndarray, selection: str) -> None:
+def test_without_both_outcomes_there_is_only_a_root(failed: np.ndarray, selection: str) -> None:
     tree = grown(data(images=40)[0], failed, ExplainSettings(selection=selection))
     assert tree.children == ()
     assert tree.cluster.images == 40
 
 
-def test_a_threshold_between_neighbouring_floats_parts_them() -> None:
+def test_a_threshold_between_neighbouring_floats_separates_them() -> None:
     below = np.float32(1)
     above = np.nextafter(below, np.float32(2))
     middle = (float(below) + float(above)) / 2
@@ -90,7 +92,7 @@ def test_rules_read_as_sentences() -> None:
     assert rule_words(()) == "all images"
 
 
-def test_names_reach_the_conditions() -> None:
+def test_conditions_have_the_names_of_features() -> None:
     features, failed = data()
     tree = grown(features, failed, ExplainSettings(), names={31: "stripes", 2: "sky"})
     assert tree.children[0].path[0].name == "stripes"
