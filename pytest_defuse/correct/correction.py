@@ -13,13 +13,12 @@ from pytest_defuse.correct.finetune import trainable_copy
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
+from pytest_defuse.runtime.cache import folder_for
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
 
@@ -78,6 +77,7 @@ def correct(
         DefuseError: there is nothing to correct, no parameter of the model may change, or its state cannot be stored.
     """
     settings = settings or CorrectionSettings()
+    progress = progress or Progress()
     if not scenarios:
         raise DefuseError(
             "There is nothing to correct, because no scenario is accepted: run pytest --defuse-discover, and accept "
@@ -91,21 +91,20 @@ def correct(
     trainable_copy(subject, settings)  # errors are raised before anything is computed
     with seeded(seed):
         data = correction_data(subject, scenarios, settings, seed)
-        model = Classifier(subject.model, len(subject.classes), name=f"the model of subject {subject.name!r}")
+        model = subject.classifier(device).identity
         key = fingerprint(
             "correction",
-            version=3,
-            model=model.hash,
-            normalize=subject.normalize,
+            version=4,
+            model=model.fingerprint,
             images=data.hash,
             settings=settings.training,
             seed=seed,
             device=str(device),
         )
-        folder = _work_folder(cache, key)
+        folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
         search = Search(subject, data, settings, minimum, seed=seed, device=device, folder=folder)
         before = search.scorer.trial(subject.model, 0.0, 0.0, 0)
-        chosen = search.run(progress or Progress())
+        chosen = search.run(progress)
         control = search.control(chosen)
         return Correction(
             before,
@@ -119,18 +118,3 @@ def correct(
             search.image_passes,
             folder,
         )
-
-
-def _work_folder(cache: Path, key: str) -> Path:
-    """The folder of one correction; git ignores the cache."""
-    folder = cache / f"correction-{key[:16]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (ignore := cache / ".gitignore").exists():
-            replace_text(ignore, "*\n")
-    except OSError as error:
-        raise DefuseError(
-            f"Correction stores unfinished work in {cache}, which cannot be written ({error.strerror}): name another "
-            "folder with --defuse-cache."
-        ) from error
-    return folder

@@ -14,9 +14,9 @@ from torch.nn.modules.batchnorm import _NormBase
 from pytest_defuse.correct.augment import mild
 from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.settings import CorrectionSettings
+from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors
 from pytest_defuse.runtime.determinism import random_numbers, seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.states import read_state, write_state
 from pytest_defuse.runtime.training import Training
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
@@ -78,19 +78,21 @@ class Finetuning:
         """
         name = f"lambda{lambda_!r}-rate{learning_rate!r}"
         file = self.folder / f"{name}-epoch{epochs}.safetensors"
-        state: State | None = read_state(file)
-        if state is None:
+        done = (epochs - 1) * self.steps
+
+        def train() -> None:
+            nonlocal done
             training = self._training(lambda_, learning_rate, self.folder / f"{name}.state")
-            done = (epochs - 1) * self.steps
             with seeded(self.seed):
                 for step, note in training.run(epochs * self.steps, say):
                     if step > done:
                         advance(step - done, f"lambda {lambda_:g}, epoch {epochs}, {note}")
                         done = step
-            state = {name: value.detach().cpu() for name, value in training.network.state_dict().items()}
-            write_state(state, file)
-        else:
-            advance(self.steps, "resumed")
+            write_tensors(training.network.state_dict(), file)
+
+        state = get_or_make(file, lambda: read_tensors(file), train, say)
+        if done < epochs * self.steps:
+            advance(epochs * self.steps - done, "resumed")
         return state
 
     def _training(self, lambda_: float, learning_rate: float, state: Path) -> Training:

@@ -21,7 +21,7 @@ Say = Callable[[str], object]
 
 NO_OUTPUTS: Tensors = {}
 OTHER_OUTPUTS = "depends on {}, which has the same weights but now gives other outputs for the same images"
-_OUTPUTS, _CHECKSUM = "outputs of ", "pytest-defuse checksum"
+_OUTPUTS, _CHECKSUM, _MODELS = "outputs of ", "pytest-defuse checksum", "models.safetensors"
 
 
 class UnusableError(Exception):
@@ -113,6 +113,29 @@ def write_tensors(tensors: Tensors, file: Path, outputs: Tensors = NO_OUTPUTS) -
     with writing(file):
         make_folder(file.parent)
         replace_file(file, lambda temporary: save_file(stored, temporary, metadata))
+
+
+def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
+    """A folder for unfinished work: an existing one of this key and these outputs, or a new one.
+
+    Folders of the same key and other outputs are left alone, because another process may use them.
+
+    Args:
+        outputs: as in :func:`read_tensors`.
+
+    Raises:
+        DefuseError: the folder cannot be written to.
+    """
+    for file in sorted(parent.glob(f"{key}-*/{_MODELS}")):
+        with suppress(FileNotFoundError):  # another process may have finished, and removed it
+            try:
+                read_tensors(file, outputs)
+                return file.parent
+            except UnusableError as reason:
+                say(f"the work in {file.parent} is not continued: it {reason}")
+    folder = parent / f"{key}-{fingerprint('outputs', outputs=outputs)[:8]}"
+    write_tensors({}, folder / _MODELS, outputs)
+    return folder
 
 
 @contextmanager

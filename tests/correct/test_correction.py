@@ -196,5 +196,5 @@ def test_states_on_disk_can_be_removed(subject: Subject, scenario: Scenario) -> 
     correction = correction_of(subject, scenario, cache=cache)
     assert any(correction.folder.iterdir())
     correction.remove_states()
-    assert [path.name for path in cache.iterdir()] == [".gitignore"]
+    assert not list(cache.iterdir())
     assert isinstance(correction.model, nn.Module)

@@ -146,6 +146,23 @@ def test_another_model_seed_or_setting_does_not_resume_this_one(subject: Subject
     assert correction_of(subject, scenario, settings=SETTINGS.replace(batch=16)).folder != first.folder
 
 
+def test_another_forward_or_normalize_with_the_same_weights_does_not_resume_this_one(
+    subject: Subject, scenario: Scenario
+) -> None:
+    first = correction_of(subject, scenario, settings=SETTINGS)
+    progress = Watched()
+    other = replace(subject, model=copy.deepcopy(subject.model))
+    other.model.register_forward_hook(lambda module, inputs, logits: -logits)
+    assert correction_of(other, scenario, settings=SETTINGS, progress=progress).folder != first.folder
+    assert progress.sentences == [
+        f"the work in {first.folder} is not continued: it depends on the model, which has the same weights but now "
+        "gives other outputs for the same images"
+    ]
+    other = replace(subject, normalize=lambda x: x - 0.1)
+    assert correction_of(other, scenario, settings=SETTINGS).folder != first.folder
+    assert correction_of(subject, scenario, settings=SETTINGS).folder == first.folder
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_the_work_of_a_killed_process_is_resumed(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
