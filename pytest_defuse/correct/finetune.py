@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -71,28 +72,30 @@ class Finetuning:
 
         Args:
             advance: counts the steps of the last epoch; those before it were counted when they were the last.
-            say: takes the sentence that says why a training starts again from step 0.
+            say: receives the sentence that says why a training starts again from step 0.
 
         Raises:
             DefuseError: the loss is NaN, or the folder cannot be written to.
         """
         name = f"lambda{lambda_!r}-rate{learning_rate!r}"
         file = self.folder / f"{name}-epoch{epochs}.safetensors"
-        done = (epochs - 1) * self.steps
+        done, earlier = 0, (epochs - 1) * self.steps
+
+        def count_step(steps: int, note: str) -> None:
+            nonlocal done
+            done += steps
+            if done > earlier:
+                advance(min(steps, done - earlier), f"lambda {lambda_:g}, epoch {epochs}, {note}")
 
         def train() -> None:
-            nonlocal done
             training = self._training(lambda_, learning_rate, self.folder / f"{name}.state")
             with seeded(self.seed):
-                for step, note in training.run(epochs * self.steps, say):
-                    if step > done:
-                        advance(step - done, f"lambda {lambda_:g}, epoch {epochs}, {note}")
-                        done = step
+                training.run(epochs * self.steps, count_step, say)
             write_tensors(training.network.state_dict(), file)
 
         state = get_or_make(file, lambda: read_tensors(file), train, say)
-        if done < epochs * self.steps:
-            advance(epochs * self.steps - done, "resumed")
+        if not done:
+            advance(self.steps, "resumed")
         return state
 
     def _training(self, lambda_: float, learning_rate: float, state: Path) -> Training:
@@ -250,11 +253,8 @@ def _training_mode(model: nn.Module, settings: CorrectionSettings) -> None:
 
 
 def _part_count(images: int, tiles: int, at_once: int) -> int:
-    """The smallest number of parts that has no more than ``at_once`` images and tiles together in any part."""
-    parts = 1
-    while -(-images // parts) + -(-tiles // parts) > max(2, at_once):
-        parts += 1
-    return parts
+    """The smallest number of parts with at most ``at_once`` images and tiles together in each."""
+    return next(parts for parts in count(1) if -(-images // parts) + -(-tiles // parts) <= max(2, at_once))
 
 
 def _split(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:

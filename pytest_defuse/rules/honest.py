@@ -14,7 +14,7 @@ from scipy.stats import false_discovery_control
 from pytest_defuse.rules.gain import Features, Mask
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.settings import RuleSettings
-from pytest_defuse.rules.trees import Node, Path, evaluated, grown
+from pytest_defuse.rules.trees import Node, Path, evaluated, grown, rule_words
 from pytest_defuse.runtime.determinism import random_numbers
 
 Rows = NDArray[np.int64]
@@ -36,6 +36,39 @@ class Rule:
     path: Path
     cluster: Cluster
     q_value: float | None = None
+
+    @property
+    def rule(self) -> str:
+        """The conditions in words: ``feature 17 'buckle' <= 0.3641 and feature 3 > 1.2``."""
+        return rule_words(self.path)
+
+    @property
+    def error_rate(self) -> float:
+        """ER, the share of failures among the images that match the rule, in [0, 1]."""
+        return self.cluster.error_rate
+
+    @property
+    def base_error_rate(self) -> float:
+        """BER, the share of failures in the group, in [0, 1]."""
+        return self.cluster.base_error_rate
+
+    @property
+    def error_coverage(self) -> float:
+        """EC, the share of the group's failures that match the rule, in [0, 1]."""
+        return self.cluster.error_coverage
+
+    @property
+    def importance(self) -> float:
+        """IV = ER * EC, in [0, 1]."""
+        return self.cluster.importance
+
+    def __str__(self) -> str:
+        low, high = self.cluster.error_rate_interval
+        return (
+            f"{self.group}: where {self.rule}, error rate {self.error_rate:.1%} (95% interval {low:.1%} to {high:.1%}, "
+            f"{100 * self.cluster.increase:+.1f} points) on {self.cluster.images} images, "
+            f"{self.error_coverage:.0%} of the failures"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +135,7 @@ def honest_rules(
         and leaf.cluster.increase > settings.delta
         and leaf.cluster.error_coverage > settings.tau
     ]
-    rules.sort(key=lambda rule: rule.cluster.importance, reverse=True)
+    rules.sort(key=lambda rule: rule.importance, reverse=True)
     return Rules(tuple(rules), trees, tuple(skipped), measures)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,12 +79,8 @@ def train_once(
         network.train()
         optimizer = AdamW(network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
         training = Training(network, optimizer, gradients, schedule.at, seed, title, state, outputs=outputs)
-        steps = training.run(schedule.steps, progress.say)
-        done = 0
         with progress.task(title, schedule.steps) as advance:
-            for step, note in steps:
-                advance(step - done, note)
-                done = step
+            training.run(schedule.steps, advance, progress.say)
 
     state = file and file.with_suffix(".state")
     with seeded(seed):
@@ -124,26 +120,21 @@ class Training:
     masters: Sequence[tuple[nn.Parameter, Tensor]] = ()
     outputs: Tensors = field(default_factory=dict)
 
-    def run(self, steps: int, say: Callable[[str], object]) -> Iterator[tuple[int, str]]:
-        """Train until ``steps`` steps are done, from the state on disk where there is one.
+    def run(self, steps: int, advance: Callable[[int, str], object], say: Callable[[str], object]) -> None:
+        """Train until ``steps`` steps are done, from the state on disk if there is one.
 
         Args:
-            say: takes the sentence that says why a training starts again from step 0.
-
-        Returns:
-            An iterator that trains while it is read: the number of steps done, and a note with the last loss.
+            advance: counts steps, with a note.
+            say: receives the sentence that says why a training starts again.
 
         Raises:
             DefuseError: the loss is NaN, or the state cannot be written.
         """
         start = self._restore(steps, say)
-        if self.state and not start:
-            write_state({}, self.state, self.outputs)  # a folder that cannot be written to is reported before any work
-        return self._steps(start, steps)
-
-    def _steps(self, start: int, steps: int) -> Iterator[tuple[int, str]]:
         if start:
-            yield start, "resumed"
+            advance(start, "resumed")
+        elif self.state:
+            write_state({}, self.state, self.outputs)  # a folder that cannot be written to is reported before any work
         saved = time.monotonic()
         for step in range(start, steps):
             seed_all(int(random_numbers(self.seed, step).integers(2**63)))
@@ -165,7 +156,7 @@ class Training:
             if self.state and (step + 1 == steps or time.monotonic() - saved > SAVE_EVERY):
                 self._save(step + 1, self.state)
                 saved = time.monotonic()
-            yield step + 1, f"loss {value:.3g}"
+            advance(1, f"loss {value:.3g}")
 
     def _save(self, step: int, state: Path) -> None:
         network, optimizer = self.network.state_dict(), self.optimizer.state_dict()
