@@ -1,11 +1,12 @@
-"""Claim: the gate's 95% interval of an accuracy covers the truth in 94 to 96% of all samples, on average.
+"""Claim: the gate's 95% interval of an accuracy contains the true accuracy in 94 to 96% of samples, on average.
 
 python benchmarks/coverage.py
 
-Simulates gates with 20 and with 256 images, 20,000 of each: Wilson's interval for true accuracies from 0.5 to 0.99, and
-Tango's interval of a drop between two models on the same images, for shares of lost and gained images. No interval of a
-discrete number covers every truth alike, so the worst is printed too. Ends with 1 where a mean of Wilson's is outside,
-or one of Tango's, which is conservative where flips are few, is below.
+Simulates 20,000 gates with 20 images and 20,000 with 256, for each of many true values: Wilson's interval for
+accuracies from 0.5 to 0.99, and Tango's interval for the drop between two models on the same images, given the shares
+of images that are lost and gained. No interval for a discrete number has the same coverage for every true value, so the
+worst is printed too. Exits with 1 if a mean coverage of Wilson's interval is not between 94 and 96%, or one of Tango's,
+which is conservative if few images change, is below 94%.
 """
 
 import sys
@@ -23,7 +24,7 @@ LOST_AND_GAINED = [(lost, gained) for lost in (0.02, 0.05, 0.1, 0.2, 0.3) for ga
 
 
 def accuracy_coverage(images: int, random: np.random.Generator) -> dict[str, float]:
-    """Share of samples whose interval holds the true accuracy, by accuracy."""
+    """Share of samples whose interval contains the true accuracy, by accuracy."""
     intervals = np.array([wilson_interval(correct, images) for correct in range(images + 1)])
     return {
         f"accuracy {accuracy:.3f}": covered(intervals[random.binomial(images, accuracy, SAMPLES)], accuracy)
@@ -32,7 +33,7 @@ def accuracy_coverage(images: int, random: np.random.Generator) -> dict[str, flo
 
 
 def drop_coverage(images: int, random: np.random.Generator) -> dict[str, float]:
-    """The same of a true drop, by the shares of lost and of gained images."""
+    """The same for the true drop, by the shares of lost and gained images."""
     interval = cache(lambda lost, gained: paired_interval(lost, gained, images))
     result = {}
     for lost, gained in LOST_AND_GAINED:
@@ -43,24 +44,24 @@ def drop_coverage(images: int, random: np.random.Generator) -> dict[str, float]:
 
 
 def covered(intervals: NDArray[np.float64], truth: float) -> float:
-    """Share of intervals, N x 2, that hold the truth."""
+    """Share of intervals, N x 2, that contain the true value."""
     return float(np.mean((intervals[:, 0] <= truth) & (truth <= intervals[:, 1])))
 
 
 def main() -> int:
-    """Print the table; 0 where the claim holds."""
+    """Print the table; return 0 if the claim holds."""
     random = np.random.default_rng(0)
-    print(f"coverage of the 95% interval, {SAMPLES:,} samples for each truth")
-    print(f"{'interval':10}{'images':>7}{'truths':>8}{'mean':>9}{'worst':>9}   where")
+    print(f"coverage of the 95% interval, {SAMPLES:,} samples for each true value")
+    print(f"{'interval':10}{'images':>7}{'values':>8}{'mean':>9}{'worst':>9}   at")
     claims = []
-    for name, simulate, most in (("Wilson", accuracy_coverage, 0.96), ("Tango", drop_coverage, 1.0)):
+    for name, simulate, maximum in (("Wilson", accuracy_coverage, 0.96), ("Tango", drop_coverage, 1.0)):
         for images in (20, 256):
             coverage = simulate(images, random)
             worst = min(coverage, key=coverage.__getitem__)
             mean = float(np.mean(list(coverage.values())))
-            claims.append(0.94 <= mean <= most)
+            claims.append(0.94 <= mean <= maximum)
             print(f"{name:10}{images:7}{len(coverage):8}{mean:9.2%}{coverage[worst]:9.2%}   {worst}")
-    print("claimed: means of Wilson's from 94% to 96%, of Tango's 94% or more")
+    print("claim: mean coverage from 94% to 96% for Wilson, 94% or more for Tango")
     return int(not all(claims))
 
 

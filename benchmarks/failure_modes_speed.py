@@ -1,9 +1,9 @@
-"""Choosing features and growing a tree for one group, against scikit-learn's mutual information and tree.
+"""Seconds to select features and grow a tree for one group, compared with scikit-learn's mutual information and tree.
 
     python benchmarks/failure_modes_speed.py [IMAGES FEATURES]
 
-The paper's size is the default: 1,300 images of a class with 2,048 features, three of them informative. Both sides
-use as many threads as they are given: pin them to have the same cores.
+The default size is the paper's: 1,300 images of a class with 2,048 features, three of them informative. Both sides use
+as many threads as they can get, so limit the cores to compare them.
 """
 
 import os
@@ -18,14 +18,14 @@ from pytest_defuse.rules.trees import Node, grown
 
 
 def group(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of which 10, 20 and 30 make failure likely."""
+    """Features, of which 10, 20 and 30 make failures likely."""
     random = np.random.default_rng(0)
     values = random.standard_normal((images, features)).astype(np.float32)
     return values, random.random(images) < 0.1 + 0.3 * (values[:, [10, 20, 30]] > 1).sum(axis=1)
 
 
 def timed(work: Callable[[], Node], repeats: int) -> tuple[float, Node]:
-    """The least time of some repeats, in seconds, and the result."""
+    """The shortest time of ``repeats`` runs, in seconds, and the result."""
     times = []
     for _ in range(repeats):
         started = time.perf_counter()

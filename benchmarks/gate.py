@@ -2,9 +2,9 @@
 
 python benchmarks/gate.py
 
-The bare script loads the same model and classifies the pictures of the same sheets, a sheet at a time (the gate takes
-half as many at once, which is faster on a CPU); both are timed as whole processes, in turn.
-Only pytest-defuse is loaded beside pytest's own plugins. Ends with 1 where the claim does not hold.
+The bare script loads the same model and classifies the images of the same sheets, one sheet per batch (the gate uses
+half of that, which is faster on a CPU). Both are timed as whole processes, in turns. pytest loads no third-party
+plugins except pytest-defuse. Exits with 1 if the claim does not hold.
 """
 
 import os
@@ -79,7 +79,7 @@ def test_scenario(defuse_scenario):
 
 
 def build(folder: Path) -> None:
-    """A repository with a model and its scenarios."""
+    """Create a repository with a model and its scenarios."""
     files = {"net.py": NET, "bare.py": BARE, "conftest.py": CONFTEST, "test_model.py": TESTS}
     for name, text in (files | {"pytest.ini": "[pytest]\npythonpath = .\n"}).items():
         (folder / name).write_text(text)
@@ -121,7 +121,7 @@ def add(store: Store, correction: Pixels, held_out: Pixels) -> None:
 
 
 def seconds(folder: Path, *command: str) -> float:
-    """How long one Python process takes."""
+    """The time of one Python process."""
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     started = time.perf_counter()
@@ -130,14 +130,14 @@ def seconds(folder: Path, *command: str) -> float:
 
 
 def main() -> int:
-    """Print the table; 0 where the claim holds."""
+    """Print the table; return 0 if the claim holds."""
     commands = {"bare script": ("bare.py",), "gate": ("-m", "pytest", "-p", "pytest_defuse.plugin")}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder)
         for command in commands.values():
             seconds(folder, *command)
-        # The first gate is the baseline of the ones that are timed.
+        # The first gate saves the baseline that the timed ones compare with.
         seconds(folder, *commands["gate"], "--defuse-save-baseline=baseline.json")
         commands["gate"] += ("--defuse-baseline=baseline.json",)
         pairs = []
@@ -151,7 +151,7 @@ def main() -> int:
     rows = {kind: sorted(pair[kind] for pair in pairs) for kind in commands} | {"ratio": ratios}
     for kind, times in rows.items():
         print(f"{kind:14}" + "".join(f"{n:9.2f}" for n in (statistics.median(times), times[0], times[-1])))
-    print(f"the gate takes {ratio:.2f} times as long as the bare script; claimed: at most {LIMIT}")
+    print(f"the gate takes {ratio:.2f} times as long as the bare script; claim: at most {LIMIT}")
     return int(ratio > LIMIT)
 
 

@@ -1,6 +1,6 @@
-"""Classifiers of real images to discover failures of, and to correct: small networks, trained once and kept.
+"""Subjects of the benchmarks: small classifiers of real images, trained once and cached.
 
-The images lie in the folder DEFUSE_DATA (default ../shared/data) in torchvision's layout.
+The images are in the folder DEFUSE_DATA (default ../shared/data) in torchvision's layout.
 """
 
 import os
@@ -22,21 +22,22 @@ from pytest_defuse.subject.subject import Subject
 DATA = Path(os.environ.get("DEFUSE_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 COLLECTIONS = ("mnist", "fashion", "gtsrb")
 GARMENTS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-TRAIN = 12_000
-"""Grey images that are trained on, as few as many teams have; the others but the last 2,000 are left out."""
+TRAINING_IMAGES = 12_000
+"""Grey images to train on, a number that many teams have; of the others, the last 2,000 validate."""
 STEPS = 1500
-TRACKS = 80
+"""Optimizer steps."""
+VALIDATION_TRACKS = 80
 """Tracks of traffic signs that validate."""
 
 
 def subject_of(name: str, cache: Path) -> Subject:
-    """The classifier of a collection, its weights kept in the folder ``cache``.
+    """The classifier of a collection, with its weights cached in ``cache``.
 
     Raises:
-        FileNotFoundError: the images are not there.
+        FileNotFoundError: the images are missing.
     """
     if not DATA.is_dir():
-        raise FileNotFoundError(f"{DATA} is not there: name the folder of the data sets in DEFUSE_DATA.")
+        raise FileNotFoundError(f"{DATA} does not exist: set DEFUSE_DATA to the folder of the data sets.")
     train, validation, test = _signs() if name == "gtsrb" else _grey(name)
     classes = {"mnist": "0123456789", "fashion": GARMENTS, "gtsrb": [f"sign {n}" for n in range(43)]}[name]
     pixels, labels = train.tensors
@@ -44,8 +45,8 @@ def subject_of(name: str, cache: Path) -> Subject:
         model = classifier(pixels.shape[1], len(classes))
 
     def loss(step: int) -> Tensor:
-        chosen = torch.randint(len(labels), (128,))
-        return F.cross_entropy(model(pixels[chosen] / 255), labels[chosen])
+        indices = torch.randint(len(labels), (128,))
+        return F.cross_entropy(model(pixels[indices] / 255), labels[indices])
 
     checkpoint = cache / f"{name}.safetensors"
     train_once(model, loss, Schedule(STEPS, 2e-3), checkpoint, seed=100, progress=Progress(), title="")
@@ -54,7 +55,7 @@ def subject_of(name: str, cache: Path) -> Subject:
 
 
 def classifier(channels: int, classes: int) -> nn.Module:
-    """Convolutions with dropout for grey images, as in the papers' MNIST network; with batch norm for colour."""
+    """For grey images the papers' MNIST network, with dropout; for colour, convolutions with batch norm."""
     if channels == 1:
         return nn.Sequential(
             *(nn.Conv2d(1, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
@@ -75,20 +76,22 @@ Parts = tuple[TensorDataset, TensorDataset, TensorDataset]
 def _grey(name: str) -> Parts:
     kind = {"mnist": datasets.MNIST, "fashion": datasets.FashionMNIST}[name]
     train, test = (kind(str(DATA), train=train) for train in (True, False))
-    few, last = (
-        TensorDataset(train.data[part][:, None], train.targets[part]) for part in (slice(TRAIN), slice(-2000, None))
+    first, last = (
+        TensorDataset(train.data[part][:, None], train.targets[part])
+        for part in (slice(TRAINING_IMAGES), slice(-2000, None))
     )
-    return few, last, TensorDataset(test.data[:, None], test.targets)
+    return first, last, TensorDataset(test.data[:, None], test.targets)
 
 
 def _signs() -> Parts:
     train = datasets.GTSRB(str(DATA), split="train")
-    # Frames of one track are near-duplicates: a track is either for training or for validation.
+    # The frames of one track are near-duplicates, so a track is used as a whole for training or for validation.
     tracks = [(label, Path(path).name.split("_")[0]) for path, label in train._samples]
-    held = np.random.default_rng(0).permutation(sorted(set(tracks)))[:TRACKS]
-    validates = torch.tensor([any((int(h[0]), h[1]) == track for h in held) for track in tracks])
+    validation = np.random.default_rng(0).permutation(sorted(set(tracks)))[:VALIDATION_TRACKS]
+    validation = {(int(label), number) for label, number in validation}
+    validates = torch.tensor([track in validation for track in tracks])
     pixels, labels = _stacked(train)
-    parts = (TensorDataset(pixels[chosen], labels[chosen]) for chosen in (~validates, validates))
+    parts = (TensorDataset(pixels[mask], labels[mask]) for mask in (~validates, validates))
     return *parts, TensorDataset(*_stacked(datasets.GTSRB(str(DATA), split="test")))
 
 
@@ -98,10 +101,10 @@ def _stacked(signs: datasets.GTSRB) -> tuple[Tensor, Tensor]:
 
 
 def _uci_digits() -> TensorDataset:
-    """1,797 digits of other writers, 8 x 8 of 17 levels, inside scikit-learn; enlarged and framed like MNIST's."""
+    """scikit-learn's 1,797 digits by other writers, 8 x 8 with 17 grey levels, enlarged and framed like MNIST's."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    small = torch.from_numpy(digits.images).float()[:, None] / 16
-    framed = F.pad(F.interpolate(small, (20, 20), mode="bicubic").clamp(0, 1), (4, 4, 4, 4))
+    images = torch.from_numpy(digits.images).float()[:, None] / 16
+    framed = F.pad(F.interpolate(images, (20, 20), mode="bicubic").clamp(0, 1), (4, 4, 4, 4))
     return TensorDataset((framed * 255).round().to(torch.uint8), torch.from_numpy(digits.target).long())

@@ -1,4 +1,4 @@
-"""Tell pytest-defuse which model to test. This fixture is all that a repository must write."""
+"""The model under test and its data. This fixture is all that pytest-defuse requires from a repository."""
 
 import digits
 import pytest

@@ -1,6 +1,6 @@
 """A digit classifier: its network, its data, and how it was trained.
 
-python digits.py        trains the network anew and writes digits.safetensors
+python digits.py        trains the network again and writes digits.safetensors
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def datasets() -> tuple[Dataset, Dataset]:
-    """4,000 digits to train on and 1,000 to test on, real ones from MNIST; uint8, 1 x 28 x 28."""
+    """4,000 training and 1,000 test images from MNIST, uint8, 1 x 28 x 28."""
     pixels, labels = mnist_data()
     digits = TensorDataset(torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(labels))
     train, test = random_split(digits, [4000, 1000], generator=torch.Generator().manual_seed(0))

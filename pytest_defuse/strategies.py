@@ -1,4 +1,4 @@
-"""Hypothesis strategies: property tests on fresh images from a scenario's region (extra ``strategies``)."""
+"""Hypothesis strategies: property tests on new images from a scenario's region (extra ``strategies``)."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from torch import Tensor
 
-from pytest_defuse.discover.cached_generator import stored_generator
+from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.schema import LatentRegion
@@ -20,39 +20,41 @@ try:
     from hypothesis import strategies as st
 except ModuleNotFoundError as error:
     raise DefuseError(
-        "pytest_defuse.strategies needs one more package: pip install 'pytest-defuse[strategies]'."
+        "pytest_defuse.strategies requires hypothesis: pip install 'pytest-defuse[strategies]'."
     ) from error
 
 STEPS = 1000
-"""Offsets are drawn as whole steps from the mean: of floats, Hypothesis holds 1.0 to be simpler than 0.3."""
-INSIDE = 0.5
-"""Every draw lies in the ellipsoid that holds this share of the region: in many dimensions most draws come near its
-surface, which is as far from the mean as the region's own draws are."""
+"""Coordinates are drawn as integers up to this: integers shrink to 0, while for floats Hypothesis considers 1.0
+simpler than 0.3."""
+ELLIPSOID_MASS = 0.5
+"""Every draw lies in the ellipsoid that holds this share of the region, the median distance of the region's own draws.
+In many dimensions most draws come near its surface."""
 
 
 def region_images(
     scenario_id: str, *, store: str | Path | None = None, cache: str | Path | None = None
 ) -> st.SearchStrategy[Tensor]:
-    """Fresh images from the region of latent space that a scenario's pictures come from.
+    """New images from the region of latent space that a scenario's images come from.
 
-    A draw is one offset a latent dimension, which shrinks to 0: the simplest image is that of the region's mean.
-    A failing image is a few numbers in Hypothesis' own database, so it is replayed as it was.
-    Images are new: no sheet holds them, and no person has looked at them. The closer to the mean, the surer
+    A draw is one offset per latent dimension. Offsets shrink to 0, so the simplest image is that of the region's mean.
+    Hypothesis stores a failing image as these numbers in its database and replays it exactly.
+    The images are on no contact sheet, and nobody has looked at them. The closer they are to the mean, the more likely
     they show the scenario's label.
 
     Args:
-        scenario_id: of any status; the id is enough, whatever the subject.
-        store, cache: folders of scenarios and of trained generators; default: those that pytest's ini file and
-            the environment give to the test file that calls this.
+        scenario_id: a scenario of any subject and status.
+        store, cache: folders of the scenarios and of trained generators; default: those that pytest's ini file and the
+            environment set for the test file that calls this function.
 
     Returns:
         Strategy of images, uint8 C x H x W.
 
     Raises:
-        DefuseError: when the test runs: no such scenario, one without a region, or no generator here.
+        DefuseError: when the test runs: the scenario does not exist or has no region, or its generator is not in the
+            cache.
     """
     caller = sys._getframe(1).f_code.co_filename
-    # Deferred: collecting tests loads no generator, and the time it takes is no draw's.
+    # Deferred, so that collecting tests loads no generator, and the time to load it does not count for a draw.
     return st.deferred(lambda: _strategy(scenario_id, store, cache, caller))
 
 
@@ -65,39 +67,40 @@ def _strategy(
     scenario = _find(Path(store), scenario_id)
     region, tile = scenario.record.region, scenario.record.tile
     if region is None:
-        raise DefuseError(f"{scenario.yaml} has no region to draw from: only discovery (method: defuse) finds one.")
+        raise DefuseError(f"{scenario.yaml} has no region to draw from: only discovery (method: defuse) finds regions.")
     shape = (1 if tile.mode == "L" else 3, tile.height, tile.width)
-    generator = stored_generator(Path(cache), region.generator, shape, len(region.mean))
+    generator = cached_generator(Path(cache), region.generator, shape, len(region.mean))
 
     def image(steps: list[int]) -> Tensor:
-        offsets = inside(np.array(steps) / STEPS)
+        offsets = offsets_inside(np.array(steps) / STEPS)
         note(f"image of {scenario.id}, {np.linalg.norm(offsets):.2f} standard deviations from the region's mean")
         return generator.decode(_codes(region, offsets))[0]
 
-    size = len(region.mean)
-    return st.lists(st.integers(-STEPS, STEPS), min_size=size, max_size=size).map(image)
+    dim = len(region.mean)
+    return st.lists(st.integers(-STEPS, STEPS), min_size=dim, max_size=dim).map(image)
 
 
-def inside(floats: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Offsets in standard deviations, float64 d, of floats in [-1, 1]: 0 stays 0, and none leaves the ellipsoid.
+def offsets_inside(cube: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Map a point of the cube [-1, 1]^d to offsets from the mean inside the ellipsoid, in standard deviations.
 
-    The cube is pulled into the ball along straight lines, its faces onto the ball's surface, so that no float
-    is without effect.
+    Points move along straight lines through the origin, which stays where it is; the faces of the cube land on the
+    surface of the ellipsoid. So no point is rejected, and every coordinate has an effect.
     """
-    length = np.linalg.norm(floats)
+    length = np.linalg.norm(cube)
     if not length:
-        return floats
-    offsets: NDArray[np.float64] = floats * (np.abs(floats).max() / length) * chi2.ppf(INSIDE, len(floats)) ** 0.5
+        return cube
+    radius = chi2.ppf(ELLIPSOID_MASS, len(cube)) ** 0.5
+    offsets: NDArray[np.float64] = cube * (np.abs(cube).max() / length) * radius
     return offsets
 
 
 def _codes(region: LatentRegion, offsets: NDArray[np.float64]) -> Tensor:
-    root = np.linalg.cholesky(region.tau * np.array(region.covariance))
-    return torch.from_numpy(np.array(region.mean) + root @ offsets).float()[None]
+    cholesky = np.linalg.cholesky(region.tau * np.array(region.covariance))
+    return torch.from_numpy(np.array(region.mean) + cholesky @ offsets).float()[None]
 
 
 def _find(root: Path, scenario_id: str) -> Scenario:
-    held = [store for store in stores(root) if (store.folder / scenario_id).is_dir()]
-    if not held:
-        raise DefuseError(f"There is no scenario {scenario_id!r} below {root}: pytest-defuse list shows what there is.")
-    return held[0].get(scenario_id)
+    matching = [store for store in stores(root) if (store.folder / scenario_id).is_dir()]
+    if not matching:
+        raise DefuseError(f"There is no scenario {scenario_id!r} in {root}: pytest-defuse list shows all scenarios.")
+    return matching[0].get(scenario_id)

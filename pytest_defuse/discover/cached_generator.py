@@ -1,4 +1,4 @@
-"""A generator that an earlier discovery trained, found again by what a scenario records of it."""
+"""Finding the generator that an earlier discovery trained, by the hash that a scenario records."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,17 +12,19 @@ from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, Trained
 from pytest_defuse.runtime.errors import DefuseError
 
 
-def stored_generator(cache: Path, sha256: str, shape: Sequence[int], latent: int) -> TrainedVAE:
-    """The cached generator whose weights have this hash.
+def cached_generator(cache: Path, sha256: str, shape: Sequence[int], latent_dim: int) -> TrainedVAE:
+    """Load the built-in generator whose weights have this hash.
 
     Args:
+        cache: folder of trained networks.
+        sha256: ``TrainedVAE.hash`` of the generator, in hex.
         shape: channels, height and width of its images.
-        latent: dimensions of its codes.
+        latent_dim: dimensions of its codes.
 
     Raises:
-        DefuseError: the cache holds no such generator.
+        DefuseError: the cache does not contain the generator.
     """
-    kinds = (GeneratorSettings(latent=latent), GeneratorSettings.paper(1, latent=latent))
+    kinds = (GeneratorSettings(latent_dim=latent_dim), GeneratorSettings.paper(1, latent_dim=latent_dim))
     for file, settings in product(sorted(cache.glob("generator-*.safetensors")), kinds):
         with suppress(FileNotFoundError, SafetensorError, RuntimeError):  # damaged, or of another shape
             network = BetaVAE(shape, settings)
@@ -31,5 +33,5 @@ def stored_generator(cache: Path, sha256: str, shape: Sequence[int], latent: int
                 return generator
     raise DefuseError(
         f"The generator {sha256[:12]} is not in {cache}: run pytest --defuse-discover on the machine that found the "
-        "scenario, with its seed and data, or copy generator-*.safetensors from that machine's cache."
+        "scenario, with the same seed and data, or copy generator-*.safetensors from its cache."
     )

@@ -1,4 +1,4 @@
-"""From a discovery to the store."""
+"""Writing the candidates of a discovery to the scenario store."""
 
 import warnings
 from collections import Counter
@@ -29,13 +29,13 @@ from pytest_defuse.subject.subject import Subject
 
 
 def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> Stored:
-    """Write each candidate as a scenario of status ``candidate``; one that is there already is not touched.
+    """Write each candidate as a scenario with the status ``candidate``; stored scenarios stay as they are.
 
-    A candidate is known when a stored scenario of the same generator shows the same error at an
-    overlapping place, whatever became of it: what was rejected once is not proposed again.
+    A candidate is known if a stored scenario of the same generator has the same error and an overlapping region,
+    whatever its status: a rejected scenario is not proposed again.
 
     Raises:
-        DefuseError: the store belongs to other classes or another image size.
+        DefuseError: the store has other classes or another image size.
     """
     if not discovery.candidates:
         return Stored((), ())
@@ -44,24 +44,24 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
         subject.classes,
         StoreRecord(format=FORMAT, classes=tuple(subject.classes), tile=tile),
     )
-    present = store.scenarios()
+    stored = store.scenarios()
     new, known = [], []
     for candidate in discovery.candidates:
-        same = [s for s in present if _same(s.record, candidate.region, subject, discovery)]
+        same = [s for s in stored if _same(s.record, candidate.region, subject, discovery)]
         if same:
             known.append(same[0])
         else:
             record = record_of(candidate, subject, discovery)
             new.append(store.add(record, candidate.correction.numpy(), candidate.held_out.numpy()))
-    for excess in budget_warnings(store):
-        warnings.warn(str(excess), stacklevel=2)
+    for problem in budget_warnings(store):
+        warnings.warn(str(problem), stacklevel=2)
     return Stored(tuple(new), tuple(known))
 
 
 def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> ScenarioRecord:
-    """The scenario.yaml of a candidate."""
+    """The content of a candidate's scenario.yaml."""
     region = candidate.region
-    # A covariance is symmetric; a computed one only up to rounding.
+    # A computed covariance is symmetric only up to rounding.
     covariance = (region.covariance + region.covariance.T) / 2
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
@@ -101,25 +101,25 @@ def _sheet(pixels: Tensor, predictions: Tensor, classes: Sequence[str]) -> Sheet
 
 
 def _evidence(candidate: Candidate, classes: Sequence[str]) -> Evidence | None:
-    found = candidate.evidence
-    if found is None:
+    evidence = candidate.evidence
+    if evidence is None:
         return None
     return Evidence(
-        nearest_images=found.images,
-        nearest_labels=tuple(classes[label] for label in found.labels),
-        nearest_distances=found.distances,
-        source_labels={classes[label]: count for label, count in found.sources},
+        nearest_images=evidence.images,
+        nearest_labels=tuple(classes[label] for label in evidence.labels),
+        nearest_distances=evidence.distances,
+        source_labels={classes[label]: count for label, count in evidence.sources},
     )
 
 
 def _same(record: ScenarioRecord, region: Region, subject: Subject, discovery: Discovery) -> bool:
-    """Whether a stored scenario shows the error of a region at an overlapping place."""
+    """Whether a stored scenario has the same error as a region, and a region that overlaps it."""
     stored = record.region
     if stored is None or stored.generator != discovery.generator_hash:
         return False
-    wrong = Counter(record.sheets.held_out.predicted)
-    del wrong[record.proposed_label]
-    error = (record.proposed_label, wrong.most_common(1)[0][0] if wrong else None)
+    errors = Counter(record.sheets.held_out.predicted)
+    del errors[record.proposed_label]
+    error = (record.proposed_label, errors.most_common(1)[0][0] if errors else None)
     if error != (subject.classes[region.label], subject.classes[region.prediction]):
         return False
     mean, covariance = np.array(stored.mean), np.array(stored.covariance)

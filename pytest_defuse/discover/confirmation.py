@@ -1,4 +1,4 @@
-"""Confirmation: a region counts only when fresh draws from it fail, more often than chance explains."""
+"""Confirmation: a region counts only if fresh draws from it fail, more often than chance explains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,27 +15,28 @@ from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.statistics.accuracy import wilson_interval
 
-FALSE_DISCOVERIES = 0.05
-"""Expected share of regions that do not fail more often than rho, among those confirmed (Benjamini-Hochberg)."""
+FALSE_DISCOVERY_RATE = 0.05
+"""Maximum expected share of confirmed regions that do not fail more often than rho (Benjamini-Hochberg); convention."""
+ELLIPSOID_MASS = 0.95
+"""A region covers the images inside the ellipsoid that holds this share of its Gaussian; convention."""
+ROUND_FACTOR = 4
+"""A sheet is filled in at most this times 1 / rho rounds of draws; a failure rate above rho needs about 1 / rho."""
 
-MEMBERS = 0.95
-"""A region covers the images inside the ellipsoid that holds this share of its failures."""
-
-FRESH, PICTURES = 3, 4  # the streams of random numbers, beside those of search.py
+CONFIRMATION_STAGE, SHEET_STAGE = 3, 4  # stages of the random numbers, after those of search.py
 
 
 @dataclass(frozen=True, eq=False)
 class TestedRegion:
-    """A region and what fresh draws from it showed.
+    """A region and the result of fresh draws from it.
 
     Attributes:
-        region: where it is.
-        failed, drawn: of ``drawn`` fresh draws, ``failed`` show the region's label to the judges while the
-            model says another class.
-        p_value: of so many failures if the rate were rho at most; exact binomial, adjusted after
-            Benjamini and Hochberg for all regions tested together.
-        coverage: share of the training images whose codes lie inside the ellipsoid that holds 95% of the region.
-        confirmed: the p-value is at most 0.05 and the interval lies above rho.
+        region: the region.
+        drawn: number of fresh draws.
+        failed: number of these that show the region's label to the judges while the model predicts another class.
+        p_value: for the hypothesis that the failure rate is at most rho: exact binomial, one-sided, adjusted for all
+            regions tested together (Benjamini-Hochberg).
+        coverage: share of the training images inside the region's 95% ellipsoid, in [0, 1].
+        confirmed: the p-value is at most 0.05, and the interval lies above rho.
     """
 
     region: Region
@@ -47,64 +48,64 @@ class TestedRegion:
 
     @property
     def failure_rate(self) -> float:
-        """The share of fresh draws that fail."""
+        """Share of fresh draws that fail, in [0, 1]."""
         return self.failed / self.drawn
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% interval of the failure rate."""
+        """95% confidence interval of the failure rate (Wilson)."""
         return wilson_interval(self.failed, self.drawn)
 
 
-def tested(
+def confirm(
     regions: Sequence[Region],
     evaluator: Evaluator,
-    located: LatentImages,
+    images: LatentImages,
     settings: DiscoverySettings,
     *,
     seed: int,
     progress: Progress,
 ) -> list[TestedRegion]:
-    """All regions with their verdicts, those that cover most images first."""
+    """Test all regions on ``confirmations`` fresh draws each; those that cover most images come first."""
     if not regions:
         return []
-    drawn, counts = settings.confirmations, []
+    drawn, failure_counts = settings.confirmations, []
     with progress.task("confirming regions", len(regions)) as advance:
         for number, region in enumerate(regions):
-            codes = region.codes(drawn, seed, FRESH, number)
+            codes = region.sample_codes(drawn, seed, CONFIRMATION_STAGE, number)
             verdicts = evaluator.verdicts(codes, torch.full((drawn,), region.label))
-            counts.append(int((verdicts.failed & (verdicts.labels == region.label)).sum()))
-            advance(1, f"{counts[-1]} of {drawn} fail")
-    p_values = false_discovery_control(binom.sf(np.array(counts) - 1, drawn, settings.rho))
+            failure_counts.append(int((verdicts.failed & (verdicts.labels == region.label)).sum()))
+            advance(1, f"{failure_counts[-1]} of {drawn} fail")
+    p_values = false_discovery_control(binom.sf(np.array(failure_counts) - 1, drawn, settings.rho))
     results = [
         TestedRegion(
             region,
             failed,
             drawn,
             float(p_value),
-            coverage(region, located.means),
-            bool(p_value <= FALSE_DISCOVERIES and wilson_interval(failed, drawn)[0] > settings.rho),
+            coverage(region, images.means),
+            bool(p_value <= FALSE_DISCOVERY_RATE and wilson_interval(failed, drawn)[0] > settings.rho),
         )
-        for region, failed, p_value in zip(regions, counts, p_values, strict=True)
+        for region, failed, p_value in zip(regions, failure_counts, p_values, strict=True)
     ]
     return sorted(results, key=lambda result: (-result.coverage, -result.region.weight))
 
 
 def coverage(region: Region, codes: Tensor) -> float:
-    """Share of codes, float n x d, inside the ellipsoid that holds ``MEMBERS`` of a region's Gaussian."""
+    """Share of codes, float n x d, inside the ellipsoid that holds ``ELLIPSOID_MASS`` of a region's Gaussian."""
     offsets = codes.double().numpy() - region.mean
     distances = np.einsum("nd,dn->n", offsets, np.linalg.solve(region.covariance, offsets.T))
-    return float((distances <= chi2.ppf(MEMBERS, len(region.mean))).mean())
+    return float((distances <= chi2.ppf(ELLIPSOID_MASS, len(region.mean))).mean())
 
 
-def pictures(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:
-    """Up to twice ``images`` decoded fresh draws of a region, uint8, on which its label is surely seen."""
-    wanted, tiles = 2 * settings.images, []
-    # The region was confirmed, so more than rho of its draws are sure: a few rounds always suffice.
-    for attempt in range(4 * int(1 / settings.rho) + 1):
-        codes = region.codes(wanted, seed, PICTURES + attempt, number)
-        shown = evaluator.shown(codes, region.label)
-        tiles.append(evaluator.generator.decode(codes[shown]).cpu())
-        if sum(map(len, tiles)) >= wanted:
+def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:
+    """Up to twice ``settings.images`` decoded fresh draws, uint8 n x C x H x W, that confidently show the label."""
+    count, batches = 2 * settings.images, []
+    # More than rho of the draws from a confirmed region show its label, so a few rounds are always enough.
+    for attempt in range(ROUND_FACTOR * int(1 / settings.rho) + 1):
+        codes = region.sample_codes(count, seed, SHEET_STAGE + attempt, number)
+        shown = evaluator.confidently_shows(codes, region.label)
+        batches.append(evaluator.generator.decode(codes[shown]).cpu())
+        if sum(map(len, batches)) >= count:
             break
-    return torch.cat(tiles)[:wanted]
+    return torch.cat(batches)[:count]

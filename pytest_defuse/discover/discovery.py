@@ -6,18 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.confirmation import TestedRegion, pictures, tested
+from pytest_defuse.discover.confirmation import TestedRegion, confirm, sheet_images
 from pytest_defuse.discover.evaluator import Evaluator
-from pytest_defuse.discover.failed_draws import Failures
-from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
-from pytest_defuse.discover.generator_report import GeneratorReport, check_generator, generator_report
+from pytest_defuse.discover.failed_draws import FailedDraws
+from pytest_defuse.discover.generator import GeneratorSettings, check_generator, trained_generator
 from pytest_defuse.discover.journal import Journal
-from pytest_defuse.discover.judge_calibration import JudgesReport, calibrated, judges_report, split_off
+from pytest_defuse.discover.judge_calibration import JudgesReport, calibrate, judges_report, split_off
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.label_evidence import Evidence, evidence_for
-from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample
+from pytest_defuse.discover.label_evidence import LabelEvidence, label_evidence
+from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample_indices
 from pytest_defuse.discover.regions import distill
-from pytest_defuse.discover.search import VERSION, identify
+from pytest_defuse.discover.search import VERSION, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
@@ -28,40 +27,42 @@ from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
+BUDGET_PER_IMAGE = 8
+"""Minimum budget per training image that is searched around: reading reconstructions costs at most an eighth of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate(TestedRegion):
-    """A confirmed region with the pictures of its two sheets.
+    """A confirmed region with the images of its two contact sheets.
 
     Attributes:
-        correction, held_out: uint8 N x C x H x W, further draws on which the judges surely see the label.
-        correction_predictions, held_out_predictions: int64 N, what the model says of them.
-        evidence: the training images that the region lies among, for the reviewer.
+        correction, held_out: uint8 N x C x H x W, further draws in which the judges confidently see the label.
+        correction_predictions, held_out_predictions: int64 N, the model's predictions for these images.
+        evidence: the training images around the region, for the reviewer.
     """
 
     correction: Tensor
     held_out: Tensor
     correction_predictions: Tensor
     held_out_predictions: Tensor
-    evidence: Evidence | None = None
+    evidence: LabelEvidence | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Discovery:
-    """What was found, and what it cost.
+    """What a discovery found, and what it cost.
 
     Attributes:
-        candidates: of the confirmed regions, those that cover most images, in that order.
+        candidates: the confirmed regions that cover most training images, in this order.
         regions: every region that was tested on fresh draws, confirmed or not, in the same order.
-        settings, seed: what it was asked for.
-        accuracy, reconstruction_accuracy: of the model, on training images and their reconstructions.
+        settings, seed: the settings and the seed of the discovery.
+        accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judges: how far the second opinions can be trusted, on the test set.
-        generator: what it keeps of training and test images.
-        failures: draws on which the model failed, the judges being sure.
-        passes: forward passes of the model in the search, confirmations included.
-        generator_hash, model_hash, data_hash: sha256 of the weights and of the training images.
-        located: the training images in latent space.
-        found: the failures that were distilled.
+        failures: number of draws on which the model failed and the judges were confident.
+        passes: forward passes of the model in the search, rechecks included.
+        generator_hash, model_hash, data_hash: sha256 of the weights and of the training images, in hex.
+        latent_images: the training images in latent space.
+        failed_draws: the failures that the regions were distilled from.
     """
 
     candidates: tuple[Candidate, ...]
@@ -71,14 +72,13 @@ class Discovery:
     accuracy: float
     reconstruction_accuracy: float
     judges: JudgesReport
-    generator: GeneratorReport
     failures: int
     passes: int
     generator_hash: str
     model_hash: str
     data_hash: str
-    located: LatentImages
-    found: Failures
+    latent_images: LatentImages
+    failed_draws: FailedDraws
 
     def __repr__(self) -> str:
         return (
@@ -96,15 +96,17 @@ def discover(
     progress: Progress | None = None,
     starts: Tensor | None = None,
 ) -> Discovery:
-    """Find regions of latent space on which the subject's model surely fails (Defuse, sections 3.1-3.2).
+    """Find regions of latent space where the subject's model fails (Defuse, sections 3.1-3.2).
+
+    Failures are decided by judges: reference classifiers that give a second opinion on what an image shows.
 
     Args:
-        cache: the folder in which trained generators and judges are kept, and the journals of searches.
-        starts: bool, one a training image: the images to search around, such as those that meet the rule of
-            a failure mode (:func:`pytest_defuse.explain.matching_images`); default: all.
+        cache: folder of trained generators and judges, and of the journals of searches.
+        starts: bool, one per training image: the images to search around, such as those that a failure mode
+            describes (:func:`pytest_defuse.explain.matching_images`); default: all.
 
     Raises:
-        DefuseError: data, model or generator that cannot be used; the message says what to do.
+        DefuseError: data, model or generator cannot be used; the message says what to do.
     """
     settings = settings or DiscoverySettings()
     progress = progress or Progress()
@@ -112,12 +114,12 @@ def discover(
         images = subject.train_images
         subject.check_images(images.pixels, "train")
         if len(images.labels.unique()) < 2:
-            raise DefuseError("train holds images of one class only: discovery needs at least two.")
+            raise DefuseError("train contains images of one class only: discovery needs at least two classes.")
         model = subject.classifier(device)
-        model.logits(images.pixels[:2])  # a model that cannot be used is refused before anything is trained
-        judges, generator = _second_sight(subject, settings, seed, device, cache, progress)
-        trust = judges_report(judges, model, subject.test_images)
-        for warning in trust.warnings:
+        model.logits(images.pixels[:2])  # refuse an unusable model before training anything
+        judges, generator = _judges_and_generator(subject, settings, seed, device, cache, progress)
+        report = judges_report(judges, model, subject.test_images)
+        for warning in report.warnings:
             progress.say(warning)
 
         journal = Journal(
@@ -136,53 +138,51 @@ def discover(
             },
             progress,
         )
-        if news := journal.opened():
-            progress.say(news)
+        if message := journal.open():
+            progress.say(message)
         evaluator = Evaluator(model, None if settings.mode == "paper" else judges, generator)
-        around = torch.arange(len(images)) if starts is None else starts.nonzero().squeeze(1)
-        if not len(around):
-            raise DefuseError("There is no image to search around: discover(starts=...) chooses none.")
-        chosen = around[sample(len(around), _affordable(images, settings), seed)]
-        located = locate(evaluator, images, chosen, journal, progress)
-        check_reconstructions(located, settings.worst_reconstruction)
-        found = identify(evaluator, located, settings, seed=seed, journal=journal, progress=progress)
-        regions = distill(found.failures, settings, seed, device)
+        eligible = torch.arange(len(images)) if starts is None else starts.nonzero().squeeze(1)
+        if not len(eligible):
+            raise DefuseError("There is no image to search around: discover(starts=...) selects none.")
+        indices = eligible[sample_indices(len(eligible), _max_images(images, settings), seed)]
+        latent_images = locate(evaluator, images, indices, journal, progress)
+        check_reconstructions(latent_images, settings.worst_reconstruction)
+        result = search_failures(evaluator, latent_images, settings, seed=seed, journal=journal, progress=progress)
+        regions = distill(result.failures, settings, seed, device)
 
-        judged = Evaluator(model, judges, generator, evaluator.compute)
-        results = tested(regions, judged, located, settings, seed=seed, progress=progress)
-        confirmed = [result for result in results if result.confirmed][: settings.candidates]
+        with_judges = Evaluator(model, judges, generator, evaluator.compute)
+        tested = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
+        confirmed = [region for region in tested if region.confirmed][: settings.candidates]
         candidates = tuple(
             _candidate(
-                result,
-                judged,
+                region,
+                with_judges,
                 settings,
                 seed,
                 number,
-                evidence_for(result.region, regions, found.failures, located, images),
+                label_evidence(region.region, regions, result.failures, latent_images, images),
             )
-            for number, result in enumerate(confirmed)
+            for number, region in enumerate(confirmed)
         )
-        uninvolved = judges.panel[-1] if len(judges.panel) > 1 else None
     return Discovery(
         candidates=candidates,
-        regions=tuple(results),
+        regions=tuple(tested),
         settings=settings,
         seed=seed,
-        accuracy=located.accuracy,
-        reconstruction_accuracy=located.reconstruction_accuracy,
-        judges=trust,
-        generator=generator_report(generator, model, images, subject.test_images, judge=uninvolved),
-        failures=len(found.failures),
-        passes=found.passes,
+        accuracy=latent_images.accuracy,
+        reconstruction_accuracy=latent_images.reconstruction_accuracy,
+        judges=report,
+        failures=len(result.failures),
+        passes=result.passes,
         generator_hash=generator.hash,
         model_hash=model.hash,
         data_hash=images.hash,
-        located=located,
-        found=found.failures,
+        latent_images=latent_images,
+        failed_draws=result.failures,
     )
 
 
-def _second_sight(
+def _judges_and_generator(
     subject: Subject,
     settings: DiscoverySettings,
     seed: int,
@@ -190,25 +190,29 @@ def _second_sight(
     cache: Path,
     progress: Progress,
 ) -> tuple[Judges, ImageGenerator]:
-    """The judges, calibrated on images that they were not trained on, and a generator that keeps what one sees."""
+    """The judges, calibrated on images that they were not trained on, and a generator that keeps what a judge sees."""
     training, held_out = subject.train_images, subject.validation_images
     if held_out is None:
         training, held_out = split_off(training, seed)
-    count = len(subject.classes)
+    class_count = len(subject.classes)
     if subject.judges is None:
         panel = trained_judges(
-            training, count, JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
+            training, class_count, JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
         )
     else:
         panel = [
             Classifier(
-                judge, count, normalize=subject.normalize, device=device, name=f"judge {n} of subject {subject.name!r}"
+                judge,
+                class_count,
+                normalize=subject.normalize,
+                device=device,
+                name=f"judge {n} of subject {subject.name!r}",
             )
             for n, judge in enumerate(subject.judges, start=1)
         ]
         for judge in panel:
-            judge.logits(training.pixels[:2])  # refused, like the model, before anything is trained
-    judges = calibrated(panel, held_out, least=settings.confidence)
+            judge.logits(training.pixels[:2])  # refuse an unusable judge before training anything
+    judges = calibrate(panel, held_out, min_confidence=settings.confidence)
     if subject.generator is not None:
         check_generator(subject.generator, training.pixels[:2])
         return judges, subject.generator
@@ -227,26 +231,26 @@ def _second_sight(
 def _generator_settings(settings: DiscoverySettings, training: LabelledImages) -> GeneratorSettings:
     if settings.generator == "paper":
         return GeneratorSettings.paper(len(training))
-    return GeneratorSettings(latent=settings.latent, beta=settings.beta, steps=settings.generator_steps)
+    return GeneratorSettings(latent_dim=settings.latent, beta=settings.beta, steps=settings.generator_steps)
 
 
-def _affordable(images: LabelledImages, settings: DiscoverySettings) -> int:
-    """Reading reconstructions costs forward passes too: at most an eighth of the budget goes into it."""
-    return len(images) if settings.mode == "paper" else max(2, settings.budget // 8)
+def _max_images(images: LabelledImages, settings: DiscoverySettings) -> int:
+    """How many images to search around: reading their reconstructions costs forward passes of the budget too."""
+    return len(images) if settings.mode == "paper" else max(2, settings.budget // BUDGET_PER_IMAGE)
 
 
 def _candidate(
-    result: TestedRegion,
+    region: TestedRegion,
     evaluator: Evaluator,
     settings: DiscoverySettings,
     seed: int,
     number: int,
-    evidence: Evidence,
+    evidence: LabelEvidence,
 ) -> Candidate:
-    tiles = pictures(result.region, evaluator, settings, seed, number)
-    correction, held_out = tiles[: len(tiles) // 2], tiles[len(tiles) // 2 :]
+    pixels = sheet_images(region.region, evaluator, settings, seed, number)
+    correction, held_out = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
     return Candidate(
-        **vars(result),
+        **vars(region),
         correction=correction,
         held_out=held_out,
         correction_predictions=evaluator.model.predict(correction),

@@ -1,5 +1,6 @@
-"""Failures: latent codes of images that the model gets wrong."""
+"""Failed draws: latent codes of images that the model gets wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,40 +8,40 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Failures:
-    """Draws that failed.
+class FailedDraws:
+    """Draws from latent space that failed.
 
     Attributes:
         codes: float32 n x d.
-        labels: int64 n, what the images show: to the judges, or in the papers' mode the label of the source image.
-        predictions: int64 n, what the model says.
-        images: int64 n, index of the training image that the draw started from.
-        draws: int64 n, number of the draw at that image.
+        labels: int64 n, what the image shows: the judges' label, or in mode ``paper`` the label of the source image.
+        predictions: int64 n, the model's predictions.
+        image_indices: int64 n, index in the training set of the image that the draw started from.
+        draw_numbers: int64 n, number of the draw at that image.
     """
 
     codes: Tensor
     labels: Tensor
     predictions: Tensor
-    images: Tensor
-    draws: Tensor
+    image_indices: Tensor
+    draw_numbers: Tensor
 
     def __len__(self) -> int:
         return len(self.codes)
 
-    def __getitem__(self, chosen: Tensor | slice) -> "Failures":
-        return Failures(*(part[chosen] for part in vars(self).values()))
+    def __getitem__(self, chosen: Tensor | slice) -> "FailedDraws":
+        return FailedDraws(*(values[chosen] for values in vars(self).values()))
 
     @staticmethod
-    def joined(parts: "list[Failures]") -> "Failures":
+    def concatenate(parts: "Sequence[FailedDraws]") -> "FailedDraws":
         """All parts, at least one, as one."""
-        return Failures(*(torch.cat(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
+        return FailedDraws(*(torch.cat(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
 
 
-def ranks(groups: Tensor) -> Tensor:
-    """How many equal values stand before each value of an int64 tensor."""
+def occurrence_numbers(groups: Tensor) -> Tensor:
+    """For each value of an int64 tensor, the number of equal values before it."""
     order = groups.argsort(stable=True)
     _, counts = groups[order].unique_consecutive(return_counts=True)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    earlier = torch.empty_like(order)
-    earlier[order] = torch.arange(len(order)) - starts
-    return earlier
+    numbers = torch.empty_like(order)
+    numbers[order] = torch.arange(len(order)) - starts
+    return numbers

@@ -1,8 +1,8 @@
-"""The image generator: anything that encodes and decodes, by default a small convolutional beta-VAE.
+"""The built-in image generator: a small convolutional beta-VAE (Higgins et al. 2017).
 
-The papers' (Higgins et al. 2017; Defuse, appendix B) is trained on pixels alone, and what a classifier reads is
-soon blurred away. The default one is trained to keep what a judge sees, never what the model under test sees:
-that would hide the model's failures.
+The papers' beta-VAE (Defuse, appendix B) is trained on pixels alone and blurs what a classifier reads. The default one
+is also trained to keep what a judge sees, a reference classifier that gives a second opinion. It is never trained to
+keep what the model under test sees, which would hide the model's failures.
 """
 
 import itertools
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from pytest_defuse.discover.perceptual_loss import FeatureMaps
 from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.training import Schedule, train_once
@@ -29,68 +30,82 @@ from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages, content_hash, quantise
 
 HIDDEN = 256
+"""Width of the fully connected layers: Defuse, appendix B."""
+LATENT_DIMS_PER_CHANNEL = 16
+"""Default number of latent dimensions per colour channel: all are active on MNIST and on GTSRB, measured with
+benchmarks/generator.py."""
+LOG_VARIANCES = (-12.0, 6.0)
+"""Range of log-variances, which keeps their exponential finite in training; chosen, not measured."""
+PAPER_BATCH_SIZE = 2048
+"""Defuse, appendix B."""
 
 
 @dataclass(frozen=True)
 class GeneratorSettings:
-    """How the built-in generator is made: a beta-VAE that is trained to keep what a judge sees.
+    """Architecture and training of the built-in generator.
 
-    The loss of an image, in nats, is BCE + perceptual * values * distance + beta * KL: the cross-entropy of its
-    ``values`` = C * H * W pixel values, what a judge sees (:meth:`FeatureMaps.distance`), and the divergence.
+    The loss per image, in nats, is BCE + perceptual_weight * values * distance + beta * KL: the cross-entropy of its
+    ``values`` = C * H * W pixel values, the perceptual distance (:meth:`FeatureMaps.distance`), and the divergence of
+    q(z|x) from N(0, I). Defaults without a source are chosen; benchmarks/generator.py measures them together.
 
     Attributes:
-        latent: dimensions of the latent code; 0: 16 a colour channel, so 16 for grey and 48 for RGB images.
-        beta: weight of the KL term. The papers' 4 blurs small strokes away; what the search needs first is
-            that the classifier can still read the reconstructions.
-        perceptual: weight of the perceptual term; 0 trains on pixels alone.
+        latent_dim: dimensions of the latent code; 0: 16 for grey images, 48 for RGB.
+        beta: weight of the KL term. The papers' 4 blurs small strokes away, so that the classifier cannot read them.
+        perceptual_weight: weight of the perceptual distance; 0 trains on pixels alone.
         channels, deep_channels: of the first and of every further convolution.
-        grid: convolutions halve the image until its shorter side is at most this.
-        hidden: fully connected layers of 256 in the encoder, and in the decoder.
-        steps, batch, rate, falling: of Adam; see :class:`Schedule`.
+        max_grid: convolutions halve the image until its shorter side is at most this.
+        hidden_layers: fully connected layers in the encoder, and in the decoder.
+        steps, batch_size, learning_rate, falling: of AdamW; see :class:`~pytest_defuse.runtime.training.Schedule`.
         warmup: steps over which the KL term grows to its weight.
     """
 
-    latent: int = 0
+    latent_dim: int = 0
     beta: float = 0.5
-    perceptual: float = 0.5
+    perceptual_weight: float = 0.5
     channels: int = 32
     deep_channels: int = 64
-    grid: int = 8
-    hidden: int = 1
+    max_grid: int = 8
+    hidden_layers: int = 1
     steps: int = 2000
     warmup: int = 500
-    batch: int = 128
-    rate: float = 2e-3
+    batch_size: int = 128
+    learning_rate: float = 2e-3
     falling: bool = True
 
     @staticmethod
     def paper(
-        images: int, *, latent: int = 10, channels: int = 32, grid: int = 4, epochs: int = 800, warmup: int = 500
+        images: int,
+        *,
+        latent_dim: int = 10,
+        channels: int = 32,
+        max_grid: int = 4,
+        epochs: int = 800,
+        warmup: int = 500,
     ) -> "GeneratorSettings":
-        """The plain beta-VAE of Defuse's appendix B for a training set of so many images.
+        """The beta-VAE of Defuse's appendix B for a training set of ``images`` images; the defaults are MNIST's.
 
-        MNIST has latent 10, 32 channels, 800 epochs; GTSRB (128 pixels) 15, 64, 800 and grid 8; SVHN 10, 64, 400
-        and a warm-up of 5,000 steps. The appendix names no reconstruction error: here it is cross-entropy, the
-        likelihood that goes with its sigmoid. (One of its two paragraphs on MNIST says beta 0.4.)
+        GTSRB (128 pixels) has ``latent_dim=15, channels=64, max_grid=8``, SVHN ``channels=64, epochs=400,
+        warmup=5000``. The appendix names no reconstruction error; here it is cross-entropy, the likelihood that matches
+        its sigmoid. One of its two paragraphs on MNIST says beta = 0.4, the other 4.
         """
         return GeneratorSettings(
-            latent=latent,
+            latent_dim=latent_dim,
             beta=4.0,
-            perceptual=0.0,
+            perceptual_weight=0.0,
             channels=channels,
             deep_channels=channels,
-            grid=grid,
-            hidden=2,
-            steps=epochs * -(-images // 2048),
+            max_grid=max_grid,
+            hidden_layers=2,
+            steps=epochs * -(-images // PAPER_BATCH_SIZE),
             warmup=warmup,
-            batch=2048,
-            rate=1e-3,
+            batch_size=PAPER_BATCH_SIZE,
+            learning_rate=1e-3,
             falling=False,
         )
 
 
 class BetaVAE(nn.Module):
-    """Convolutions of 4 x 4 and stride 2, hidden layers of 256, and the mirror of both.
+    """Encoder of 4 x 4 convolutions with stride 2 and fully connected layers; the decoder mirrors it.
 
     Args:
         shape: channels, height and width of the images.
@@ -100,12 +115,12 @@ class BetaVAE(nn.Module):
         super().__init__()
         channels, height, width = shape
         self.channels, self.size = channels, (height, width)
-        self.latent = settings.latent or 16 * channels
+        self.latent_dim = settings.latent_dim or LATENT_DIMS_PER_CHANNEL * channels
         widths = [channels, settings.channels]
-        while -(-min(height, width) // 2 ** (len(widths) - 1)) > settings.grid:
+        while -(-min(height, width) // 2 ** (len(widths) - 1)) > settings.max_grid:
             widths.append(settings.deep_channels)
         stages = len(widths) - 1
-        # Sizes are rounded up to what the strides divide, and the decoder's output is cropped again.
+        # Sizes are padded to a multiple of the strides, and the decoder's output is cropped.
         grid = (-(-height // 2**stages), -(-width // 2**stages))
         self.padding = (0, grid[1] * 2**stages - width, 0, grid[0] * 2**stages - height)
         flat = widths[-1] * grid[0] * grid[1]
@@ -115,22 +130,22 @@ class BetaVAE(nn.Module):
             for b, a in zip(widths[::-1], widths[-2::-1], strict=False)
             for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))
         ]
-        self.encoder = nn.Sequential(*down, nn.Flatten(), *_hidden(flat, settings.hidden))
-        self.moments = nn.Linear(HIDDEN, 2 * self.latent)
+        self.encoder = nn.Sequential(*down, nn.Flatten(), *_hidden(flat, settings.hidden_layers))
+        self.moments = nn.Linear(HIDDEN, 2 * self.latent_dim)
         self.decoder = nn.Sequential(
-            *_hidden(self.latent, settings.hidden),
+            *_hidden(self.latent_dim, settings.hidden_layers),
             nn.Linear(HIDDEN, flat),
             nn.Unflatten(1, (widths[-1], *grid)),
             *up,
         )
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z|x), float32 N x latent each, of float images in [0, 1]."""
+        """Mean and log-variance of q(z|x), float32 N x d each, for float images N x C x H x W in [0, 1]."""
         mean, log_variance = self.moments(self.encoder(F.pad(images, self.padding))).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(-12, 6)
+        return mean, log_variance.clamp(*LOG_VARIANCES)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Logits of pixels, float32 N x C x H x W, of latent codes."""
+        """Logits of the pixels, float32 N x C x H x W, for latent codes, float32 N x d."""
         height, width = self.size
         images: Tensor = self.decoder(codes)
         return images[..., :height, :width].float()
@@ -141,7 +156,7 @@ def _hidden(inputs: int, layers: int) -> list[nn.Module]:
 
 
 class TrainedVAE:
-    """A trained beta-VAE as a :class:`ImageGenerator`."""
+    """A trained beta-VAE as an :class:`~pytest_defuse.subject.image_generator.ImageGenerator`."""
 
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -152,22 +167,22 @@ class TrainedVAE:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z|x), float32 N x d each, of uint8 pixels."""
+        """Mean and standard deviation of q(z|x), float32 N x d each, for uint8 pixels N x C x H x W."""
         if not len(pixels):
-            return torch.empty(0, self.network.latent), torch.empty(0, self.network.latent)
-        moments = self.batches(lambda some: torch.stack(self.network.encode(some.to(self.device) / 255), dim=1), pixels)
+            return torch.empty(0, self.network.latent_dim), torch.empty(0, self.network.latent_dim)
+        moments = self.batches(lambda x: torch.stack(self.network.encode(x.to(self.device) / 255), dim=1), pixels)
         mean, log_variance = moments.cpu().unbind(dim=1)
         return mean.contiguous(), (log_variance / 2).exp()
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """uint8 pixels of latent codes, float32 N x d; they stay on the generator's device."""
+        """uint8 pixels N x C x H x W on the generator's device, for latent codes, float32 N x d."""
         if not len(codes):
             return torch.empty(0, self.network.channels, *self.network.size, dtype=torch.uint8, device=self.device)
-        return self.batches(lambda some: quantise(self.render(some)), codes).contiguous()
+        return self.batches(lambda z: quantise(self.render(z)), codes).contiguous()
 
     def render(self, codes: Tensor) -> Tensor:
-        """Float images in [0, 1] of latent codes, float32 N x d; differentiable."""
+        """Float images in [0, 1], N x C x H x W, for latent codes, float32 N x d; differentiable."""
         return self.network.decode(codes.to(self.device)).sigmoid()
 
 
@@ -181,29 +196,29 @@ def trained_generator(
     cache: Path,
     progress: Progress,
 ) -> TrainedVAE:
-    """The generator of these images: from the cache, or trained now and cached.
+    """The generator of these images, trained now or loaded from the cache.
 
-    The cache's key is the content of the images, the judge, the settings and the seed, so equal input never
-    trains twice; an interrupted training goes on where it stopped (:func:`train_once`).
+    Its key in the cache depends on the images, the judge, the settings and the seed, so equal input is trained once. An
+    interrupted training resumes (:func:`~pytest_defuse.runtime.training.train_once`).
 
     Args:
-        judge: whose view the reconstructions must keep; never the model under test. Without one the
-            perceptual term is left out.
+        judge: the reconstructions keep what this classifier sees; never the model under test. Without a judge there is
+            no perceptual loss.
 
     Raises:
         DefuseError: the cache cannot be written to.
     """
     if judge is None:
-        settings = replace(settings, perceptual=0.0)
-    seen_by = (judge.hash, plain_repr(judge.module)) if judge is not None and settings.perceptual else None
+        settings = replace(settings, perceptual_weight=0.0)
+    seen_by = (judge.hash, plain_repr(judge.module)) if judge is not None and settings.perceptual_weight else None
     key = fingerprint("generator", version=2, pixels=images.pixels, settings=settings, seed=seed, judge=seen_by)
     with seeded(seed):
         network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
-    maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual else None
+    maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual_weight else None
     train_once(
         network,
         partial(_loss, network, maps, images.pixels, settings, torch.device(device)),
-        Schedule(settings.steps, settings.rate, falling=settings.falling),
+        Schedule(settings.steps, settings.learning_rate, falling=settings.falling),
         cache / f"generator-{key[:16]}.safetensors",
         seed=seed,
         progress=progress,
@@ -220,8 +235,8 @@ def _loss(
     device: torch.device,
     step: int,
 ) -> Tensor:
-    """The loss of one batch, in nats an image."""
-    batch = pixels[torch.randint(len(pixels), (settings.batch,))].to(device) / 255
+    """The loss of one batch, in nats per image."""
+    batch = pixels[torch.randint(len(pixels), (settings.batch_size,))].to(device) / 255
     with torch.autocast(device.type, torch.bfloat16, enabled=trains_in_bfloat16(device)):
         mean, log_variance = network.encode(batch.contiguous(memory_format=torch.channels_last))
         logits = network.decode(mean + torch.randn_like(mean) * (log_variance / 2).exp())
@@ -229,12 +244,36 @@ def _loss(
         divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum() / 2 / len(batch)
         loss = error + settings.beta * min(1.0, (step + 1) / settings.warmup) * divergence
         if maps is not None:
-            loss = loss + settings.perceptual * batch[0].numel() * maps.distance(batch, logits.sigmoid())
+            loss = loss + settings.perceptual_weight * batch[0].numel() * maps.distance(batch, logits.sigmoid())
     return loss
 
 
+def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
+    """Refuse a generator that cannot encode and decode these images.
+
+    Args:
+        pixels: uint8 N x C x H x W, a few images.
+
+    Raises:
+        DefuseError: codes or images have another shape or type than
+            :class:`~pytest_defuse.subject.image_generator.ImageGenerator` requires.
+    """
+    mean, std = generator.encode(pixels)
+    if mean.ndim != 2 or len(mean) != len(pixels) or std.shape != mean.shape or not mean.is_floating_point():
+        raise DefuseError(
+            f"The generator encodes {len(pixels)} images as means of shape {tuple(mean.shape)}, {mean.dtype}, and "
+            f"standard deviations of shape {tuple(std.shape)}: both must be float, {len(pixels)} x d."
+        )
+    decoded = generator.decode(mean)
+    if decoded.shape != pixels.shape or decoded.dtype != torch.uint8:
+        raise DefuseError(
+            f"The generator decodes to {decoded.dtype} of shape {tuple(decoded.shape)}: it must return uint8 pixels of "
+            f"shape {tuple(pixels.shape)}, like the training images."
+        )
+
+
 def __getattr__(name: str) -> Any:
-    if name == "Generator":  # the name of earlier versions
+    if name == "Generator":  # the name before ImageGenerator, importable for one release
         warnings.warn("Generator is now pytest_defuse.ImageGenerator.", DeprecationWarning, stacklevel=2)
         return ImageGenerator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

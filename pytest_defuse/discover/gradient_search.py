@@ -1,4 +1,4 @@
-"""Gradient steps in latent space, for models that random draws hardly fool."""
+"""Gradient steps in latent space, for models that random draws rarely fool."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,18 +13,22 @@ from pytest_defuse.runtime.errors import DefuseError
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A generator through which gradients flow."""
+    """A generator that gradients can flow through."""
 
     def render(self, codes: Tensor) -> Tensor:
-        """Float images in [0, 1], N x C x H x W, of latent codes N x d, before they become uint8."""
+        """Float images in [0, 1], N x C x H x W, for latent codes N x d, before rounding to uint8."""
 
 
-def ascend(evaluator: Evaluator, codes: Tensor, spread: Tensor, settings: DiscoverySettings) -> Tensor:
-    """Move each code, float32 n x d, to where the judges are surer and the model is less so.
+def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: DiscoverySettings) -> Tensor:
+    """Move each code to where the judges are more confident and the model is less so.
 
-    With t the class that the judges read at the start, ``steps`` steps along the normalised gradient of
-    mean_j log p_j(t) - softplus(m_t), m_t being the model's margin of t; together they are as long as a
-    typical random displacement, ``noise`` in units of ``spread``. The random starts are the restarts.
+    Let t be the class that the judges see at the start. Each of ``steps`` steps follows the normalised gradient of
+    mean_j log p_j(t) - softplus(m_t), where m_t is the model's logit of t minus its largest other logit. The steps
+    together are as long as a typical random displacement, ``noise`` in units of ``std``.
+
+    Args:
+        codes: float32 n x d.
+        std: float32 d, standard deviation of the training images' codes.
 
     Raises:
         DefuseError: the generator has no ``render``.
@@ -33,26 +37,26 @@ def ascend(evaluator: Evaluator, codes: Tensor, spread: Tensor, settings: Discov
     if not isinstance(generator, Differentiable):
         raise DefuseError(
             'defuse_discover(mode="gradient") needs a generator with a method render(codes) that returns float images '
-            'through which gradients flow: give it one, or search in the mode "default".'
+            'through which gradients flow: add the method, or use mode="default".'
         )
     assert judges is not None
-    length = settings.noise * codes.shape[1] ** 0.5 / settings.steps
+    step_length = settings.noise * codes.shape[1] ** 0.5 / settings.steps
     moved = []
-    for z in codes.split(evaluator.compute.batch):
-        classes, _ = judges.verdicts(generator.decode(z))
+    for z in codes.split(evaluator.compute.batch_size):
+        labels, _ = judges.labels(generator.decode(z))
         for _ in range(settings.steps):
             z = z.detach().requires_grad_()
             with torch.enable_grad():
                 images = generator.render(z)
-                target = classes.to(images.device)[:, None]
-                sureness = torch.stack(
+                target = labels.to(images.device)[:, None]
+                log_probabilities = torch.stack(
                     [judge.read(images).log_softmax(dim=1).gather(1, target) for judge in judges.panel]
                 )
                 logits = evaluator.model.read(images)
                 others = logits.scatter(1, target, -torch.inf).max(dim=1, keepdim=True).values
-                gain = sureness.mean(dim=0) - F.softplus(logits.gather(1, target) - others)
-                (slope,) = torch.autograd.grad(gain.sum(), z)
-            uphill = slope * spread
-            z = z.detach() + length * spread * uphill / uphill.norm(dim=1, keepdim=True).clamp(min=1e-12)
+                objective = log_probabilities.mean(dim=0) - F.softplus(logits.gather(1, target) - others)
+                (gradient,) = torch.autograd.grad(objective.sum(), z)
+            direction = gradient * std  # the gradient with respect to codes in units of std
+            z = z.detach() + step_length * std * direction / direction.norm(dim=1, keepdim=True).clamp(min=1e-12)
         moved.append(z.detach())
     return torch.cat(moved)

@@ -1,4 +1,4 @@
-"""Work that is done once: pieces of a search, kept on disk as soon as each is finished."""
+"""The journal of a search: its finished pieces on disk, so that an interrupted search resumes."""
 
 import json
 import time
@@ -16,17 +16,21 @@ from pytest_defuse.runtime.progress import Progress
 
 Piece = dict[str, Tensor]
 
+POLL_SECONDS = 0.1
+"""Wait before checking again for the pieces that other processes are computing; a piece takes seconds."""
+
 
 class Journal:
-    """A folder of finished pieces of one search, each a safetensors file that is whole or not there.
+    """A folder with the finished pieces of one search, each a safetensors file that is complete or missing.
 
-    Killed at any moment and started again, a search computes only the pieces that are missing.
-    Processes that run the same search at the same time share the work: a piece is computed under a
-    lock, and who finds it locked takes another.
+    A search that was killed and is started again computes only the missing pieces. Processes that run the same search
+    at the same time share the work: each piece is computed under a lock, and a process that finds it locked takes
+    another piece.
 
     Args:
-        parent: the folder of all searches.
-        about: what the search depends on, by name (model, data, settings, ...); any difference is another search.
+        parent: folder of all searches.
+        about: everything that the search depends on, by name (model, data, settings, ...); a search with another
+            value has another folder.
     """
 
     def __init__(self, parent: Path, about: Mapping[str, str], progress: Progress | None = None) -> None:
@@ -35,11 +39,18 @@ class Journal:
         self.progress = progress or Progress()
         self.folder = parent / fingerprint("search", about=self.about)[:16]
 
-    def opened(self) -> str:
-        """Make the folder; the sentence, possibly empty, says whether the search goes on or why it is a new one."""
+    def open(self) -> str:
+        """Create the folder if it is missing.
+
+        Returns:
+            One sentence, or an empty string: whether the search resumes, or why the subject's last one does not.
+
+        Raises:
+            DefuseError: the folder cannot be written to.
+        """
         if (self.folder / "about.json").exists():
-            pieces = len(list(self.folder.glob("*.safetensors")))
-            return f"this search was begun before: it goes on after {pieces} finished pieces" if pieces else ""
+            count = len(list(self.folder.glob("*.safetensors")))
+            return f"resuming this search after {count} finished pieces" if count else ""
         others = sorted(self.parent.glob("*/about.json"), key=lambda file: file.stat().st_mtime)
         with writing(self.folder):
             replace_text(self.folder / "about.json", json.dumps(self.about, indent=2) + "\n")
@@ -48,33 +59,33 @@ class Journal:
                 earlier = json.loads(other.read_text(encoding="utf-8"))
                 if earlier.get("subject") == self.about.get("subject"):
                     changed = [name for name in self.about if earlier.get(name) != self.about[name]]
-                    return f"the search starts afresh, since the last one had another {', another '.join(changed)}"
+                    return f"starting a new search: different {', '.join(changed)} from the last one"
         return ""
 
     def once(self, name: str, compute: Callable[[], Piece]) -> Piece:
-        """The piece ``name``, computed now unless it was finished before."""
+        """The piece ``name``, computed now unless it is finished already."""
         return self.all({name: compute}, lambda piece: None)[0]
 
-    def all(self, work: Mapping[str, Callable[[], Piece]], finished: Callable[[Piece], None]) -> list[Piece]:
-        """The pieces in the order of ``work``; ``finished`` hears of each as soon as it is there.
+    def all(self, work: Mapping[str, Callable[[], Piece]], report: Callable[[Piece], None]) -> list[Piece]:
+        """The pieces in the order of ``work``; ``report`` is called with each as soon as it is available.
 
         Raises:
-            DefuseError: a piece cannot be written; those that are there stay.
+            DefuseError: a piece cannot be written; finished pieces are kept.
         """
         pieces: dict[str, Piece] = {}
-        while waiting := [name for name in work if name not in pieces]:
+        while missing := [name for name in work if name not in pieces]:
             before = len(pieces)
-            for name in waiting:
+            for name in missing:
                 piece = self._piece(name, work[name])
                 if piece is not None:
                     pieces[name] = piece
-                    finished(piece)
+                    report(piece)
             if len(pieces) == before:
-                time.sleep(0.1)  # other processes are at work on all that is left
+                time.sleep(POLL_SECONDS)  # other processes compute all that is missing
         return [pieces[name] for name in work]
 
     def _piece(self, name: str, compute: Callable[[], Piece]) -> Piece | None:
-        """The piece; None when another process is at work on it."""
+        """The piece; None while another process computes it."""
         file = self.folder / f"{name}.safetensors"
         try:
             return get_or_make(

@@ -1,4 +1,4 @@
-"""How far the judges can be trusted: measured on labelled images that no training saw."""
+"""How far the judges can be trusted, measured on labelled images that they were not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,27 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
 
-MARGIN = 0.02
-"""A judge that is less accurate than the model by more than this is warned of."""
+TARGET_ACCURACY = 0.995
+"""Minimum accuracy of confident verdicts on held-out images that calibration aims at; chosen, not measured."""
+ACCURACY_TOLERANCE = 0.02
+"""A judge that is less accurate than the model by more than this is reported; chosen, not measured."""
+MIN_CONFIDENT = 0.5
+"""Judges that are confident about a smaller share of the held-out images are reported; chosen, not measured."""
 
 
 @dataclass(frozen=True)
 class JudgesReport:
-    """What a panel is worth, on held-out images.
+    """The quality of a panel of judges on held-out images. All shares and accuracies are in [0, 1].
 
     Attributes:
-        images: how many held-out images.
-        confidence: softmax probability from which a judge is sure.
+        images: number of held-out images.
+        confidence: minimum softmax probability of a confident judge.
         accuracies: of each judge.
         model_accuracy: of the model under test.
         agreement: share of the images on which all judges agree.
-        sure: share on which all agree and all are sure.
-        sure_accuracy: accuracy of these sure verdicts; NaN where there are none.
-        warnings: what a person should know before believing this panel, a sentence each.
+        confident: share on which all judges agree and are confident.
+        confident_accuracy: accuracy of the judges on these; NaN if there are none.
+        warnings: what to know before trusting the panel, one sentence each.
     """
 
     images: int
@@ -35,90 +39,98 @@ class JudgesReport:
     accuracies: tuple[float, ...]
     model_accuracy: float
     agreement: float
-    sure: float
-    sure_accuracy: float
+    confident: float
+    confident_accuracy: float
     warnings: tuple[str, ...]
 
 
 def split_off(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Nine tenths to train on and a tenth (at least one image) to hold out, in an order that the seed decides.
+    """A random nine tenths to train on, and a tenth (at least one image) to hold out.
 
-    Where frames of one scene are near-duplicates, as in GTSRB, such a tenth flatters: give a validation set.
+    If the images contain near-duplicates, such as the frames of one video, the held-out tenth overstates the accuracy:
+    use a validation set instead.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    kept = max(1, len(images) // 10)
-    return images[order[kept:]], images[order[:kept]]
+    held_out = max(1, len(images) // 10)
+    return images[order[held_out:]], images[order[:held_out]]
 
 
-def calibrated(
-    panel: Sequence[Classifier], held_out: LabelledImages, *, least: float = 0.9, level: float = 0.995
+def calibrate(
+    panel: Sequence[Classifier],
+    held_out: LabelledImages,
+    *,
+    min_confidence: float = 0.9,
+    target_accuracy: float = TARGET_ACCURACY,
 ) -> Judges:
-    """The panel with the smallest confidence, from ``least`` on, at which its sure verdicts are right.
+    """The panel with the smallest confidence, from ``min_confidence`` on, at which its confident verdicts are right.
 
-    A verdict is sure at a confidence when all judges agree and each is at least that confident. Chosen is
-    the smallest confidence at which at least ``level`` of the sure verdicts on the held-out images are right;
-    where none reaches that, the one at which most are. ``least`` stays a floor, because generated images
-    are stranger than held-out ones, and because few held-out images say little about rare errors.
+    A verdict is confident if all judges agree and the softmax probability of each is at least the confidence. The
+    result has the smallest confidence at which at least ``target_accuracy`` of the confident verdicts on the held-out
+    images are correct; if no confidence reaches that, the one with the highest accuracy. ``min_confidence`` is a floor
+    because generated images are more unusual than held-out ones, and few held-out images say little about rare errors.
     """
     probabilities = torch.stack([judge.logits(held_out.pixels).softmax(dim=1) for judge in panel])
-    confidences, classes = probabilities.max(dim=2)
-    doubt, seen = confidences.min(dim=0).values, classes[0]
-    candidates = (classes == seen).all(dim=0) & (doubt >= least)
-    order = doubt[candidates].argsort(descending=True, stable=True)
-    doubt, right = doubt[candidates][order], (seen == held_out.labels)[candidates][order]
-    if not len(doubt):
-        return Judges(panel, least)
-    accuracy = right.cumsum(0) / torch.arange(1, len(right) + 1)
-    distinct = torch.cat([doubt[1:] < doubt[:-1], torch.tensor([True])])  # equal confidences stand or fall together
-    enough = distinct & (accuracy >= min(level, accuracy[distinct].max().item()))
-    last = int(enough.nonzero().max())
-    # Nothing was rejected: the floor itself will do.
-    return Judges(panel, least if last == len(doubt) - 1 else doubt[last].item())
+    judge_confidences, classes = probabilities.max(dim=2)
+    confidences, labels = judge_confidences.min(dim=0).values, classes[0]
+    confident = (classes == labels).all(dim=0) & (confidences >= min_confidence)
+    order = confidences[confident].argsort(descending=True, stable=True)
+    confidences, correct = confidences[confident][order], (labels == held_out.labels)[confident][order]
+    if not len(confidences):
+        return Judges(panel, min_confidence)
+    accuracies = correct.cumsum(0) / torch.arange(1, len(correct) + 1)
+    # Verdicts of equal confidence are included together, so only the last of them is a possible threshold.
+    distinct = torch.cat([confidences[1:] < confidences[:-1], torch.tensor([True])])
+    accurate = distinct & (accuracies >= min(target_accuracy, accuracies[distinct].max().item()))
+    last = int(accurate.nonzero().max())
+    nothing_excluded = last == len(confidences) - 1
+    return Judges(panel, min_confidence if nothing_excluded else confidences[last].item())
 
 
 def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -> JudgesReport:
-    """Measure the judges, and the model beside them, on held-out images.
+    """Measure the judges and the model on held-out images.
 
     Raises:
-        DefuseError: a judge is no better than always naming the most common class.
+        DefuseError: a judge is not better than always predicting the most common class.
     """
     classes = torch.stack([judge.predict(held_out.pixels) for judge in judges.panel])
-    accuracies = [_share(row == held_out.labels) for row in classes]
+    accuracies = [_share(predictions == held_out.labels) for predictions in classes]
     model_accuracy = _share(model.predict(held_out.pixels) == held_out.labels)
     most_common = held_out.labels.bincount().max().item() / len(held_out)
     for judge, accuracy in zip(judges.panel, accuracies, strict=True):
         if accuracy <= most_common < 1:
             raise DefuseError(
-                f"{judge.name} is right on {accuracy:.1%} of {len(held_out)} held-out images, no more than always "
-                "naming the most common class: check its weights, that it takes what Subject(normalize=...) gives, "
-                "and the order of Subject(classes=...)."
+                f"{judge.name} is correct on {accuracy:.1%} of {len(held_out)} held-out images, not more than always "
+                "predicting the most common class: check its weights, that it accepts the output of "
+                "Subject(normalize=...), and the order of Subject(classes=...)."
             )
-    seen, sure = judges.verdicts(held_out.pixels)
+    labels, confident = judges.labels(held_out.pixels)
     return JudgesReport(
         images=len(held_out),
         confidence=judges.confidence,
         accuracies=tuple(accuracies),
         model_accuracy=model_accuracy,
         agreement=_share((classes == classes[0]).all(dim=0)),
-        sure=_share(sure),
-        sure_accuracy=_share((seen == held_out.labels)[sure]),
-        warnings=tuple(_warnings(judges, accuracies, model_accuracy, _share(sure), len(held_out))),
+        confident=_share(confident),
+        confident_accuracy=_share((labels == held_out.labels)[confident]),
+        warnings=tuple(_warnings(judges, accuracies, model_accuracy, _share(confident), len(held_out))),
     )
 
 
-def _warnings(judges: Judges, accuracies: list[float], model_accuracy: float, sure: float, images: int) -> list[str]:
-    worse = [
-        f"{judge.name} is right on {accuracy:.1%} of {images} held-out images and the model on {model_accuracy:.1%}: "
-        "some failures will be the judge's; train better judges and give them in Subject(judges=...)."
+def _warnings(
+    judges: Judges, accuracies: list[float], model_accuracy: float, confident: float, images: int
+) -> list[str]:
+    sentences = [
+        f"{judge.name} is correct on {accuracy:.1%} of {images} held-out images, the model on {model_accuracy:.1%}: "
+        "some failures will be errors of the judge; give better judges with Subject(judges=...)."
         for judge, accuracy in zip(judges.panel, accuracies, strict=True)
-        if accuracy < model_accuracy - MARGIN
+        if accuracy < model_accuracy - ACCURACY_TOLERANCE
     ]
-    if sure < 0.5:
-        worse.append(
-            f"The judges are sure of {sure:.1%} of the held-out images only, so most failures will go unseen: train "
-            "better judges and give them in Subject(judges=...)."
+    if confident < MIN_CONFIDENT:
+        sentences.append(
+            f"The judges are confident about only {confident:.1%} of the held-out images, so most failures will be "
+            "missed: give better judges with Subject(judges=...)."
         )
-    return worse
+    return sentences
 
 
 def _share(hits: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Why a region is proposed under its label: what a reviewer may weigh beside the judges' word."""
+"""Evidence for the label that is proposed for a region, beside what the judges see."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,25 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pytest_defuse.discover.failed_draws import Failures
+from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.subject.images import LabelledImages
 
 NEAREST = 10
+"""Nearest training images that are listed; chosen, not measured."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Training images that a region lies among.
+class LabelEvidence:
+    """The training images around a region.
 
     Attributes:
-        images: positions, in the training set, of the images nearest to the region's mean, nearest first.
-        labels: class index of each.
-        distances: of each, in standard deviations of the training codes.
-        sources: (class index, failures of the region drawn around training images of that class), most first.
+        images: indices in the training set of the images nearest to the region's mean, nearest first.
+        labels: their class indices.
+        distances: their distances from the mean, in standard deviations of the training codes.
+        sources: pairs (class index, number of the region's failures that were drawn around training images of this
+            class), largest number first.
     """
 
     images: tuple[int, ...]
@@ -33,44 +36,47 @@ class Evidence:
     sources: tuple[tuple[int, int], ...]
 
 
-def evidence_for(
-    region: Region, regions: Sequence[Region], failures: Failures, located: LatentImages, images: LabelledImages
-) -> Evidence:
-    """The evidence for a region's label.
+def label_evidence(
+    region: Region,
+    regions: Sequence[Region],
+    failures: FailedDraws,
+    latent_images: LatentImages,
+    images: LabelledImages,
+) -> LabelEvidence:
+    """Collect the evidence for a region's label.
 
-    A failure belongs to the region, of those of the same error, under which it is most likely.
+    Among the regions of one error, a failure belongs to the one under which it is most likely.
 
     Args:
-        regions: all regions that the failures were distilled to.
+        regions: all regions that were distilled from ``failures``.
+        images: the training set.
     """
-    scaled = (located.means - torch.from_numpy(region.mean).float()) / located.spread
-    distances = scaled.norm(dim=1)
+    offsets = (latent_images.means - torch.from_numpy(region.mean).float()) / latent_images.std
+    distances = offsets.norm(dim=1)
     nearest = distances.argsort(stable=True)[:NEAREST]
-    own = _members(region, regions, failures)
-    sources = Counter(images.labels[failures.images[own]].tolist())
-    return Evidence(
-        images=tuple(located.images[nearest].tolist()),
-        labels=tuple(located.labels[nearest].tolist()),
+    members = _members(region, regions, failures)
+    sources = Counter(images.labels[failures.image_indices[members]].tolist())
+    return LabelEvidence(
+        images=tuple(latent_images.indices[nearest].tolist()),
+        labels=tuple(latent_images.labels[nearest].tolist()),
         distances=tuple(distances[nearest].tolist()),
         sources=tuple(sources.most_common()),
     )
 
 
-def _members(region: Region, regions: Sequence[Region], failures: Failures) -> torch.Tensor:
+def _members(region: Region, regions: Sequence[Region], failures: FailedDraws) -> Tensor:
     """Positions of the failures that belong to a region, int64."""
-    kind = (failures.labels == region.label) & (failures.predictions == region.prediction)
-    positions = kind.nonzero().squeeze(1)
+    same_error = (failures.labels == region.label) & (failures.predictions == region.prediction)
+    positions = same_error.nonzero().squeeze(1)
     codes = failures.codes[positions].double().numpy()
-    rivals = [other for other in regions if (other.label, other.prediction) == (region.label, region.prediction)]
-    densities = np.stack([_log_density(other, codes) for other in rivals])
-    return positions[torch.from_numpy(densities.argmax(axis=0) == rivals.index(region))]
+    competitors = [other for other in regions if other.same_error(region)]
+    densities = np.stack([_log_density(other, codes) for other in competitors])
+    return positions[torch.from_numpy(densities.argmax(axis=0) == competitors.index(region))]
 
 
 def _log_density(region: Region, codes: Array) -> Array:
-    """Log of the region's weighted density, but for a constant, float64 n."""
-    gaps = codes - region.mean
-    solved = np.linalg.solve(region.covariance, gaps.T).T
-    density: Array = np.log(region.weight) - 0.5 * (
-        (gaps * solved).sum(axis=1) + np.linalg.slogdet(region.covariance)[1]
-    )
+    """Log of the region's weighted density up to a constant, float64 n."""
+    offsets = codes - region.mean
+    mahalanobis = (offsets * np.linalg.solve(region.covariance, offsets.T).T).sum(axis=1)
+    density: Array = np.log(region.weight) - 0.5 * (mahalanobis + np.linalg.slogdet(region.covariance)[1])
     return density

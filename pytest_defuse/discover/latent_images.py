@@ -1,4 +1,4 @@
-"""The training images in latent space, and what the generator makes of them."""
+"""The training images in latent space, and how well the generator reconstructs them."""
 
 from dataclasses import dataclass
 
@@ -6,124 +6,144 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.evaluator import CPU_BATCHES, Evaluator
+from pytest_defuse.discover.evaluator import CPU_BATCH_SIZES, Evaluator
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.images import LabelledImages
 
-ON_MANIFOLD = 0.999
-"""Draws stay as near to the middle of the codes as this share of the images does."""
+RADIUS_QUANTILE = 0.999
+"""Draws stay within the distance from the centre that this fraction of the training codes keeps. Chosen, not measured:
+nearly all training codes, without the few outliers."""
+MIN_ACTIVE_VARIANCE = 0.01
+"""A latent dimension is active if the variance of its means is above this (Burda et al. 2016, section 5.1)."""
+MIN_STD = 1e-6
+"""For dimensions in which all codes are equal, which have nothing to divide by."""
+SAMPLE_STAGE = 9
+"""Stage of the random numbers (:func:`~pytest_defuse.runtime.determinism.random_numbers`) that choose images."""
 
 
 @dataclass(frozen=True, eq=False)
 class LatentImages:
-    """Training images in latent space, and how well the generator rebuilds them.
+    """N training images in d-dimensional latent space.
 
     Attributes:
-        images: int64 N, their indices in the training set.
-        labels: int64 N, their classes.
+        indices: int64 N, indices in the training set.
+        labels: int64 N, class indices.
         means: float32 N x d, the means of q(z|x).
-        margin: float32 N, the model's logit of the label less its largest other logit, at the reconstruction.
-        right: bool N, whether the model is right on the image itself.
-        centre, spread: float32 d, mean and standard deviation of ``means``.
-        reach: the largest distance from ``centre``, in units of ``spread``, at which images still lie.
+        logit_margins: float32 N, the model's logit of the label minus its largest other logit, on the reconstruction.
+        correct: bool N, whether the model is correct on the image itself.
+        centre, std: float32 d, mean and standard deviation of ``means``.
+        radius: float32 scalar, distance from ``centre`` in units of ``std`` within which draws stay.
     """
 
-    images: Tensor
+    indices: Tensor
     labels: Tensor
     means: Tensor
-    margin: Tensor
-    right: Tensor
+    logit_margins: Tensor
+    correct: Tensor
     centre: Tensor
-    spread: Tensor
-    reach: Tensor
+    std: Tensor
+    radius: Tensor
 
     @property
     def accuracy(self) -> float:
-        """The model's accuracy on the images."""
-        return self.right.double().mean().item()
+        """The model's accuracy on the images, in [0, 1]."""
+        return self.correct.double().mean().item()
 
     @property
     def reconstruction_accuracy(self) -> float:
-        """The model's accuracy on their reconstructions."""
-        return (self.margin > 0).double().mean().item()
+        """The model's accuracy on the reconstructions, in [0, 1]."""
+        return (self.logit_margins > 0).double().mean().item()
 
-    def on_manifold(self, codes: Tensor) -> Tensor:
-        """Codes, float32 n x d, drawn back towards the centre where they lie beyond ``reach``.
+    @property
+    def latent_dim(self) -> int:
+        """Number of latent dimensions d."""
+        return self.means.shape[1]
 
-        The likelihood of a code under a Gaussian with the images' moments is thereby bounded from below.
+    @property
+    def active_dimensions(self) -> int:
+        """Number of latent dimensions that the generator uses (see ``MIN_ACTIVE_VARIANCE``)."""
+        return int((self.means.var(dim=0, correction=0) > MIN_ACTIVE_VARIANCE).sum())
+
+    def within_radius(self, codes: Tensor) -> Tensor:
+        """Codes, float32 n x d, moved towards the centre where they are farther away than ``radius``.
+
+        This bounds the likelihood of a code from below, under a Gaussian with the moments of the training codes.
         """
-        offsets = (codes - self.centre) / self.spread
-        shrink = (self.reach / offsets.norm(dim=1, keepdim=True)).clamp(max=1)
-        return torch.where(shrink < 1, self.centre + offsets * shrink * self.spread, codes)
+        offsets = (codes - self.centre) / self.std
+        scale = (self.radius / offsets.norm(dim=1, keepdim=True)).clamp(max=1)
+        return torch.where(scale < 1, self.centre + offsets * scale * self.std, codes)
 
 
-def sample(count: int, most: int, seed: int) -> Tensor:
-    """Indices of at most ``most`` of ``count`` images, int64, ascending: all of them, or a seeded choice."""
-    if count <= most:
+def sample_indices(count: int, maximum: int, seed: int) -> Tensor:
+    """Ascending indices, int64, of at most ``maximum`` of ``count`` images: all, or a seeded random sample."""
+    if count <= maximum:
         return torch.arange(count)
-    return torch.from_numpy(random_numbers(seed, 9).permutation(count)[:most]).sort().values
+    return torch.from_numpy(random_numbers(seed, SAMPLE_STAGE).permutation(count)[:maximum]).sort().values
 
 
 def locate(
-    evaluator: Evaluator, images: LabelledImages, chosen: Tensor, journal: Journal, progress: Progress
+    evaluator: Evaluator, images: LabelledImages, indices: Tensor, journal: Journal, progress: Progress
 ) -> LatentImages:
-    """Encode the images ``chosen`` (int64 indices) and ask the model about them and about their reconstructions.
+    """Encode the images at ``indices`` (int64) and evaluate the model on them and on their reconstructions.
 
-    From then on the evaluator screens in the way that is fastest for these images.
+    Sets the evaluator to the fastest way to screen such images.
+
+    Raises:
+        DefuseError: the generator encodes images as codes that are not finite.
     """
-    few = chosen[: CPU_BATCHES[-1]]
-    codes = evaluator.generator.encode(images.pixels[few])[0].cpu()
+    first = indices[: CPU_BATCH_SIZES[-1]]
+    codes = evaluator.generator.encode(images.pixels[first])[0].cpu()
     if not codes.isfinite().all():
-        raise DefuseError("The generator encodes images as NaN or infinite codes: train it anew.")
-    evaluator.use(evaluator.fastest(codes, images.labels[few]))
+        raise DefuseError("The generator encodes images as NaN or infinite codes: train it again.")
+    evaluator.use(evaluator.fastest(codes, images.labels[first]))
 
     def read() -> Piece:
-        parts: list[Piece] = []
-        with progress.task("reading reconstructions", len(chosen)) as advance:
-            for some in chosen.split(evaluator.compute.batch):
-                parts.append(_read(evaluator, images.pixels[some], images.labels[some]))
-                advance(len(some))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        batches: list[Piece] = []
+        with progress.task("reading reconstructions", len(indices)) as advance:
+            for batch in indices.split(evaluator.compute.batch_size):
+                batches.append(_read(evaluator, images.pixels[batch], images.labels[batch]))
+                advance(len(batch))
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    located = journal.once("located", read)
-    # A dimension that the encoder does not use has no spread; draws leave it where it is.
-    centre, spread = located["means"].mean(dim=0), located["means"].std(dim=0).clamp(min=1e-6)
-    distances = ((located["means"] - centre) / spread).norm(dim=1)
-    # torch.quantile takes no more than 16 million values.
-    reach = torch.tensor(np.quantile(distances.numpy(), ON_MANIFOLD), dtype=torch.float32)
-    return LatentImages(
-        images=chosen, labels=images.labels[chosen], centre=centre, spread=spread, reach=reach, **located
-    )
+    piece = journal.once("latent-images", read)
+    centre, std = piece["means"].mean(dim=0), piece["means"].std(dim=0).clamp(min=MIN_STD)
+    distances = ((piece["means"] - centre) / std).norm(dim=1)
+    # torch.quantile takes at most 16 million values.
+    radius = torch.tensor(np.quantile(distances.numpy(), RADIUS_QUANTILE), dtype=torch.float32)
+    return LatentImages(indices=indices, labels=images.labels[indices], centre=centre, std=std, radius=radius, **piece)
 
 
 def _read(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
     codes = evaluator.generator.encode(pixels)[0].cpu()
     logits = evaluator.logits(codes)
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    margin = own - logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values
-    return {"means": codes, "margin": margin, "right": evaluator.model.predict(pixels) == labels}
+    label_logits = logits.gather(1, labels[:, None]).squeeze(1)
+    margins = label_logits - logits.scatter(1, labels[:, None], -torch.inf).max(dim=1).values
+    return {"means": codes, "logit_margins": margins, "correct": evaluator.model.predict(pixels) == labels}
 
 
-def check_reconstructions(located: LatentImages, worst: float) -> None:
+def check_reconstructions(images: LatentImages, min_ratio: float) -> None:
     """Refuse a generator whose reconstructions the model cannot read.
 
-    Every class counts alike: a generator that paints all images as the commonest class passes no check on
-    an imbalanced set.
+    Accuracies are averaged over the classes: on an imbalanced set, a generator that draws the most common class
+    whatever it encodes must not pass.
+
+    Args:
+        min_ratio: minimum accuracy on reconstructions, as a fraction of the accuracy on images.
 
     Raises:
-        DefuseError: accuracy on reconstructions is below ``worst`` times the accuracy on images; draws
-            would then "fail" because of the generator alone.
+        DefuseError: the accuracy on reconstructions is below that minimum, so draws would "fail" because of the
+            generator alone; or it is 0.
     """
-    accuracy, rebuilt = (_class_mean(right, located.labels) for right in (located.right, located.margin > 0))
-    if rebuilt < worst * accuracy:
+    accuracy, rebuilt = (_class_mean(correct, images.labels) for correct in (images.correct, images.logit_margins > 0))
+    if rebuilt < min_ratio * accuracy:
         raise DefuseError(
-            f"The generator cannot rebuild the images: averaged over the classes, the model is right on {accuracy:.1%} "
-            f"of the training images but on {rebuilt:.1%} of their reconstructions (at least {worst * accuracy:.1%} is "
-            "needed), so its failures would be the generator's: train the generator longer or with more latent "
-            "dimensions: @pytest.mark.defuse_discover(generator_steps=..., latent=...)."
+            f"The generator does not reconstruct the images well enough: averaged over the classes, the model is "
+            f"correct on {accuracy:.1%} of the training images but on {rebuilt:.1%} of their reconstructions "
+            f"(required: {min_ratio * accuracy:.1%}), so failures would be the generator's. Train it longer or with "
+            "more latent dimensions: @pytest.mark.defuse_discover(generator_steps=..., latent=...)."
         )
     if not rebuilt:
         raise DefuseError(
@@ -132,6 +152,6 @@ def check_reconstructions(located: LatentImages, worst: float) -> None:
         )
 
 
-def _class_mean(right: Tensor, labels: Tensor) -> float:
-    """The mean over the classes of the share that is right."""
-    return float(np.mean([right[labels == label].double().mean().item() for label in labels.unique()]))
+def _class_mean(correct: Tensor, labels: Tensor) -> float:
+    """The mean over the classes of the fraction that is correct."""
+    return float(np.mean([correct[labels == label].double().mean().item() for label in labels.unique()]))

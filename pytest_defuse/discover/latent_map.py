@@ -1,4 +1,4 @@
-"""Where failures lie among the training images: two flat maps of latent space, as in Defuse's figure 2."""
+"""Where failures lie among the training images: two-dimensional maps of latent space, as in Defuse's figure 2."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,20 +15,22 @@ from pytest_defuse.discover.discovery import Discovery
 Array = NDArray[np.float64]
 
 TRAINING_POINTS = 1500
+"""Maximum number of training images on a map. The paper shows 10,000, more than a page of a report can hold."""
 FAILURE_POINTS = 300
+"""Maximum number of failures on a map, so that they do not hide the training images."""
 PERPLEXITY = 30.0
-"""As in the paper, appendix B.5; its 10,000 training codes are more than a page can show."""
+"""Of t-SNE: Defuse, appendix B.5; also scikit-learn's default."""
 
 
 @dataclass(frozen=True, eq=False)
 class LatentMap:
-    """A sample of the codes of a discovery, projected to the plane.
+    """A sample of a discovery's codes, projected to two dimensions.
 
     Attributes:
-        images: int64 n, which of the discovery's ``located`` images are shown.
-        failures: int64 m, which failures of the discovery are shown.
-        projections: by name of the method, float64 (n + m + k) x 2 in [0, 1]: training images, failures, and
-            the means of the k candidates' regions, in this order. One scale for both axes.
+        images: int64 n, positions in the discovery's ``latent_images``.
+        failures: int64 m, positions in the discovery's ``failed_draws``.
+        projections: by name of the method, float64 (n + m + k) x 2 in [0, 1] with one scale for both axes: training
+            images, failures, and the means of the k candidates' regions, in this order.
     """
 
     images: Tensor
@@ -37,44 +39,44 @@ class LatentMap:
 
 
 def latent_map(discovery: Discovery, seed: int) -> LatentMap:
-    """Project training codes, failures and candidates' means by PCA and by t-SNE (van der Maaten & Hinton 2008).
+    """Project training codes, failures and the candidates' means by PCA and by t-SNE (van der Maaten & Hinton 2008).
 
-    PCA's axes are those of the training codes alone, so failures cannot bend them. t-SNE knows no axes:
-    only who lies beside whom means anything there.
+    PCA is fitted to the training codes alone, so failures do not influence its axes. The axes of t-SNE mean nothing,
+    only which points are neighbours.
     """
-    images = _spread(len(discovery.located.means), TRAINING_POINTS)
-    failures = _spread(len(discovery.found), FAILURE_POINTS)
-    training = discovery.located.means[images].double().numpy()
+    images = _evenly_spaced(len(discovery.latent_images.means), TRAINING_POINTS)
+    failures = _evenly_spaced(len(discovery.failed_draws), FAILURE_POINTS)
+    training = discovery.latent_images.means[images].double().numpy()
     means = [candidate.region.mean[None] for candidate in discovery.candidates]
-    codes = np.concatenate([training, discovery.found.codes[failures].double().numpy(), *means])
+    codes = np.concatenate([training, discovery.failed_draws.codes[failures].double().numpy(), *means])
     projections = {}
-    # Codes without any spread have no map; t-SNE would even crash on them.
+    # Codes that are all equal cannot be projected; t-SNE fails on them.
     if min(training.shape) >= 2 and len(codes) > 3 and training.std(axis=0).max() > 0:
-        axes = PCA(2).fit(training)
-        flat = axes.transform(codes)
-        first, second = axes.explained_variance_ratio_
+        pca = PCA(2).fit(training)
+        points = pca.transform(codes)
+        first, second = pca.explained_variance_ratio_
         projections = {
-            "t-SNE": _neighbours(codes, flat, seed),
-            f"PCA ({first:.0%} + {second:.0%} of the variance)": flat,
+            "t-SNE": _t_sne(codes, points, seed),
+            f"PCA ({first:.0%} + {second:.0%} of the variance)": points,
         }
     return LatentMap(images, failures, {name: _scaled(points) for name, points in projections.items()})
 
 
-def _spread(count: int, most: int) -> Tensor:
-    """At most ``most`` of the indices 0 to ``count``, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
+def _evenly_spaced(count: int, maximum: int) -> Tensor:
+    """At most ``maximum`` of the indices from 0 to ``count`` - 1, int64."""
+    return torch.linspace(0, count - 1, min(count, maximum)).round().long()
 
 
-def _neighbours(codes: Array, flat: Array, seed: int) -> Array:
-    """t-SNE, started from the PCA as its authors advise."""
+def _t_sne(codes: Array, pca: Array, seed: int) -> Array:
+    """t-SNE, started from the PCA scaled to a standard deviation of 1e-4, as in scikit-learn."""
     perplexity = min(PERPLEXITY, (len(codes) - 1) / 3)
-    start = (1e-4 * flat / flat[:, 0].std()).astype(np.float32)
+    start = (1e-4 * pca / pca[:, 0].std()).astype(np.float32)
     points: Array = TSNE(perplexity=perplexity, init=start, random_state=seed % 2**32).fit_transform(codes)
     return points.astype(np.float64)
 
 
 def _scaled(points: Array) -> Array:
-    low = points.min(axis=0)
-    span = max(float((points.max(axis=0) - low).max()), 1e-12)
-    scaled: Array = (points - low) / span
+    minimum = points.min(axis=0)
+    extent = max(float((points.max(axis=0) - minimum).max()), 1e-12)
+    scaled: Array = (points - minimum) / extent
     return scaled

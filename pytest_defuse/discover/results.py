@@ -114,7 +114,7 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
     drawn = latent_map(discovery, seed)
     regions = [candidate.region for candidate in discovery.candidates]
     return LatentMapResult(
-        labels=[subject.classes[index] for index in discovery.located.labels[drawn.images].tolist()],
+        labels=[subject.classes[index] for index in discovery.latent_images.labels[drawn.images].tolist()],
         failures=len(drawn.failures),
         candidates=[f"{subject.classes[r.label]} as {subject.classes[r.prediction]}" for r in regions],
         projections={
@@ -126,7 +126,7 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
 
 def novelty_results(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
     """How new each candidate's errors are, by the hash of its held-out pictures."""
-    wrong = subject.train_images[discovery.located.images[~discovery.located.right]]
+    wrong = subject.train_images[discovery.latent_images.indices[~discovery.latent_images.correct]]
     predictions = model.predict(wrong.pixels)
     return {
         pixel_hash(candidate.held_out.numpy()): _novelty(candidate, wrong, predictions, subject.classes)

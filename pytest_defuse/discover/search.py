@@ -1,9 +1,9 @@
-"""Identification: latent codes near training images whose decoded image the model gets wrong.
+"""The search for failures: latent codes near training images whose decoded image the model gets wrong.
 
-Noise belongs to (seed, image, draw) alone, so the codes of random draws are bit-exact whatever the
-batch size, the order, the number of processes or interruptions. Which of them fail is decided as
-:class:`~pytest_defuse.discover.evaluator.Evaluator` says, and the adaptive search goes where failures
-were: on one machine the result is the same; between devices it is equal up to float rounding.
+Noise depends on (seed, image, draw) alone, so the codes of random draws are bit-exact whatever the batch size, the
+order, the number of processes or interruptions. The adaptive search goes where failures were found, and whether a draw
+fails is subject to rounding (:class:`~pytest_defuse.discover.evaluator.Evaluator`): on one machine the result is the
+same, between devices it is equal up to float rounding.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,270 +15,284 @@ import torch
 from torch import Tensor
 
 from pytest_defuse.discover.evaluator import Evaluator
-from pytest_defuse.discover.failed_draws import Failures, ranks
-from pytest_defuse.discover.gradient_search import ascend
+from pytest_defuse.discover.failed_draws import FailedDraws, occurrence_numbers
+from pytest_defuse.discover.gradient_search import gradient_search
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
 
-VERSION = "3"
-"""Of what a piece of the journal means: a search that another version began is not gone on with."""
-PIECE = 4096
-"""Draws, about, in one piece of the journal: some seconds of work."""
-PAPER_PIECE = 8192
-"""The same in the papers' mode, which asks no judges: each piece ends in a small batch or two, which cost."""
+VERSION = "4"
+"""Version of what a piece of the journal means; a search begun by another version is not continued."""
+PIECE_DRAWS = 4096
+"""Draws in one piece of the journal, about: some seconds of work, lost at most when the search is interrupted."""
+PAPER_PIECE_DRAWS = 8192
+"""The same in mode ``paper``, which evaluates no judges. Each piece ends in smaller batches, which are slower: with
+pieces of 4,096 the mode fell below 0.9 of a bare loop's speed (benchmarks/search.py)."""
 
-ROUNDS = 8
-"""At least so many; more where the budget is large, so that images with failures soon get their next block."""
-ROUND = 7500
-"""Forward passes, about, of one of them in a large budget."""
+MIN_ROUNDS = 8
+"""Minimum number of rounds of the adaptive search; chosen, not measured."""
+ROUND_PASSES = 7500
+"""Forward passes per round, about, in a budget for more rounds than that: the default budget (60,000) divided by
+``MIN_ROUNDS``. Images with failures get their next block of draws in the next round."""
 EXPLORATION = 0.05
-"""Share of a round's blocks that go to images at random, whatever their margin, so that none is starved for ever."""
+"""Fraction of a round's blocks that goes to images at random, so that every image gets some; chosen, not measured."""
 
-PAPER, ADAPTIVE, EXPLORING = range(3)  # the streams of random numbers
+PAPER_STAGE, ADAPTIVE_STAGE, EXPLORATION_STAGE = range(3)  # stages of the random numbers
 
 
 @dataclass(frozen=True, eq=False)
-class Identified:
-    """What a search found, and the forward passes of the model that it took, confirmations included."""
+class SearchResult:
+    """The failures that a search found, and the model's forward passes that it took, rechecks included."""
 
-    failures: Failures
+    failures: FailedDraws
     passes: int
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Draws to be examined, those to be kept first before others.
+    """n draws to evaluate. Where an image has more failures than it may keep, the first ones are kept.
 
     Attributes:
         codes: float32 n x d.
-        at: int64 n, positions among the located images.
-        numbers: int64 n, the number of each draw at its image.
-        wanted: int64 n, at most so many failures of the draw's image are kept.
+        positions: int64 n, positions in the latent images.
+        draw_numbers: int64 n, number of the draw at its image.
+        max_failures: int64 n, how many failures to keep at the draw's image.
     """
 
     codes: Tensor
-    at: Tensor
-    numbers: Tensor
-    wanted: Tensor
+    positions: Tensor
+    draw_numbers: Tensor
+    max_failures: Tensor
 
 
-def identify(
+def search_failures(
     evaluator: Evaluator,
-    located: LatentImages,
+    images: LatentImages,
     settings: DiscoverySettings,
     *,
     seed: int,
     journal: Journal,
     progress: Progress,
-) -> Identified:
-    """Search for failures in the mode that the settings name: :func:`paper`, or :func:`adaptive` for the others."""
-    search = paper if settings.mode == "paper" else adaptive
-    return search(evaluator, located, settings, seed=seed, journal=journal, progress=progress)
+) -> SearchResult:
+    """Search for failures with :func:`paper_search` in mode ``paper``, else with :func:`adaptive_search`."""
+    run = paper_search if settings.mode == "paper" else adaptive_search
+    return run(evaluator, images, settings, seed=seed, journal=journal, progress=progress)
 
 
-def paper(
+def paper_search(
     evaluator: Evaluator,
-    located: LatentImages,
+    images: LatentImages,
     settings: DiscoverySettings,
     *,
     seed: int,
     journal: Journal,
     progress: Progress,
-) -> Identified:
-    """Algorithm 1 of the papers to the letter.
+) -> SearchResult:
+    """The papers' Algorithm 1, literally.
 
-    z = mu + e with e_d ~ Beta(a, b), which is not centred, ``draws`` times at every image; of an image
-    the ``cap`` failures of smallest ||e|| are kept.
+    Makes ``draws`` draws z = mu + e at every image, with e_d ~ Beta(a, b), which is not centred. Keeps the ``cap``
+    failures of each image with the smallest ||e||.
     """
 
-    def piece(some: Tensor) -> Piece:
-        shape = (settings.draws, located.means.shape[1])
-        streams = [random_numbers(seed, PAPER, int(image)) for image in located.images[some]]
+    def piece(positions: Tensor) -> Piece:
+        shape = (settings.draws, images.means.shape[1])
+        streams = [random_numbers(seed, PAPER_STAGE, int(index)) for index in images.indices[positions]]
         e = torch.from_numpy(np.concatenate([stream.beta(settings.a, settings.b, shape) for stream in streams]))
-        nearest = e.norm(dim=1).argsort(stable=True)
-        at = some.repeat_interleave(settings.draws)[nearest]
-        numbers = torch.arange(settings.draws).repeat(len(some))[nearest]
-        codes = (located.means[at] + e[nearest]).float()
-        return examined(evaluator, located, Draws(codes, at, numbers, torch.full((len(at),), settings.cap)))
+        nearest_first = e.norm(dim=1).argsort(stable=True)
+        repeated = positions.repeat_interleave(settings.draws)[nearest_first]
+        numbers = torch.arange(settings.draws).repeat(len(positions))[nearest_first]
+        codes = (images.means[repeated] + e[nearest_first]).float()
+        return evaluate(evaluator, images, Draws(codes, repeated, numbers, torch.full((len(codes),), settings.cap)))
 
-    total = len(located.images) * settings.draws
+    total = len(images.indices) * settings.draws
     with progress.task("searching for failures", total) as advance:
-        pieces = torch.arange(len(located.images)).split(max(1, PAPER_PIECE // settings.draws))
-        work = {f"paper-{number}": partial(piece, some) for number, some in enumerate(pieces)}
-        found = _done(journal, work, advance, 0)
-    return Identified(_in_order(Failures.joined([failures for failures, _ in found])), sum(p for _, p in found))
+        pieces = torch.arange(len(images.indices)).split(max(1, PAPER_PIECE_DRAWS // settings.draws))
+        work = {f"paper-{number}": partial(piece, positions) for number, positions in enumerate(pieces)}
+        results = _run(journal, work, advance, 0)
+    return SearchResult(
+        _sorted(FailedDraws.concatenate([result.failures for result in results])),
+        sum(result.passes for result in results),
+    )
 
 
-def adaptive(
+def adaptive_search(
     evaluator: Evaluator,
-    located: LatentImages,
+    images: LatentImages,
     settings: DiscoverySettings,
     *,
     seed: int,
     journal: Journal,
     progress: Progress,
-) -> Identified:
+) -> SearchResult:
     """Spend the budget where failures are likely.
 
-    Every draw is z = centre + noise * spread * e, e ~ N(0, I), drawn back onto the generator's
-    manifold. It begins with the reconstructions that are misread. Then, in each of ``ROUNDS`` rounds or
-    more, an image gets at most one block of ``draws`` draws: images with failures, until they have ``cap``,
-    around one of these; then the images tried least, those of smallest margin first; and a few at
-    random. In the mode ``gradient`` draws are moved by :func:`~pytest_defuse.discover.gradient_search.ascend`
-    before they are examined.
+    A draw is z = centre + noise * std * e with e ~ N(0, I), kept within the radius of the training codes. The search
+    starts with the reconstructions that the model gets wrong. Then, in ``MIN_ROUNDS`` or more rounds, an image gets at
+    most one block of ``draws`` draws per round: first images with failures, around one of these, until they have
+    ``cap``; then the images with the fewest blocks, smallest logit margin first; and a few at random. In mode
+    ``gradient``, :func:`~pytest_defuse.discover.gradient_search.gradient_search` moves the draws before they are
+    evaluated.
     """
-    per_draw = 1 + (settings.steps if settings.mode == "gradient" else 0)
-    spent = torch.zeros(len(located.images), dtype=torch.int64)
+    passes_per_draw = 1 + (settings.steps if settings.mode == "gradient" else 0)
+    blocks_spent = torch.zeros(len(images.indices), dtype=torch.int64)
 
-    def piece(blocks: "Blocks") -> Piece:
-        shape = (settings.draws, located.means.shape[1])
-        streams = zip(located.images[blocks.at].tolist(), blocks.numbers.tolist(), strict=True)
-        e = np.stack([random_numbers(seed, ADAPTIVE, *stream).standard_normal(shape) for stream in streams])
-        offsets = blocks.noise[:, None, None] * located.spread * torch.from_numpy(e)
-        codes = located.on_manifold((blocks.centres[:, None] + offsets).flatten(0, 1).float())
+    def piece(blocks: Blocks) -> Piece:
+        shape = (settings.draws, images.means.shape[1])
+        streams = zip(images.indices[blocks.positions].tolist(), blocks.block_numbers.tolist(), strict=True)
+        e = np.stack([random_numbers(seed, ADAPTIVE_STAGE, *stream).standard_normal(shape) for stream in streams])
+        offsets = blocks.noise[:, None, None] * images.std * torch.from_numpy(e)
+        codes = images.within_radius((blocks.centres[:, None] + offsets).flatten(0, 1).float())
         if settings.mode == "gradient":
-            codes = located.on_manifold(ascend(evaluator, codes, located.spread, settings))
+            codes = images.within_radius(gradient_search(evaluator, codes, images.std, settings))
+        first_numbers = 1 + blocks.block_numbers[:, None] * settings.draws
         draws = Draws(
             codes=codes,
-            at=blocks.at.repeat_interleave(settings.draws),
-            numbers=(1 + blocks.numbers[:, None] * settings.draws + torch.arange(settings.draws)).flatten(),
-            wanted=blocks.wanted.repeat_interleave(settings.draws),
+            positions=blocks.positions.repeat_interleave(settings.draws),
+            draw_numbers=(first_numbers + torch.arange(settings.draws)).flatten(),
+            max_failures=blocks.max_failures.repeat_interleave(settings.draws),
         )
-        found = examined(evaluator, located, draws)
-        return found | {"passes": found["passes"] + (per_draw - 1) * len(codes)}
+        result = evaluate(evaluator, images, draws)
+        return result | {"passes": result["passes"] + (passes_per_draw - 1) * len(codes)}
 
     def reconstructions() -> Piece:
-        misread = (located.margin <= 0).nonzero().squeeze(1)
+        misread = (images.logit_margins <= 0).nonzero().squeeze(1)
         ones = torch.ones_like(misread)
-        return examined(evaluator, located, Draws(located.means[misread], misread, 0 * ones, ones))
+        return evaluate(evaluator, images, Draws(images.means[misread], misread, 0 * ones, ones))
 
     with progress.task("searching for failures", settings.budget) as advance:
-        advance(len(located.images))  # the model has read every reconstruction
-        ((failures, passes),) = _done(journal, {"adaptive-0": reconstructions}, advance, 0)
-        passes += len(located.images)
-        rounds = max(ROUNDS, settings.budget // ROUND)
-        for turn in range(1, rounds + 1):
-            affordable = max(0, settings.budget - passes) // (rounds + 1 - turn) // (settings.draws * per_draw)
-            blocks = allocated(located, failures, spent, affordable, settings, seed, turn)
-            spent[blocks.at] += 1
+        advance(len(images.indices))  # the model has read every reconstruction
+        (result,) = _run(journal, {"adaptive-0": reconstructions}, advance, 0)
+        failures, passes = result.failures, result.passes + len(images.indices)
+        rounds = max(MIN_ROUNDS, settings.budget // ROUND_PASSES)
+        for round_number in range(1, rounds + 1):
+            round_passes = max(0, settings.budget - passes) // (rounds + 1 - round_number)
+            max_blocks = round_passes // (settings.draws * passes_per_draw)
+            blocks = allocate(images, failures, blocks_spent, max_blocks, settings, seed, round_number)
+            blocks_spent[blocks.positions] += 1
             work = {
-                f"adaptive-{turn}-{number}": partial(piece, some)
-                for number, some in enumerate(blocks.split(max(1, PIECE // settings.draws)))
+                f"adaptive-{round_number}-{number}": partial(piece, part)
+                for number, part in enumerate(blocks.split(max(1, PIECE_DRAWS // settings.draws)))
             }
-            found = _done(journal, work, advance, len(failures))
-            failures = Failures.joined([failures, *(some for some, _ in found)])
-            passes += sum(p for _, p in found)
-    return Identified(_in_order(failures), passes)
+            results = _run(journal, work, advance, len(failures))
+            failures = FailedDraws.concatenate([failures, *(result.failures for result in results)])
+            passes += sum(result.passes for result in results)
+    return SearchResult(_sorted(failures), passes)
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
-    """Blocks of draws, each at another image.
+    """n blocks of draws, each at a different image.
 
     Attributes:
-        at: int64 n, positions among the located images.
-        numbers: int64 n, how many blocks the image had before.
-        centres: float32 n x d, what the draws of the block lie around.
-        noise: float32 n, their standard deviation in units of the latent dimensions' spread.
-        wanted: int64 n, at most so many failures are kept.
+        positions: int64 n, positions in the latent images.
+        block_numbers: int64 n, how many blocks the image had before.
+        centres: float32 n x d, the codes that the draws scatter around.
+        noise: float32 n, standard deviation of the draws, in units of the training codes' standard deviation.
+        max_failures: int64 n, how many failures to keep at the image.
     """
 
-    at: Tensor
-    numbers: Tensor
+    positions: Tensor
+    block_numbers: Tensor
     centres: Tensor
     noise: Tensor
-    wanted: Tensor
+    max_failures: Tensor
 
     def split(self, size: int) -> "list[Blocks]":
-        """At most ``size`` blocks each, at least one."""
-        if not len(self.at):
+        """Parts of at most ``size`` blocks; none if there are no blocks."""
+        if not len(self.positions):
             return []
-        return [Blocks(*parts) for parts in zip(*(part.split(size) for part in vars(self).values()), strict=True)]
+        return [Blocks(*parts) for parts in zip(*(values.split(size) for values in vars(self).values()), strict=True)]
 
 
-def allocated(
-    located: LatentImages,
-    failures: Failures,
-    spent: Tensor,
-    affordable: int,
+def allocate(
+    images: LatentImages,
+    failures: FailedDraws,
+    blocks_spent: Tensor,
+    max_blocks: int,
     settings: DiscoverySettings,
     seed: int,
-    turn: int,
+    round_number: int,
 ) -> Blocks:
-    """At most ``affordable`` blocks, each at another image that still wants failures; see :func:`adaptive`."""
-    order = failures.images.argsort(stable=True)
-    owners = torch.searchsorted(located.images, failures.images[order])
-    have = owners.bincount(minlength=len(spent))
-    wanting = (have < settings.cap).nonzero().squeeze(1)
-    with_failures, without = wanting[have[wanting] > 0], wanting[have[wanting] == 0]
-    rates = have[with_failures] / (1 + spent[with_failures])
-    promising = with_failures[rates.argsort(descending=True, stable=True)]
-    untried = without[torch.from_numpy(np.lexsort((located.margin[without].abs(), spent[without])))]
-    anywhere = wanting[torch.from_numpy(random_numbers(seed, EXPLORING, turn).permutation(len(wanting)))]
-    exploring = int(EXPLORATION * affordable)
-    chosen = torch.cat([torch.cat([promising, untried])[: affordable - exploring], anywhere[:exploring]])
-    at = torch.tensor(sorted(set(chosen.tolist())), dtype=torch.int64)
-    centres = located.means[at].clone()
-    noise = torch.full((len(at),), settings.noise)
-    if len(failures):
-        around = have[at] > 0
-        first = have.cumsum(0) - have
-        nth = first[at[around]] + spent[at[around]] % have[at[around]]
-        centres[around] = failures.codes[order][nth]
-        noise[around] = settings.neighbour_noise
-    return Blocks(at, spent[at], centres, noise, settings.cap - have[at])
+    """At most ``max_blocks`` blocks at images with fewer than ``cap`` failures; see :func:`adaptive_search`.
 
-
-def examined(evaluator: Evaluator, located: LatentImages, draws: Draws) -> Piece:
-    """The failures among the draws, each confirmed in float32, and the model's forward passes that this took.
-
-    Draws are confirmed only while their image wants more failures.
+    Args:
+        blocks_spent: int64, blocks that each of the latent images had before.
     """
-    sources = located.labels[draws.at]
-    suspects = evaluator.screen(draws.codes, sources).nonzero().squeeze(1)
-    missing = torch.zeros(len(located.images), dtype=torch.int64)
-    missing[draws.at] = draws.wanted
-    kept: list[Failures] = []
+    order = failures.image_indices.argsort(stable=True)
+    owners = torch.searchsorted(images.indices, failures.image_indices[order])
+    counts = owners.bincount(minlength=len(blocks_spent))
+    is_open = (counts < settings.cap).nonzero().squeeze(1)
+    with_failures, without = is_open[counts[is_open] > 0], is_open[counts[is_open] == 0]
+    rates = counts[with_failures] / (1 + blocks_spent[with_failures])
+    promising = with_failures[rates.argsort(descending=True, stable=True)]
+    by_margin = np.lexsort((images.logit_margins[without].abs(), blocks_spent[without]))
+    ranked = torch.cat([promising, without[torch.from_numpy(by_margin)]])
+    numbers = random_numbers(seed, EXPLORATION_STAGE, round_number)
+    shuffled = is_open[torch.from_numpy(numbers.permutation(len(is_open)))]
+    explored = int(EXPLORATION * max_blocks)
+    chosen = torch.cat([ranked[: max_blocks - explored], shuffled[:explored]])
+    positions = torch.tensor(sorted(set(chosen.tolist())), dtype=torch.int64)
+    centres = images.means[positions].clone()
+    noise = torch.full((len(positions),), settings.noise)
+    if len(failures):
+        failed = counts[positions] > 0
+        owned = counts[positions[failed]]
+        starts = counts.cumsum(0) - counts
+        chosen_failures = starts[positions[failed]] + blocks_spent[positions[failed]] % owned
+        centres[failed] = failures.codes[order][chosen_failures]
+        noise[failed] = settings.neighbour_noise
+    return Blocks(positions, blocks_spent[positions], centres, noise, settings.cap - counts[positions])
+
+
+def evaluate(evaluator: Evaluator, images: LatentImages, draws: Draws) -> Piece:
+    """The failures among the draws, each rechecked in float32, and the model's forward passes that this took.
+
+    Draws are rechecked only while their image may keep more failures.
+    """
+    source_labels = images.labels[draws.positions]
+    suspects = evaluator.screen(draws.codes, source_labels).nonzero().squeeze(1)
+    missing = torch.zeros(len(images.indices), dtype=torch.int64)
+    missing[draws.positions] = draws.max_failures
+    kept: list[FailedDraws] = []
     passes = len(draws.codes)
     while len(suspects):
-        chosen = ranks(draws.at[suspects]) < missing[draws.at[suspects]]
-        some, suspects = suspects[chosen], suspects[~chosen]
-        verdicts = evaluator.verdicts(draws.codes[some], sources[some])
-        passes += len(some)
-        sure = some[verdicts.failed]
-        missing -= draws.at[sure].bincount(minlength=len(missing))
+        needed = occurrence_numbers(draws.positions[suspects]) < missing[draws.positions[suspects]]
+        rechecked, suspects = suspects[needed], suspects[~needed]
+        verdicts = evaluator.verdicts(draws.codes[rechecked], source_labels[rechecked])
+        passes += len(rechecked)
+        failed = rechecked[verdicts.failed]
+        missing -= draws.positions[failed].bincount(minlength=len(missing))
         kept.append(
-            Failures(
-                draws.codes[sure],
+            FailedDraws(
+                draws.codes[failed],
                 verdicts.labels[verdicts.failed],
                 verdicts.predictions[verdicts.failed],
-                located.images[draws.at[sure]],
-                draws.numbers[sure],
+                images.indices[draws.positions[failed]],
+                draws.draw_numbers[failed],
             )
         )
-        suspects = suspects[missing[draws.at[suspects]] > 0]
-    none = Failures(draws.codes[:0], *[torch.zeros(0, dtype=torch.int64)] * 4)
-    return {**vars(Failures.joined([none, *kept])), "passes": torch.tensor(passes)}
+        suspects = suspects[missing[draws.positions[suspects]] > 0]
+    none = FailedDraws(draws.codes[:0], *[torch.zeros(0, dtype=torch.int64)] * 4)
+    return {**vars(FailedDraws.concatenate([none, *kept])), "passes": torch.tensor(passes)}
 
 
-def _done(
-    journal: Journal, work: Mapping[str, Callable[[], Piece]], advance: Advance, before: int
-) -> list[tuple[Failures, int]]:
-    """The pieces of work, done now or earlier: failures, and forward passes."""
-    count = before
+def _run(
+    journal: Journal, work: Mapping[str, Callable[[], Piece]], advance: Advance, failure_count: int
+) -> list[SearchResult]:
+    """The pieces of work, computed now or earlier; ``failure_count`` is the number of failures found before."""
 
-    def finished(piece: Piece) -> None:
-        nonlocal count
-        count += len(piece["draws"])
-        advance(int(piece["passes"]), f"{count:,} failures")
+    def report(piece: Piece) -> None:
+        nonlocal failure_count
+        failure_count += len(piece["draw_numbers"])
+        advance(int(piece["passes"]), f"{failure_count:,} failures")
 
-    pieces = journal.all(work, finished)
-    return [(Failures(*(piece[name] for name in Failures.__annotations__)), int(piece["passes"])) for piece in pieces]
+    pieces = journal.all(work, report)
+    fields = FailedDraws.__annotations__
+    return [SearchResult(FailedDraws(*(piece[name] for name in fields)), int(piece["passes"])) for piece in pieces]
 
 
-def _in_order(failures: Failures) -> Failures:
-    """By image, then draw."""
-    return failures[torch.from_numpy(np.lexsort((failures.draws, failures.images)))]
+def _sorted(failures: FailedDraws) -> FailedDraws:
+    """By image, then by draw."""
+    return failures[torch.from_numpy(np.lexsort((failures.draw_numbers, failures.image_indices)))]

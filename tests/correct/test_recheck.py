@@ -6,7 +6,7 @@ import pytest
 
 import pytest_defuse.correct.recheck as module
 from pytest_defuse.correct.recheck import recheck
-from pytest_defuse.discover.cached_generator import stored_generator
+from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -37,7 +37,7 @@ def placed(scenario: Scenario) -> Scenario:
 @pytest.fixture(autouse=True)
 def generator(monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator is in the cache."""
-    monkeypatch.setattr(module, "stored_generator", lambda *_: SimpleNamespace(hash=GENERATOR))
+    monkeypatch.setattr(module, "cached_generator", lambda *_: SimpleNamespace(hash=GENERATOR))
 
 
 def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleNamespace:
@@ -61,7 +61,7 @@ def test_without_the_generator_there_is_no_search(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "discover", lambda *_, **__: pytest.fail("it would train a generator"))
-    monkeypatch.setattr(module, "stored_generator", stored_generator)
+    monkeypatch.setattr(module, "cached_generator", cached_generator)
     (sentence,) = findings(subject, placed, tmp_path)
     assert sentence == f"not searched again: the generators of its scenarios are not in the cache {tmp_path.name}"
 

@@ -1,4 +1,4 @@
-"""A world in which nothing need be trained: images of a left and a right half, and models that compare them."""
+"""A synthetic problem that requires no training: images with a left and a right half, and models that compare them."""
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pytest_defuse.subject.images import quantise
 
 
-class Halves:
+class HalvesGenerator:
     """A generator whose codes are the brightness of the two halves, from -5 to 5."""
 
     hash = "0" * 64
@@ -16,17 +16,23 @@ class Halves:
         return (halves - 0.5) * 10, torch.full((len(pixels), 2), 0.1)
 
     def decode(self, codes: Tensor) -> Tensor:
+        return quantise(HalvesGenerator.render(self, codes))
+
+    def render(self, codes: Tensor) -> Tensor:
         halves = (0.5 + codes / 10).clamp(0, 1).repeat_interleave(4, dim=1)
-        return quantise(halves[:, None, None].expand(-1, 1, 8, -1))
+        return halves[:, None, None].expand(-1, 1, 8, -1)
 
 
-class Brighter(nn.Module):
-    """Says 1 where the left half is brighter than the right by more than ``shift``, surely where by much."""
+class BrighterHalf(nn.Module):
+    """Predicts 1 if the left half is brighter than the right by more than ``shift``.
 
-    def __init__(self, shift: float = 0.0, sureness: float = 300.0) -> None:
+    The logits are ``scale`` times the difference, so a small scale makes it less confident.
+    """
+
+    def __init__(self, shift: float = 0.0, scale: float = 300.0) -> None:
         super().__init__()
-        self.shift, self.sureness = shift, sureness
+        self.shift, self.scale = shift, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        excess = (x[:, 0, 0, 0] - x[:, 0, 0, 7] - self.shift) * self.sureness
-        return torch.stack([-excess, excess], dim=1)
+        logit = (x[:, 0, 0, 0] - x[:, 0, 0, 7] - self.shift) * self.scale
+        return torch.stack([-logit, logit], dim=1)

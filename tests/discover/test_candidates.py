@@ -8,9 +8,8 @@ from torch import nn
 
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery
-from pytest_defuse.discover.generator_report import GeneratorReport, Reading
 from pytest_defuse.discover.judge_calibration import JudgesReport
-from pytest_defuse.discover.label_evidence import Evidence
+from pytest_defuse.discover.label_evidence import LabelEvidence
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
@@ -21,11 +20,11 @@ from tests.scenarios.planting import DIGITS, random_tiles
 SUBJECT = Subject(name="digits", model=nn.Identity(), classes=DIGITS, train=[], test=[])
 
 
-def candidate(place: float = 0.0, label: int = 3, taken_for: int = 5, seed: int = 0) -> Candidate:
-    """A region around a place in latent space, and eight pictures of it, of which the model has one right."""
-    covariance = np.array([[1, 1 / 3], [1 / 3 + 1e-16, 1]])  # symmetric but for rounding, as computed ones are
-    region = Region(np.array([place, 1 / 3]), covariance, 0.5, label, taken_for, 0.25)
-    predictions = torch.tensor([taken_for] * 7 + [label])
+def candidate(place: float = 0.0, label: int = 3, predicted: int = 5, seed: int = 0) -> Candidate:
+    """A region at a place in latent space, and eight images per sheet; the model is correct on one of them."""
+    covariance = np.array([[1, 1 / 3], [1 / 3 + 1e-16, 1]])  # symmetric up to rounding, like a computed one
+    region = Region(np.array([place, 1 / 3]), covariance, 0.5, label, predicted, 0.25)
+    predictions = torch.tensor([predicted] * 7 + [label])
     correction, held_out = (torch.from_numpy(random_tiles(8, seed=2 * seed + part)) for part in range(2))
     return Candidate(
         region,
@@ -49,15 +48,14 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         accuracy=0.97,
         reconstruction_accuracy=0.9,
         judges=JudgesReport(100, 0.9, (0.96,), 0.97, 0.95, 0.9, 1.0, ()),
-        generator=GeneratorReport(2, 2, 3.0, Reading(0.97, 0.9), Reading(0.96, 0.89)),
         failures=500,
         passes=5000,
         regions=(),
         generator_hash=generator * 64,
         model_hash="2" * 64,
         data_hash="3" * 64,
-        located=None,
-        found=None,
+        latent_images=None,
+        failed_draws=None,
     )
 
 
@@ -66,7 +64,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "digits")
 
 
-def test_a_candidate_is_stored_with_its_pictures_and_where_it_comes_from(store: Store) -> None:
+def test_a_candidate_is_stored_with_its_images_and_its_provenance(store: Store) -> None:
     found = candidate()
     stored = store_candidates(store, SUBJECT, discovery(found))
     assert stored.known == ()
@@ -86,14 +84,14 @@ def test_a_candidate_is_stored_with_its_pictures_and_where_it_comes_from(store: 
     assert store.record().classes == DIGITS
 
 
-def test_which_tile_was_taken_for_which_class_is_recorded(store: Store) -> None:
+def test_the_prediction_of_each_tile_is_recorded(store: Store) -> None:
     (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
     assert scenario.record.sheets.held_out.predicted_tiles == {"5": tuple(range(7)), "3": (7,)}
 
 
-def test_a_proposal_comes_with_its_evidence_by_class_name(store: Store) -> None:
-    found = Evidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
-    (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=found))).new
+def test_evidence_is_stored_by_class_name(store: Store) -> None:
+    collected = LabelEvidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
+    (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=collected))).new
     evidence = scenario.record.evidence
     assert evidence is not None
     assert (evidence.nearest_images, evidence.nearest_labels) == ((4, 2), ("3", "8"))
@@ -109,7 +107,7 @@ def test_a_proposal_comes_with_its_evidence_by_class_name(store: Store) -> None:
     assert (scenario.record.status, scenario.record.label) == ("candidate", None)
 
 
-def test_what_exceeds_a_budget_is_warned_of(store: Store) -> None:
+def test_a_store_above_its_budget_is_a_warning(store: Store) -> None:
     store_candidates(store, SUBJECT, discovery(candidate()))
     path = store.folder / "store.yaml"
     path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
@@ -124,7 +122,7 @@ def test_a_discovery_without_candidates_writes_nothing(store: Store) -> None:
 
 
 @pytest.mark.parametrize("status", ["candidate", "accepted", "rejected"])
-def test_an_error_that_is_in_the_store_is_not_proposed_again(store: Store, status: str) -> None:
+def test_a_stored_error_is_not_proposed_again(store: Store, status: str) -> None:
     (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
     decided = store.update(scenario.id, status=status, label="3" if status == "accepted" else None)
     stored = store_candidates(store, SUBJECT, discovery(candidate(place=0.1, seed=1)))
@@ -137,7 +135,7 @@ def test_an_error_that_is_in_the_store_is_not_proposed_again(store: Store, statu
     [
         discovery(candidate(place=9, seed=1)),
         discovery(candidate(label=8, seed=1)),
-        discovery(candidate(taken_for=8, seed=1)),
+        discovery(candidate(predicted=8, seed=1)),
         discovery(candidate(seed=1), generator="4"),
     ],
     ids=["another place", "another class", "another prediction", "another generator"],
@@ -149,7 +147,7 @@ def test_another_error_is_new(store: Store, other: Discovery) -> None:
     assert {s.id for s in store.scenarios()} == {first.id, stored.new[0].id}
 
 
-def test_a_subject_with_other_classes_does_not_take_the_store_over(store: Store) -> None:
+def test_a_subject_with_other_classes_cannot_write_to_the_store(store: Store) -> None:
     store_candidates(store, SUBJECT, discovery(candidate()))
     other = replace(SUBJECT, classes=DIGITS[::-1])
     with pytest.raises(DefuseError, match="give the subject another name"):

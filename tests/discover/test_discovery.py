@@ -1,4 +1,4 @@
-"""Discovery from end to end: a model that misreads dim horizontal bars, and judges that read bars of any brightness."""
+"""Discovery end to end: a model that misreads dim horizontal bars, and judges that read bars of any brightness."""
 
 import copy
 import random
@@ -38,25 +38,25 @@ SETTINGS = DiscoverySettings(
 
 
 class Bars(nn.Module):
-    """Which way a bar lies; horizontal bars dimmer than ``dim`` are read as vertical."""
+    """Predicts the direction of a bar; horizontal bars dimmer than ``dim`` are predicted as vertical."""
 
-    def __init__(self, dim: float = 0.0, sureness: float = 10.0) -> None:
+    def __init__(self, dim: float = 0.0, scale: float = 10.0) -> None:
         super().__init__()
-        self.sureness = nn.Parameter(torch.tensor(sureness))
+        self.scale = nn.Parameter(torch.tensor(scale))
         self.dim = nn.Parameter(torch.tensor(dim), requires_grad=False)
-        self.norm = nn.BatchNorm2d(1, affine=False)  # in training mode it would change itself, and what it says
+        self.norm = nn.BatchNorm2d(1, affine=False)  # in training mode it would change its buffers and predictions
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
         row, column = x.mean(dim=3).amax(dim=(1, 2)), x.mean(dim=2).amax(dim=(1, 2))
-        lying = (row - column) / (row + column + 0.01)
-        wrong = lying.relu() * 2 * torch.sigmoid(40 * (self.dim - row))
-        logit = self.sureness * (lying - wrong)
+        horizontal = (row - column) / (row + column + 0.01)
+        error = horizontal.relu() * 2 * torch.sigmoid(40 * (self.dim - row))
+        logit = self.scale * (horizontal - error)
         return torch.stack([logit, -logit], dim=1)
 
 
 class Raising(Bars):
-    """It fails at its twentieth batch, long after discovery began."""
+    """Raises an error in its twentieth batch, in the middle of a discovery."""
 
     def __init__(self, dim: float) -> None:
         super().__init__(dim)
@@ -70,7 +70,7 @@ class Raising(Bars):
 
 
 class Titles(Progress):
-    """Remembers what was worked on."""
+    """Collects the titles of tasks."""
 
     def __init__(self) -> None:
         self.titles: list[str] = []
@@ -83,13 +83,13 @@ class Titles(Progress):
 
 
 def bars(count: int, seed: int) -> list[tuple[Tensor, int]]:
-    """12 x 12 images with a noisy bar of any height or position, none of them quite dim."""
+    """12 x 12 images with a noisy bar at a random place, few of them dim."""
     numbers = torch.Generator().manual_seed(seed)
     dataset = []
     for number in range(count):
-        at = int(torch.randint(2, 8, (1,), generator=numbers))
+        row = int(torch.randint(2, 8, (1,), generator=numbers))
         image = 0.05 * torch.rand(1, 12, 12, generator=numbers)
-        image[:, at : at + 3] += 0.4 + 0.5 * torch.rand(1, generator=numbers)
+        image[:, row : row + 3] += 0.4 + 0.5 * torch.rand(1, generator=numbers)
         dataset.append((image if number % 2 == 0 else image.mT, number % 2))
     return dataset
 
@@ -98,12 +98,12 @@ TRAIN, TEST = bars(300, 0), bars(50, 1)
 
 
 def subject(model: nn.Module | None = None, **changes: Any) -> Subject:
-    parts: dict[str, Any] = {"train": TRAIN, "test": TEST, "judges": [Bars(), Bars(sureness=12.0)]}
+    parts: dict[str, Any] = {"train": TRAIN, "test": TEST, "judges": [Bars(), Bars(scale=12.0)]}
     return Subject("bars", model or Bars(dim=0.5), CLASSES, **(parts | changes))
 
 
 def states() -> tuple[object, ...]:
-    """Where the three global generators of random numbers stand."""
+    """The states of the three global random number generators."""
     return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()
 
 
@@ -146,18 +146,18 @@ def test_the_planted_failure_is_found(found: Discovery) -> None:
     assert 0 < sum(candidate.region.weight for candidate in found.candidates) <= 1 + 1e-9
 
 
-def test_every_stored_tile_surely_shows_the_label(found: Discovery) -> None:
+def test_the_judges_confidently_see_the_label_in_every_image_of_a_sheet(found: Discovery) -> None:
     judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], found.judges.confidence)
     for candidate in found.candidates:
         for tiles in (candidate.correction, candidate.held_out):
             assert tiles.dtype == torch.uint8
             assert tiles.shape == (SETTINGS.images, 1, 12, 12)
-            seen, sure = judges.verdicts(tiles)
-            assert sure.all()
-            assert (seen == candidate.region.label).all()
+            labels, confident = judges.labels(tiles)
+            assert confident.all()
+            assert (labels == candidate.region.label).all()
 
 
-def test_predictions_are_the_models_on_the_stored_pixels(found: Discovery) -> None:
+def test_predictions_are_the_model_s_on_the_stored_pixels(found: Discovery) -> None:
     model = subject().classifier()
     for candidate in found.candidates:
         assert torch.equal(candidate.correction_predictions, model.predict(candidate.correction))
@@ -165,13 +165,13 @@ def test_predictions_are_the_models_on_the_stored_pixels(found: Discovery) -> No
         assert (candidate.held_out_predictions != candidate.region.label).double().mean() > SETTINGS.rho
 
 
-def test_no_tile_is_on_both_sheets(found: Discovery) -> None:
+def test_no_image_is_on_both_sheets(found: Discovery) -> None:
     for candidate in found.candidates:
         tiles = torch.cat([candidate.correction, candidate.held_out]).flatten(1)
         assert len(tiles.unique(dim=0)) == 2 * SETTINGS.images
 
 
-def test_the_failure_rate_is_surely_above_rho(found: Discovery) -> None:
+def test_the_failure_rate_is_significantly_above_rho(found: Discovery) -> None:
     for candidate in found.candidates:
         assert candidate.drawn == SETTINGS.confirmations
         assert candidate.failure_rate == candidate.failed / candidate.drawn
@@ -179,13 +179,14 @@ def test_the_failure_rate_is_surely_above_rho(found: Discovery) -> None:
         assert candidate.interval[0] > SETTINGS.rho
 
 
-def test_what_it_cost_and_where_it_came_from_is_told(found: Discovery) -> None:
+def test_a_discovery_reports_its_cost_and_its_origin(found: Discovery) -> None:
     images, model = subject().train_images, subject().classifier()
     assert found.accuracy == (model.predict(images.pixels) == images.labels).double().mean()
     assert SETTINGS.worst_reconstruction * found.accuracy <= found.reconstruction_accuracy <= 1
     assert found.judges.accuracies == (1, 1)
     assert SETTINGS.budget / 2 < found.passes <= SETTINGS.budget * 1.2
     assert found.failures >= SETTINGS.min_failures
+    assert 1 <= found.latent_images.active_dimensions <= found.latent_images.latent_dim == SETTINGS.latent
     assert [r.confirmed for r in found.regions].count(True) == len(found.candidates)
     assert (found.model_hash, found.data_hash) == (model.hash, images.hash)
     assert (found.settings, found.seed) == (SETTINGS, 0)
@@ -197,9 +198,9 @@ def test_nothing_is_found_on_a_perfect_model(cache: Path) -> None:
     assert perfect.accuracy == 1
 
 
-def test_no_more_candidates_than_asked_for(found: Discovery, cache: Path) -> None:
-    most = DiscoverySettings.of(vars(SETTINGS) | {"candidates": 1})
-    (only,) = discover(subject(), most, cache=cache).candidates
+def test_no_more_candidates_than_the_maximum(found: Discovery, cache: Path) -> None:
+    one = DiscoverySettings.of(vars(SETTINGS) | {"candidates": 1})
+    (only,) = discover(subject(), one, cache=cache).candidates
     assert contents(only) == contents(found.candidates[0])
 
 
@@ -216,7 +217,7 @@ def test_the_same_seed_finds_the_same(found: Discovery, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "outcome"), [(Bars, nullcontext()), (Raising, pytest.raises(RuntimeError, match="out of memory"))]
 )
-def test_model_and_random_numbers_are_left_as_they_were(
+def test_models_and_random_number_generators_do_not_change(
     cache: Path, kind: type[Bars], outcome: AbstractContextManager[object]
 ) -> None:
     bars = subject(kind(dim=0.5))
@@ -234,21 +235,21 @@ def test_model_and_random_numbers_are_left_as_they_were(
 
 
 class Dropping(Bars):
-    """It draws random numbers even in eval mode, as functional dropout does by default."""
+    """Draws random numbers in eval mode too, as functional dropout does by default."""
 
     def forward(self, x: Tensor) -> Tensor:
         torch.rand(1)
         return super().forward(x)
 
 
-def test_judges_that_draw_random_numbers_leave_the_global_ones_alone(cache: Path) -> None:
+def test_judges_that_draw_random_numbers_do_not_change_the_global_state(cache: Path) -> None:
     before = states()
     discover(subject(judges=[Dropping()]), SETTINGS, cache=cache)
     assert states() == before
 
 
-def test_judges_are_trained_where_none_are_given(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), least_steps=80, rate=1e-2)
+def test_judges_are_trained_if_the_subject_has_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), min_steps=80, learning_rate=1e-2)
     monkeypatch.setattr(module, "JudgeSettings", lambda: small)
     result = discover(subject(judges=None), SETTINGS, cache=cache)
     assert len(result.judges.accuracies) == 2
@@ -258,14 +259,14 @@ def test_judges_are_trained_where_none_are_given(cache: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": [(TRAIN[0][0], 0)] * 4}, "train holds images of one class only"),
+        ({"train": [(TRAIN[0][0], 0)] * 4}, "train contains images of one class only"),
         ({"train": [(torch.zeros(3, 12, 12), 0), (torch.ones(3, 12, 12), 1)]}, "train holds images of 12 x 12 RGB"),
         ({"train": []}, r"Subject\(train=...\) is empty"),
         ({"model": nn.Flatten()}, r"the model of subject 'bars' returned shape \(2, 144\) for 2 classes"),
         ({"judges": [nn.Flatten()]}, r"judge 1 of subject 'bars' returned shape \(2, 144\) for 2 classes"),
     ],
 )
-def test_what_cannot_be_used_is_refused_before_anything_is_trained(
+def test_unusable_models_and_data_are_refused_before_any_training(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     progress = Titles()
@@ -291,7 +292,7 @@ def test_candidates_are_stored_pixel_for_pixel(found: Discovery, store: Store) -
         assert record.provenance.model == found.model_hash
 
 
-def test_what_is_stored_already_is_known_and_left_alone(found: Discovery, store: Store) -> None:
+def test_stored_candidates_are_known_and_stay_as_they_are(found: Discovery, store: Store) -> None:
     first = store_candidates(store, subject(), found)
     before = files(store.folder)
     again = store_candidates(store, subject(), found)
@@ -300,7 +301,7 @@ def test_what_is_stored_already_is_known_and_left_alone(found: Discovery, store:
     assert files(store.folder) == before
 
 
-def test_what_was_rejected_is_not_proposed_again(found: Discovery, store: Store) -> None:
+def test_a_rejected_candidate_is_not_proposed_again(found: Discovery, store: Store) -> None:
     for scenario in store_candidates(store, subject(), found).new:
         store.update(scenario.id, status="rejected")
     before = files(store.folder)
@@ -316,17 +317,10 @@ def test_a_discovery_without_candidates_writes_nothing(found: Discovery, store: 
 
 
 @pytest.mark.usefixtures("found")
-def test_a_search_stays_around_the_images_that_it_may_start_from(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    located: list[Tensor] = []
-    locate = module.locate
-
-    def spy(*arguments: Any) -> Any:
-        located.append(arguments[2])
-        return locate(*arguments)
-
-    monkeypatch.setattr(module, "locate", spy)
-    lying = torch.tensor([label == 0 for _, label in TRAIN])
-    assert discover(subject(), SETTINGS, cache=cache, starts=lying).failures
-    assert located[0].tolist() == lying.nonzero().squeeze(1).tolist()
+def test_a_search_stays_around_its_starts(cache: Path) -> None:
+    horizontal = torch.tensor([label == 0 for _, label in TRAIN])
+    result = discover(subject(), SETTINGS, cache=cache, starts=horizontal)
+    assert result.failures
+    assert torch.equal(result.latent_images.indices, horizontal.nonzero().squeeze(1))
     with pytest.raises(DefuseError, match="no image to search around"):
         discover(subject(), SETTINGS, cache=cache, starts=torch.zeros(len(TRAIN), dtype=torch.bool))

@@ -8,14 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE, trained_generator
+from pytest_defuse.discover import generator as module
+from pytest_defuse.discover.generator import (
+    BetaVAE,
+    GeneratorSettings,
+    TrainedVAE,
+    check_generator,
+    trained_generator,
+)
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages, quantise
 
 
 class Counted(Progress):
-    """Counts steps, in all tasks together."""
+    """Counts the steps of all tasks."""
 
     steps = 0
 
@@ -29,7 +38,7 @@ class Counted(Progress):
 
 @pytest.fixture(scope="module")
 def halves() -> LabelledImages:
-    """A left and a right half, each of any brightness."""
+    """Images with a left and a right half of random brightness."""
     levels = torch.randint(256, (80, 1, 1, 2), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return LabelledImages(levels.repeat_interleave(4, dim=3).repeat(1, 1, 8, 1), torch.zeros(80, dtype=torch.int64))
 
@@ -51,7 +60,9 @@ def made(
 ) -> TrainedVAE:
     return trained_generator(
         images,
-        GeneratorSettings(latent=4, channels=8, steps=steps, warmup=50, batch=32, rate=3e-3, **settings),
+        GeneratorSettings(
+            latent_dim=4, channels=8, steps=steps, warmup=50, batch_size=32, learning_rate=3e-3, **settings
+        ),
         judge=judge,
         seed=seed,
         device="cpu",
@@ -70,9 +81,9 @@ def error(generator: TrainedVAE, pixels: Tensor) -> float:
     "shape", [(1, 28, 28), (3, 32, 32), (3, 30, 45), (1, 45, 30), (3, 64, 64), (3, 128, 128), (1, 8, 8), (1, 7, 40)]
 )
 @pytest.mark.parametrize("settings", [GeneratorSettings(), GeneratorSettings.paper(100)], ids=["default", "paper"])
-def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int], settings: GeneratorSettings) -> None:
+def test_reconstructions_have_the_size_of_the_images(shape: tuple[int, int, int], settings: GeneratorSettings) -> None:
     with torch.random.fork_rng():
-        generator = TrainedVAE(BetaVAE(shape, replace(settings, latent=5, channels=4, deep_channels=4)), "cpu")
+        generator = TrainedVAE(BetaVAE(shape, replace(settings, latent_dim=5, channels=4, deep_channels=4)), "cpu")
         pixels = torch.randint(256, (3, *shape), dtype=torch.uint8)
     means, deviations = generator.encode(pixels)
     assert means.shape == deviations.shape == (3, 5)
@@ -83,7 +94,7 @@ def test_images_of_any_size_come_back_in_that_size(shape: tuple[int, int, int], 
     assert decoded.dtype == torch.uint8
 
 
-def test_many_images_are_treated_like_few(halves: LabelledImages, cache: Path) -> None:
+def test_a_result_does_not_depend_on_the_other_images(halves: LabelledImages, cache: Path) -> None:
     generator = made(halves, cache)
     pixels = halves.pixels.repeat(4, 1, 1, 1)
     assert len(pixels) > generator.batches.size
@@ -93,7 +104,7 @@ def test_many_images_are_treated_like_few(halves: LabelledImages, cache: Path) -
     torch.testing.assert_close(generator.decode(means)[-80:], generator.decode(means[-80:]), atol=1, rtol=0)
 
 
-def test_gradients_flow_through_what_it_renders(halves: LabelledImages, cache: Path) -> None:
+def test_gradients_flow_through_render(halves: LabelledImages, cache: Path) -> None:
     generator = made(halves, cache)
     codes = torch.zeros(3, 4, requires_grad=True)
     images = generator.render(codes)
@@ -102,7 +113,7 @@ def test_gradients_flow_through_what_it_renders(halves: LabelledImages, cache: P
     torch.testing.assert_close(quantise(images.detach()), generator.decode(codes.detach()), atol=1, rtol=0)
 
 
-def test_training_teaches_it_the_images(halves: LabelledImages, cache: Path) -> None:
+def test_training_reduces_the_reconstruction_error(halves: LabelledImages, cache: Path) -> None:
     mean_image = halves.pixels.float().mean(dim=0)
     variance = (halves.pixels - mean_image).square().mean().item()
     assert error(made(halves, cache), halves.pixels) < variance / 4
@@ -119,21 +130,21 @@ def test_it_is_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
     assert torch.equal(second.encode(halves.pixels)[0], first.encode(halves.pixels)[0])
 
 
-def test_the_seed_decides_what_it_becomes(halves: LabelledImages, tmp_path: Path) -> None:
+def test_the_weights_depend_on_the_seed(halves: LabelledImages, tmp_path: Path) -> None:
     hashes = [
         made(halves, tmp_path / folder, steps=3, seed=seed).hash for folder, seed in (("a", 0), ("b", 0), ("b", 1))
     ]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_other_images_and_settings_are_trained_anew(halves: LabelledImages, tmp_path: Path) -> None:
+def test_other_images_and_settings_are_trained_again(halves: LabelledImages, tmp_path: Path) -> None:
     progress = Counted()
     for images, steps in ((halves, 2), (halves, 3), (halves[:40], 3)):
         made(images, tmp_path, steps=steps, progress=progress)
     assert progress.steps == 8
 
 
-def test_global_random_numbers_neither_change_nor_matter(halves: LabelledImages, tmp_path: Path) -> None:
+def test_the_global_random_state_neither_changes_nor_matters(halves: LabelledImages, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     first = made(halves, tmp_path / "a", steps=2)
     assert torch.equal(torch.get_rng_state(), before)
@@ -143,14 +154,14 @@ def test_global_random_numbers_neither_change_nor_matter(halves: LabelledImages,
 
 
 class Sides(nn.Module):
-    """Two logits: how bright the left and the right half are."""
+    """Two logits: the brightness of the left and of the right half."""
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.stack([images[..., :4].mean(dim=(1, 2, 3)), images[..., 4:].mean(dim=(1, 2, 3))], dim=1)
 
 
-class Upper(nn.Module):
-    """Two logits that show the upper left pixel alone."""
+class UpperLeftPixel(nn.Module):
+    """Two logits that depend on the upper left pixel alone."""
 
     def forward(self, images: Tensor) -> Tensor:
         pixel = images[:, 0, 0, 0]
@@ -158,28 +169,28 @@ class Upper(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def corners() -> LabelledImages:
-    """Noise that no code can hold, so that what is kept is a choice."""
+def noise() -> LabelledImages:
+    """Noise that does not fit into a code, so the generator must choose what to keep."""
     pixels = torch.randint(256, (80, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return LabelledImages(pixels, torch.zeros(80, dtype=torch.int64))
 
 
-def test_it_keeps_what_the_judge_sees(corners: LabelledImages, tmp_path: Path) -> None:
+def test_it_keeps_what_the_judge_sees(noise: LabelledImages, tmp_path: Path) -> None:
     def lost(generator: TrainedVAE) -> float:
-        rebuilt = generator.decode(generator.encode(corners.pixels)[0])
-        return (rebuilt - corners.pixels.float())[:, 0, 0, 0].square().mean().item()
+        rebuilt = generator.decode(generator.encode(noise.pixels)[0])
+        return (rebuilt - noise.pixels.float())[:, 0, 0, 0].square().mean().item()
 
-    plain = made(corners, tmp_path)
-    kept = made(corners, tmp_path, judge=Classifier(Upper(), 2), perceptual=5.0)
+    plain = made(noise, tmp_path)
+    kept = made(noise, tmp_path, judge=Classifier(UpperLeftPixel(), 2), perceptual_weight=5.0)
     assert lost(kept) < lost(plain) / 3
 
 
-def test_the_judge_decides_what_it_becomes(corners: LabelledImages, tmp_path: Path) -> None:
-    judges = [None, Classifier(Upper(), 2), Classifier(Sides(), 2)]
-    assert len({made(corners, tmp_path, steps=3, judge=judge).hash for judge in judges}) == 3
+def test_the_weights_depend_on_the_judge(noise: LabelledImages, tmp_path: Path) -> None:
+    judges = [None, Classifier(UpperLeftPixel(), 2), Classifier(Sides(), 2)]
+    assert len({made(noise, tmp_path, steps=3, judge=judge).hash for judge in judges}) == 3
 
 
-def test_another_judge_is_another_training(halves: LabelledImages, tmp_path: Path) -> None:
+def test_a_generator_is_trained_again_for_another_judge(halves: LabelledImages, tmp_path: Path) -> None:
     progress = Counted()
     for seed in (0, 1, 1):
         with torch.random.fork_rng():
@@ -189,14 +200,14 @@ def test_another_judge_is_another_training(halves: LabelledImages, tmp_path: Pat
     assert progress.steps == 4
 
 
-def test_the_code_has_16_dimensions_a_channel_where_nothing_else_is_said() -> None:
-    assert [BetaVAE((channels, 28, 28), GeneratorSettings()).latent for channels in (1, 3)] == [16, 48]
-    assert BetaVAE((3, 28, 28), GeneratorSettings(latent=7)).latent == 7
+def test_the_code_has_16_dimensions_per_channel_by_default() -> None:
+    assert [BetaVAE((channels, 28, 28), GeneratorSettings()).latent_dim for channels in (1, 3)] == [16, 48]
+    assert BetaVAE((3, 28, 28), GeneratorSettings(latent_dim=7)).latent_dim == 7
 
 
-def test_the_paper_s_network_is_that_of_its_appendix() -> None:
+def test_the_paper_s_network_has_the_shapes_of_its_appendix() -> None:
     settings = GeneratorSettings.paper(60_000)
-    assert (settings.beta, settings.batch, settings.rate, settings.warmup) == (4.0, 2048, 1e-3, 500)
+    assert (settings.beta, settings.batch_size, settings.learning_rate, settings.warmup) == (4.0, 2048, 1e-3, 500)
     assert settings.steps == 800 * 30
     network = BetaVAE((1, 28, 28), settings)
 
@@ -208,3 +219,34 @@ def test_the_paper_s_network_is_that_of_its_appendix() -> None:
     assert shapes(nn.Linear, network.moments) == [(20, 256)]
     assert shapes(nn.Linear, network.decoder) == [(256, 10), (256, 256), (512, 256)]
     assert shapes(nn.ConvTranspose2d, network.decoder) == [(32, 32, 4, 4), (32, 32, 4, 4), (32, 1, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("codes", "decoded", "message"),
+    [
+        (torch.zeros(2), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"means of shape \(2,\)"),
+        (torch.zeros(3, 4), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"means of shape \(3, 4\)"),
+        (torch.zeros(2, 4).int(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8), r"torch.int32.* must be float"),
+        (torch.zeros(2, 4), torch.zeros(2, 1, 8, 8), r"decodes to torch.float32"),
+        (torch.zeros(2, 4), torch.zeros(2, 1, 9, 8, dtype=torch.uint8), r"shape \(2, 1, 9, 8\)"),
+    ],
+)
+def test_a_generator_of_the_wrong_shape_or_type_is_refused(codes: Tensor, decoded: Tensor, message: str) -> None:
+    class Wrong:
+        hash = "0" * 64
+
+        def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            return codes, codes
+
+        def decode(self, codes: Tensor) -> Tensor:
+            return decoded
+
+    with pytest.raises(DefuseError, match=message):
+        check_generator(Wrong(), torch.zeros(2, 1, 8, 8, dtype=torch.uint8))
+
+
+def test_the_old_name_of_image_generator_is_deprecated() -> None:
+    with pytest.warns(DeprecationWarning, match="Generator is now pytest_defuse.ImageGenerator"):
+        assert module.Generator is ImageGenerator
+    with pytest.raises(AttributeError, match="has no attribute 'Generators'"):
+        _ = module.Generators

@@ -16,7 +16,7 @@ ABOUT = {"subject": "digits", "model": "m", "data": "d", "settings": "s"}
 
 
 class Work:
-    """Counts what was computed."""
+    """Collects the numbers of the pieces that were computed."""
 
     def __init__(self) -> None:
         self.done: list[int] = []
@@ -31,24 +31,24 @@ class Work:
 
 def opened(folder: Path, **changes: str) -> tuple[Journal, str]:
     journal = Journal(folder, ABOUT | changes)
-    return journal, journal.opened()
+    return journal, journal.open()
 
 
 def numbers(pieces: list[Piece]) -> list[int]:
     return [int(piece["number"]) for piece in pieces]
 
 
-def test_what_was_finished_is_not_computed_again(tmp_path: Path) -> None:
+def test_finished_pieces_are_not_computed_again(tmp_path: Path) -> None:
     first, second = Work(), Work()
-    journal, news = opened(tmp_path)
-    assert news == ""
+    journal, message = opened(tmp_path)
+    assert message == ""
     assert numbers(journal.all(first.pieces(3), lambda piece: None)) == [0, 1, 2]
-    heard: list[Piece] = []
-    journal, news = opened(tmp_path)
-    assert news == "this search was begun before: it goes on after 3 finished pieces"
-    assert numbers(journal.all(second.pieces(5), heard.append)) == [0, 1, 2, 3, 4]
+    reported: list[Piece] = []
+    journal, message = opened(tmp_path)
+    assert message == "resuming this search after 3 finished pieces"
+    assert numbers(journal.all(second.pieces(5), reported.append)) == [0, 1, 2, 3, 4]
     assert second.done == [3, 4]
-    assert len(heard) == 5
+    assert len(reported) == 5
 
 
 def test_a_damaged_piece_is_computed_again(tmp_path: Path) -> None:
@@ -62,24 +62,24 @@ def test_a_damaged_piece_is_computed_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["model", "data", "settings"])
-def test_another_search_starts_afresh_and_says_why(tmp_path: Path, part: str) -> None:
+def test_another_search_is_a_new_one_and_says_why(tmp_path: Path, part: str) -> None:
     journal, _ = opened(tmp_path)
     journal.once("piece", lambda: {"number": torch.tensor(1)})
-    other, news = opened(tmp_path, **{part: "changed"})
-    assert news == f"the search starts afresh, since the last one had another {part}"
+    other, message = opened(tmp_path, **{part: "changed"})
+    assert message == f"starting a new search: different {part} from the last one"
     assert int(other.once("piece", lambda: {"number": torch.tensor(2)})["number"]) == 2
     back, _ = opened(tmp_path)
     assert int(back.once("piece", lambda: {"number": torch.tensor(3)})["number"]) == 1
 
 
-def test_searches_of_other_subjects_are_no_news(tmp_path: Path) -> None:
+def test_searches_of_other_subjects_are_not_mentioned(tmp_path: Path) -> None:
     opened(tmp_path, subject="signs")
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "about.json").write_text("[1, ")
     assert opened(tmp_path)[1] == ""
 
 
-def test_an_error_in_a_piece_loses_none_before_it(tmp_path: Path) -> None:
+def test_an_error_in_a_piece_loses_no_finished_piece(tmp_path: Path) -> None:
     journal, _ = opened(tmp_path)
     work = Work()
 
@@ -93,7 +93,7 @@ def test_an_error_in_a_piece_loses_none_before_it(tmp_path: Path) -> None:
     assert again.done == [2]
 
 
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_no_finished_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal, _ = opened(tmp_path)
     journal.once("first", lambda: {"number": torch.tensor(1)})
 
@@ -113,7 +113,7 @@ from pytest_defuse.discover.journal import Journal
 
 folder, seconds, log = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
 journal = Journal(folder, {"subject": "digits"})
-journal.opened()
+journal.open()
 
 def work(number):
     def piece():
@@ -141,7 +141,7 @@ def test_processes_share_the_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_the_rest_is_done_by_the_next(tmp_path: Path) -> None:
+def test_after_a_kill_the_next_process_computes_the_rest(tmp_path: Path) -> None:
     with process(tmp_path, 0.5, tmp_path / "log") as first:
         while not (tmp_path / "log").exists() or len((tmp_path / "log").read_text().split()) < 3:
             assert first.poll() is None

@@ -17,7 +17,7 @@ SMALL = (JudgeShape(4, 5, 1), JudgeShape(6, 3, 2))
 
 
 class Table(nn.Module):
-    """The logits of an image are written in a table, at the number that its first pixel holds."""
+    """Looks up the logits of an image in a table; its first pixel holds the row."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Table(nn.Module):
 
 
 class Counted(Progress):
-    """Remembers the titles of tasks."""
+    """Collects the titles of tasks."""
 
     def __init__(self) -> None:
         self.titles: list[str] = []
@@ -46,42 +46,42 @@ def numbered(count: int) -> Tensor:
 
 
 def panel(*probabilities: list[list[float]], confidence: float = 0.9) -> Judges:
-    """Judges of the given probabilities, N x classes each."""
+    """Judges with these probabilities, N x classes each."""
     tables = [torch.tensor(rows).log() for rows in probabilities]
     return Judges([Classifier(Table(table), table.shape[1]) for table in tables], confidence)
 
 
-def test_a_verdict_is_sure_when_all_agree_and_all_are_confident() -> None:
-    sure, other, doubtful = [0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.8, 0.1, 0.1]
-    judges = panel([sure, sure, sure, doubtful, other], [sure, other, doubtful, sure, other])
-    classes, certain = judges.verdicts(numbered(5))
-    assert certain.tolist() == [True, False, False, False, True]
-    assert classes[certain].tolist() == [0, 1]
+def test_a_panel_is_confident_if_all_judges_agree_and_are_confident() -> None:
+    zero, one, low = [0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.8, 0.1, 0.1]
+    judges = panel([zero, zero, zero, low, one], [zero, one, low, zero, one])
+    labels, confident = judges.labels(numbered(5))
+    assert confident.tolist() == [True, False, False, False, True]
+    assert labels[confident].tolist() == [0, 1]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.floats(0.4, 0.99))
-def test_contradiction_is_a_sure_verdict_that_differs(seed: int, count: int, confidence: float) -> None:
+def test_judges_contradict_if_they_are_confident_and_differ(seed: int, count: int, confidence: float) -> None:
     numbers = torch.Generator().manual_seed(seed)
     truth = 4 * torch.randn(100, 3, generator=numbers)
     tables = [truth + 2 * torch.randn(100, 3, generator=numbers) for _ in range(count)]
     judges = Judges([Classifier(Table(table), 3) for table in tables], confidence)
     predictions = torch.randint(3, (100,), generator=numbers)
 
-    classes, sure = judges.verdicts(numbered(100))
+    labels, confident = judges.labels(numbered(100))
     seen, contradicted = judges.contradict(numbered(100), predictions)
-    assert torch.equal(contradicted, sure & (classes != predictions))
-    assert torch.equal(seen[contradicted], classes[contradicted])
+    assert torch.equal(contradicted, confident & (labels != predictions))
+    assert torch.equal(seen[contradicted], labels[contradicted])
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_no_contradiction_is_found_where_there_is_none(count: int) -> None:
+def test_judges_that_agree_with_the_model_contradict_nothing(count: int) -> None:
     judges = panel([[0.96, 0.04]] * 3, [[0.96, 0.04]] * 3)
-    seen, contradicted = judges.contradict(numbered(count), torch.zeros(count, dtype=torch.int64))
+    labels, contradicted = judges.contradict(numbered(count), torch.zeros(count, dtype=torch.int64))
     assert contradicted.tolist() == [False] * count
-    assert seen.shape == (count,)
+    assert labels.shape == (count,)
 
 
-def test_predictions_are_not_written_to() -> None:
+def test_predictions_are_not_modified() -> None:
     predictions = torch.ones(3, dtype=torch.int64)
     panel([[0.96, 0.04]] * 3).contradict(numbered(3), predictions)
     assert predictions.tolist() == [1, 1, 1]
@@ -98,19 +98,19 @@ def test_augmented_images_keep_shape_and_range(shape: tuple[int, ...]) -> None:
     assert not torch.allclose(augmented, images, atol=0.1)
 
 
-def test_augmentation_moves_what_an_image_shows_a_little() -> None:
+def test_augmentation_shifts_and_scales_an_object_a_little() -> None:
     images = torch.zeros(200, 1, 24, 24)
     images[:, :, 10:14, 10:14] = 1
     with torch.random.fork_rng():
         augmented = augment(images)
-    shown = augmented - augmented.amin(dim=(2, 3), keepdim=True)  # contrast changes what is black
-    mass = shown.sum(dim=(1, 2, 3)) / shown.amax(dim=(1, 2, 3))
-    centre = (shown * torch.arange(24.0)).sum(dim=(1, 2, 3)) / shown.sum(dim=(1, 2, 3)) - 11.5
+    square = augmented - augmented.amin(dim=(2, 3), keepdim=True)  # contrast changes the black background too
+    mass = square.sum(dim=(1, 2, 3)) / square.amax(dim=(1, 2, 3))
+    centre = (square * torch.arange(24.0)).sum(dim=(1, 2, 3)) / square.sum(dim=(1, 2, 3)) - 11.5
     assert 0.5 < centre.abs().max() < 3
     assert 9 < mass.min() < 14 < 18 < mass.max() < 26
 
 
-def test_augmentation_never_mirrors_an_image() -> None:
+def test_augmentation_never_flips_an_image() -> None:
     images = torch.linspace(0, 1, 24).expand(500, 3, 24, 24)  # brighter to the right
     with torch.random.fork_rng():
         augmented = augment(images)
@@ -148,9 +148,9 @@ def halves() -> LabelledImages:
     return LabelledImages(pixels.to(torch.uint8), labels)
 
 
-def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
+def test_trained_judges_are_accurate_and_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
     def judges(seed: int, progress: Progress) -> list[Classifier]:
-        settings = JudgeSettings(shapes=SMALL, steps_per_class=20, least_steps=20, batch=32, rate=1e-2)
+        settings = JudgeSettings(shapes=SMALL, steps_per_class=20, min_steps=20, batch_size=32, learning_rate=1e-2)
         return trained_judges(halves, 2, settings, seed=seed, device="cpu", cache=tmp_path, progress=progress)
 
     progress = Counted()
@@ -166,12 +166,12 @@ def test_trained_judges_read_the_images_and_are_trained_once(halves: LabelledIma
 
     other = judges(1, progress)
     assert len(progress.titles) == 4
-    # Judges of one panel and of other seeds are independent of each other.
+    # Judges of one panel, and of different seeds, have different weights.
     assert len({judge.hash for judge in [*first, *other]}) == 4
 
 
-def test_a_panel_is_known_by_its_judges_and_its_confidence() -> None:
-    sure, other = [[0.96, 0.04]], [[0.04, 0.96]]
-    panels = [panel(sure), panel(other), panel(sure, other), panel(other, sure), panel(sure, confidence=0.8)]
+def test_the_hash_of_a_panel_depends_on_its_judges_and_its_confidence() -> None:
+    zero, one = [[0.96, 0.04]], [[0.04, 0.96]]
+    panels = [panel(zero), panel(one), panel(zero, one), panel(one, zero), panel(zero, confidence=0.8)]
     assert len({judges.hash for judges in panels}) == 5
-    assert panel(sure).hash == panel(sure).hash
+    assert panel(zero).hash == panel(zero).hash

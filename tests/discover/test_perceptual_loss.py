@@ -7,7 +7,7 @@ from pytest_defuse.subject.classifier import Classifier
 
 
 def judge(scale: float = 1.0) -> Classifier:
-    """Two convolutions and a linear layer; ``scale`` multiplies what the first gives and divides it again."""
+    """Two convolutions and a linear layer; the first multiplies its output by ``scale``, the second divides by it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         first, second = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 6, 3)
@@ -24,7 +24,7 @@ def pixels() -> Tensor:
     return torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_equal_images_are_at_distance_0_and_unrelated_ones_at_about_2(pixels: Tensor) -> None:
+def test_the_distance_is_0_for_equal_images_and_about_2_for_unrelated_ones(pixels: Tensor) -> None:
     maps, images = FeatureMaps(judge(), pixels), pixels / 255
     assert maps.distance(images, images).item() == 0
     near = maps.distance(images, (images + 0.01).clamp(0, 1)).item()
@@ -33,13 +33,13 @@ def test_equal_images_are_at_distance_0_and_unrelated_ones_at_about_2(pixels: Te
     assert 1.5 < far < 2.5
 
 
-def test_the_unit_of_a_map_does_not_matter(pixels: Tensor) -> None:
+def test_the_scale_of_a_map_does_not_matter(pixels: Tensor) -> None:
     images = pixels / 255
     plain, scaled = (FeatureMaps(judge(s), pixels).distance(images, images.flip(3)) for s in (1.0, 100.0))
     torch.testing.assert_close(plain, scaled)
 
 
-def test_it_pulls_images_towards_what_the_judge_sees(pixels: Tensor) -> None:
+def test_its_gradient_makes_images_more_similar_to_the_judge(pixels: Tensor) -> None:
     maps, images = FeatureMaps(judge(), pixels), pixels / 255
     moved = images.roll(1, dims=0).requires_grad_()
     before = maps.distance(images, moved)
@@ -47,12 +47,12 @@ def test_it_pulls_images_towards_what_the_judge_sees(pixels: Tensor) -> None:
     assert maps.distance(images, moved - 10 * gradient) < before
 
 
-def test_the_judge_stays_as_it_was(pixels: Tensor) -> None:
-    seen_by = judge()
-    logits = seen_by.logits(pixels)
-    FeatureMaps(seen_by, pixels).distance(pixels / 255, pixels.flip(3) / 255)
-    assert torch.equal(seen_by.logits(pixels), logits)
-    assert not any(module._forward_hooks for module in seen_by.module.modules())
+def test_the_judge_does_not_change(pixels: Tensor) -> None:
+    classifier = judge()
+    logits = classifier.logits(pixels)
+    FeatureMaps(classifier, pixels).distance(pixels / 255, pixels.flip(3) / 255)
+    assert torch.equal(classifier.logits(pixels), logits)
+    assert not any(module._forward_hooks for module in classifier.module.modules())
 
 
 def test_a_judge_without_convolutions_is_compared_by_its_logits(pixels: Tensor) -> None:
@@ -63,5 +63,5 @@ def test_a_judge_without_convolutions_is_compared_by_its_logits(pixels: Tensor) 
 def test_images_are_normalised_for_the_judge(pixels: Tensor) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     shifted = Classifier(module, 3, normalize=lambda images: images - 0.5)
-    seen = FeatureMaps(shifted, pixels).of(pixels / 255)[-1]
-    torch.testing.assert_close(seen, shifted.logits(pixels))
+    logits = FeatureMaps(shifted, pixels).of(pixels / 255)[-1]
+    torch.testing.assert_close(logits, shifted.logits(pixels))
