@@ -23,6 +23,7 @@ class DiscoverySettings(Settings):
             "min_failures": 30,
         }
     }
+    removed: ClassVar = {"backend": "there is one implementation of the mixture"}
 
     mode: Literal["default", "gradient", "paper"] = setting(
         "default",
@@ -33,7 +34,7 @@ class DiscoverySettings(Settings):
     )
     budget: Count = setting(
         60_000,
-        "Forward passes of the model in the search, confirmations of single failures included. Not used in "
+        "Forward passes of the model in the search, rechecks of failures in float32 included. Not used in "
         "mode `paper`.",
     )
     draws: Count = setting(
@@ -62,9 +63,6 @@ class DiscoverySettings(Settings):
         100,
         "Maximum number of components of a mixture (K); a mixture of few failures has fewer.",
         "Defuse, section 4.1: K = 100",
-    )
-    backend: Literal["torch", "scikit-learn"] = setting(
-        "torch", "The implementation of the mixture.", "`benchmarks/mixture.py`: torch is faster"
     )
     restarts: Count = setting(
         5, "Fits of the mixture from different starts; the one with the largest lower bound is used."

@@ -39,6 +39,7 @@ class Settings(BaseModel):
         marker: the pytest marker that takes these settings, if there is one.
         presets: by setting and value, the defaults that this value replaces.
         renamed: old names and the names that replace them; old ones are accepted with a DeprecationWarning.
+        removed: former settings and why they have no effect; ignored with a DeprecationWarning.
 
     Raises:
         DefuseError: an unknown name, a value of another type, or a value out of range.
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     marker: ClassVar[str] = ""
     presets: ClassVar[Mapping[tuple[str, str], Mapping[str, Any]]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
+    removed: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str = "") -> Self:
@@ -89,7 +91,11 @@ class Settings(BaseModel):
         if not isinstance(values, dict):
             return handler(values)
         source = (info.context or {}).get("source", cls.__name__)
-        values = {cls._current(name, values, source): value for name, value in values.items()}
+        for name in values.keys() & cls.removed:
+            warnings.warn(f"{source}: {name} has no effect: {cls.removed[name]}.", DeprecationWarning, stacklevel=1)
+        values = {
+            cls._current(name, values, source): value for name, value in values.items() if name not in cls.removed
+        }
         for (name, choice), defaults in cls.presets.items():
             if values.get(name) == choice:
                 values = {**defaults, **values}

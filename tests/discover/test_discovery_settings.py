@@ -23,3 +23,8 @@ def test_the_mode_of_the_papers_has_the_papers_values() -> None:
     assert (paper.draws, paper.cap, paper.a, paper.b, paper.components) == (100, 100, 50, 50, 100)
     assert (paper.clustering, paper.restarts, paper.min_weight) == ("plain", 1, 0.01)
     assert DiscoverySettings(mode="gradient").cap == 10
+
+
+def test_the_former_setting_backend_is_ignored_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"defuse_discover: backend has no effect: there is one implementation"):
+        assert DiscoverySettings.of({"backend": "scikit-learn", "draws": 7}) == DiscoverySettings(draws=7)
