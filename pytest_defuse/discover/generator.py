@@ -35,7 +35,7 @@ LATENT_DIMS_PER_CHANNEL = 16
 """Default number of latent dimensions per colour channel: all are active on MNIST and on GTSRB, measured with
 benchmarks/generator.py."""
 LOG_VARIANCES = (-12.0, 6.0)
-"""Range of log-variances, which keeps their exponential finite in training; chosen, not measured."""
+"""Range of log-variances, which keeps their exponential finite in training; our choice."""
 PAPER_BATCH_SIZE = 2048
 """Defuse, appendix B."""
 
@@ -46,7 +46,7 @@ class GeneratorSettings:
 
     The loss per image, in nats, is BCE + perceptual_weight * values * distance + beta * KL: the cross-entropy of its
     ``values`` = C * H * W pixel values, the perceptual distance (:meth:`FeatureMaps.distance`), and the divergence of
-    q(z|x) from N(0, I). Defaults without a source are chosen; benchmarks/generator.py measures them together.
+    q(z|x) from N(0, I). Defaults without a source are our choice; benchmarks/generator.py measures them together.
 
     Attributes:
         latent_dim: dimensions of the latent code; 0: 16 for grey images, 48 for RGB.

@@ -12,11 +12,11 @@ from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
 
 TARGET_ACCURACY = 0.995
-"""Minimum accuracy of confident verdicts on held-out images that calibration aims at; chosen, not measured."""
+"""Minimum accuracy of confident verdicts on held-out images that calibration aims at; our choice."""
 ACCURACY_TOLERANCE = 0.02
-"""A judge that is less accurate than the model by more than this is reported; chosen, not measured."""
+"""A judge that is less accurate than the model by more than this is reported; our choice."""
 MIN_CONFIDENT = 0.5
-"""Judges that are confident about a smaller share of the held-out images are reported; chosen, not measured."""
+"""Judges that are confident about a smaller share of the held-out images are reported; our choice."""
 
 
 @dataclass(frozen=True)

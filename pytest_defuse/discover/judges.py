@@ -44,12 +44,12 @@ class JudgeSettings:
     """How the built-in judges are trained: one network per shape, each with its own seed.
 
     Attributes:
-        shapes: of the networks. Three that differ, so that their errors do too; chosen, not measured.
+        shapes: of the networks. Three that differ, so that their errors do too; our choice.
         steps_per_class, min_steps: the number of optimizer steps is the number of classes times ``steps_per_class``,
             but at least ``min_steps``: 1,200 for 10 classes, 2,580 for 43. Measured with benchmarks/generator.py: on
             Fashion-MNIST, judges of 1,200 steps read 87.2-88.1% of the test images, those of 600 85.0-85.8%.
         batch_size, learning_rate, weight_decay: of AdamW, with the learning rate of
-            :class:`~pytest_defuse.runtime.training.Schedule`; chosen, not measured.
+            :class:`~pytest_defuse.runtime.training.Schedule`; our choice.
     """
 
     shapes: tuple[JudgeShape, ...] = (JudgeShape(16, 5, 1), JudgeShape(32, 3, 1), JudgeShape(16, 3, 2))
@@ -172,9 +172,9 @@ def _convolution(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -
 def augment(images: Tensor) -> Tensor:
     """Randomly rotate, scale, shear, shift and change the contrast of each image, all by a little.
 
-    Rotation is up to 15 degrees, scale and shear up to 15%, shifts up to 8% of the side, contrast up to 30%; all are
-    chosen, not measured. Images are never flipped: a flipped sign or digit is another one. The edge is repeated where
-    an image moves away from it.
+    Rotation is up to 15 degrees, scale and shear up to 15%, shifts up to 8% of the side, contrast up to 30%: our
+    choice. Images are never flipped: a flipped sign or digit is another one. The edge is repeated where an image moves
+    away from it.
 
     Args:
         images: float N x C x H x W in [0, 1].

@@ -15,7 +15,7 @@ from pytest_defuse.discover.regions import Region
 from pytest_defuse.subject.images import LabelledImages
 
 NEAREST = 10
-"""Nearest training images that are listed; chosen, not measured."""
+"""Nearest training images that are listed; our choice."""
 
 
 @dataclass(frozen=True)

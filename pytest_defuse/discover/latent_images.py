@@ -14,7 +14,7 @@ from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.images import LabelledImages
 
 RADIUS_QUANTILE = 0.999
-"""Draws stay within the distance from the centre that this fraction of the training codes keeps. Chosen, not measured:
+"""Draws stay within the distance from the centre that this fraction of the training codes keeps. Our choice:
 nearly all training codes, without the few outliers."""
 MIN_ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if the variance of its means is above this (Burda et al. 2016, section 5.1)."""

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from pytest_defuse.subject.classifier import Classifier
 
 SCALE_IMAGES = 512
-"""Images that the variance of each channel is measured on; chosen, not measured."""
+"""Images that the variance of each channel is measured on; our choice."""
 MIN_RELATIVE_VARIANCE = 1e-2
 """Floor of a channel's variance, relative to the mean over channels: one that hardly varies on real images must not
-outweigh all others. Chosen, not measured."""
+outweigh all others. Our choice."""
 
 
 class FeatureMaps:

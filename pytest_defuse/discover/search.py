@@ -28,16 +28,16 @@ VERSION = "4"
 PIECE_DRAWS = 4096
 """Draws in one piece of the journal, about: some seconds of work, lost at most when the search is interrupted."""
 PAPER_PIECE_DRAWS = 8192
-"""The same in mode ``paper``, which evaluates no judges. Each piece ends in smaller batches, which are slower: with
-pieces of 4,096 the mode fell below 0.9 of a bare loop's speed (benchmarks/search.py)."""
+"""The same in mode ``paper``, which is faster because it evaluates no judges. Each piece ends in smaller batches, which
+are slower per image; benchmarks/search.py measures the mode against a bare loop."""
 
 MIN_ROUNDS = 8
-"""Minimum number of rounds of the adaptive search; chosen, not measured."""
+"""Minimum number of rounds of the adaptive search; our choice."""
 ROUND_PASSES = 7500
 """Forward passes per round, about, in a budget for more rounds than that: the default budget (60,000) divided by
 ``MIN_ROUNDS``. Images with failures get their next block of draws in the next round."""
 EXPLORATION = 0.05
-"""Fraction of a round's blocks that goes to images at random, so that every image gets some; chosen, not measured."""
+"""Fraction of a round's blocks that goes to images at random, so that every image gets some; our choice."""
 
 PAPER_STAGE, ADAPTIVE_STAGE, EXPLORATION_STAGE = range(3)  # stages of the random numbers
 
