@@ -10,7 +10,7 @@ from pytest_defuse.discover.generator import TrainedVAE
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.discover.verdicts import Verdicts, confidently_shows
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.subject.batches import GRANULE, Batches
+from pytest_defuse.subject.batches import BATCH_MULTIPLE, BatchRunner
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.image_generator import ImageGenerator
@@ -63,7 +63,7 @@ class Evaluator:
             classifier.module.to(memory_format=compute.memory_format)
         built_in = (self.generator,) if isinstance(self.generator, TrainedVAE) else ()
         for network in (*classifiers, *built_in):
-            network.batches = Batches(compute.batch_size, GRANULE)
+            network.batches = BatchRunner(compute.batch_size, BATCH_MULTIPLE)
 
     def verdicts(self, codes: Tensor, source_labels: Tensor) -> Verdicts:
         """Verdicts in float32.

@@ -23,7 +23,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.training import Schedule, train_once
-from pytest_defuse.subject.batches import BATCH, Batches
+from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.image_generator import ImageGenerator
@@ -161,7 +161,7 @@ class TrainedVAE:
     def __init__(self, network: BetaVAE, device: torch.device | str) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device = torch.device(device)
-        self.batches = Batches(BATCH)
+        self.batches = BatchRunner()
         state = network.state_dict()
         self.hash = content_hash(*(part for name in sorted(state) for part in (name, state[name])))
 

@@ -52,7 +52,7 @@ def predict_scenarios(
         _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): part
         for part in _full_batches(scenarios, model.batches.size)
     }
-    outcomes = (sharing or Sharing()).outcomes({key: _later(run, part) for key, part in parts.items()})
+    outcomes = (sharing or Sharing()).results({key: _later(run, part) for key, part in parts.items()})
     found = {name: answer for outcome in outcomes for name, answer in outcome.items()}
     return {scenario.id: _decoded(found[scenario.id], subject) for scenario in scenarios}
 
@@ -67,7 +67,7 @@ def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = 
         return list(_answers(model, pixels))
 
     pieces = {key: _later(run, part) for key, part in zip(keys, parts, strict=True)}
-    outcomes = (sharing or Sharing()).outcomes(pieces)
+    outcomes = (sharing or Sharing()).results(pieces)
     predicted = tuple(subject.classes[index] for indices, _ in outcomes for index in indices)
     return Predictions(images.hash, predicted, tuple(number for _, confidences in outcomes for number in confidences))
 

@@ -1,4 +1,4 @@
-"""Randomness that comes from a seed and leaves no trace."""
+"""Reproducible random numbers that leave the global generators unchanged."""
 
 import random
 from collections.abc import Iterator
@@ -10,10 +10,9 @@ import torch
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, numpy and torch inside; put their states back on leaving.
+    """Seed the global generators of Python, numpy and torch inside the block, and restore their states after it.
 
-    The states come back also after an error, so nobody's random numbers change because a verb of
-    ours ran between them.
+    The states are restored after an error too, so the user's random numbers do not depend on our work between them.
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
@@ -26,17 +25,17 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def seed_all(seed: int) -> None:
-    """Seed the global generators of Python, numpy and torch; inside :func:`seeded`, so that it leaves no trace."""
+    """Seed the global generators of Python, numpy and torch; call it inside :func:`seeded`, which restores them."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**64)
 
 
 def random_numbers(seed: int, stage: int = 0, item: int = 0, draw: int = 0, /) -> np.random.Generator:
-    """The random numbers that belong to (seed, stage, item, draw) alone; each is 0 or more.
+    """A generator whose numbers depend on (seed, stage, item, draw) only; each is 0 or more.
 
-    A counter-based generator (Philox) is started at a counter of its own for each: no call order, batch
-    size or process count can change what it yields.
+    It is counter-based (Philox; Salmon et al. 2011), with another counter for each of them, so the order of calls, the
+    batch size and the number of processes do not change its numbers.
     """
     counter = np.array([0, stage, item, draw], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))

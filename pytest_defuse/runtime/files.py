@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Files that are written completely or not at all."""
 
 import os
 import tempfile
@@ -9,9 +9,12 @@ from pytest_defuse.runtime.errors import DefuseError
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file in ``path``'s folder, then put it in ``path``'s place.
+    """Write a temporary file in the same folder, then rename it to ``path``.
 
-    A reader sees the old file or the new one, never a part; after an error the old one stands.
+    A reader sees the old file or the new one, never a part of it; after an error the old file is unchanged.
+
+    Args:
+        write: writes the file at the path that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -19,6 +22,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())  # or a power failure could leave the new name on an empty file
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
@@ -26,21 +31,24 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with newline line ends to ``path``, whole or not at all."""
+    """Write UTF-8 text with newline line endings, as :func:`replace_file` does."""
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add UTF-8 text to the end of a file that others write to as well, such as a job's summary."""
+    """Append UTF-8 text to a file that other programs write to as well, such as a job's summary."""
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Make sure that a file can be written to a folder, before work whose outcome goes there.
+    """Check that a file can be written to a folder, before the work whose result goes there.
+
+    Args:
+        what: names the file in the message.
 
     Raises:
-        DefuseError: it cannot; ``what`` names the file.
+        DefuseError: the folder cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +56,7 @@ def check_writable(folder: Path, what: str) -> None:
             pass
     except OSError as error:
         raise DefuseError(
-            f"{folder} cannot be written to ({error.strerror}), and {what} goes there: make it writable."
+            f"{what} cannot be written to {folder} ({error.strerror}): make the folder writable."
         ) from error
 
 

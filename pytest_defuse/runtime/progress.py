@@ -1,4 +1,4 @@
-"""How long work tells that it is alive. The engine reports here; who shows it is another room's business."""
+"""Progress of long work: the engine reports it here, and the pytest layer and the command line show it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,19 +9,19 @@ class Advance(Protocol):
     """Counts a task's steps."""
 
     def __call__(self, steps: int, note: str = "") -> None:
-        """So many more steps are done; the note says what was found so far."""
+        """Add finished steps; the note says what was found so far."""
 
 
 class Progress:
-    """Progress that nobody watches; the terminal's is a subclass."""
+    """Progress that is not shown; subclasses show it."""
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Advance]:
-        """Announce ``total`` steps of work and yield the function that counts them."""
+        """Start a task of ``total`` steps; yields the function that counts them."""
 
-        def unseen(steps: int, note: str = "") -> None: ...
+        def advance(steps: int, note: str = "") -> None: ...
 
-        yield unseen
+        yield advance
 
     def say(self, sentence: str) -> None:
-        """Tell something that a person should know."""
+        """Print a sentence for the user."""

@@ -1,4 +1,4 @@
-"""Work that the processes of one session share: each piece is done once, by whoever comes to it first."""
+"""Work shared by the processes of one session: each piece is computed by one of them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,26 +12,26 @@ from filelock import FileLock, Timeout
 from pytest_defuse.runtime.files import replace_text
 
 Pieces = Mapping[str, Callable[[], Any]]
-"""Work by its key, which says all that its outcome, a JSON value, depends on; it can be a file's name."""
+"""Functions that return JSON values, by keys that identify the results and can be file names."""
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """How one process of a session shares work.
+    """One process's part in shared work.
 
     Attributes:
-        folder: where outcomes lie during the session; None in a session of one process.
-        worker: this process's number, from 0.
+        folder: keeps results during the session; None in a session of one process.
+        worker: the process's number, from 0.
     """
 
     folder: Path | None = None
     worker: int = 0
 
-    def outcomes(self, pieces: Pieces) -> list[Any]:
-        """The outcome of every piece, in order, whichever process did the work."""
+    def results(self, pieces: Pieces) -> list[Any]:
+        """The results of all pieces, in their order, whichever process computes them."""
         if self.folder is None:
             return [work() for work in pieces.values()]
-        # Each process starts elsewhere and first passes over what others are at: so they work side by side.
+        # Each process starts at another piece and first skips those that others compute, so they work in parallel.
         start = self.worker % max(1, len(pieces))
         keys = [*list(pieces)[start:], *list(pieces)[:start]]
         found: dict[str, Any] = {}
@@ -39,18 +39,18 @@ class Sharing:
             for key in keys:
                 if key not in found and (locked := self._locked(key, wait)):
                     with locked:
-                        found[key] = self._outcome(key, pieces[key])
+                        found[key] = self._result(key, pieces[key])
         return [found[key] for key in pieces]
 
     def _locked(self, key: str, wait: bool) -> AbstractContextManager[Any] | None:
-        """A piece's lock, held; None where another process has it and this one does not wait."""
+        """The acquired lock of a piece; None if another process holds it and ``wait`` is false."""
         assert self.folder is not None
         try:
             return FileLock(self.folder / f"{key}.lock").acquire(blocking=wait)
         except Timeout:
             return None
 
-    def _outcome(self, key: str, work: Callable[[], Any]) -> Any:
+    def _result(self, key: str, work: Callable[[], Any]) -> Any:
         assert self.folder is not None
         file = self.folder / f"{key}.json"
         if not file.exists():

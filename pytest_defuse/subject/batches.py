@@ -1,4 +1,4 @@
-"""Forward passes in batches that fit into memory and round alike."""
+"""Forward passes in batches that fit into memory."""
 
 from collections.abc import Callable
 
@@ -7,47 +7,51 @@ from torch import Tensor
 
 from pytest_defuse.runtime.errors import DefuseError
 
-BATCH = 128
-"""Images a forward pass; on a CPU larger batches are slower: their activations leave the cache."""
+DEFAULT_BATCH_SIZE = 128
+"""Images in one forward pass. Larger batches are slower on the CPUs we measured, where activations leave the cache."""
 
-GRANULE = 32
-"""Batches of a multiple of this many images round alike on a CPU; kernels for smaller ones do not."""
+BATCH_MULTIPLE = 32
+"""On the CPUs we tried, batches whose size is a multiple of this use the same kernels, and so the same rounding."""
 
 
-class Batches:
-    """Runs a function over the rows of a tensor, so many at a time; out of memory, half as many, for good.
+class BatchRunner:
+    """Runs a function on the rows of a tensor in batches; out of memory, it halves the batch size and keeps it.
 
     Args:
-        size: rows a batch.
-        granule: the last batch is filled up, with copies of its last row, to a multiple of this. With
-            ``GRANULE`` the result for a row does not depend on its neighbours, bit by bit, on the CPUs tried.
+        size: rows in one batch.
+        multiple_of: the last batch is padded, with copies of its last row, to a multiple of this. With
+            :data:`BATCH_MULTIPLE` the bits of a row's result do not depend on the other rows.
     """
 
-    def __init__(self, size: int = BATCH, granule: int = 1) -> None:
+    def __init__(self, size: int = DEFAULT_BATCH_SIZE, multiple_of: int = 1) -> None:
         self.size = size
-        self.granule = granule
+        self.multiple_of = multiple_of
 
     def __call__(self, run: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """``run`` over all rows (at least one), as one tensor.
+        """Run a function on all rows.
+
+        Args:
+            run: N x ... -> N x ..., one result for each row.
+            rows: at least one.
 
         Raises:
-            DefuseError: memory does not suffice for the smallest batch.
+            DefuseError: the memory is too small for the smallest batch.
         """
         results: list[Tensor] = []
         start = 0
         while start < len(rows):
             batch = rows[start : start + self.size]
-            missing = -len(batch) % self.granule
-            filled = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing else batch
+            missing = -len(batch) % self.multiple_of
+            padded = torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]) if missing else batch
             try:
-                result = run(filled)
+                result = run(padded)
             except torch.OutOfMemoryError as error:
-                if self.size <= self.granule:
+                if self.size <= self.multiple_of:
                     raise DefuseError(
-                        f"The device has too little memory for a batch of {self.size} images: free some of it, or take "
+                        f"The device has too little memory for a batch of size {self.size}: free some, or choose "
                         "another device with --defuse-device."
                     ) from error
-                self.size = max(self.granule, self.size // 2)
+                self.size = max(self.multiple_of, self.size // 2)
                 continue
             results.append(result[: len(batch)] if missing else result)
             start += len(batch)

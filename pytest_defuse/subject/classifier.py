@@ -1,4 +1,4 @@
-"""A model as the engine sees it: uint8 pixels in, logits out, and no way to change the original."""
+"""Models on uint8 pixels, which never change the user's model."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.subject.batches import BATCH, Batches
+from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint
 from pytest_defuse.subject.images import content_hash
 
@@ -17,16 +17,15 @@ from pytest_defuse.subject.images import content_hash
 class Classifier:
     """A frozen copy of a model, in eval mode on a device.
 
-    It works on a deep copy, so whatever happens, the user's model keeps its weights, buffers,
-    training flag and gradient flags.
+    The model is copied, so the user's keeps its weights, buffers, training flag and gradient flags.
 
     Args:
         model: normalised images, float N x C x H x W -> logits, float N x class_count.
-        class_count: the width that the logits must have.
-        image_shape: channels, height and width of its images; its identity requires them.
-        normalize: applied to float pixels in [0, 1] before the model.
-        device: where the copy computes.
-        name: what messages call the model.
+        class_count: number of classes.
+        image_shape: channels, height and width of the images; the identity requires it.
+        normalize: function of float images in [0, 1] that is applied before the model.
+        device: device of the copy.
+        name: names the model in messages.
 
     Raises:
         DefuseError: the model cannot be copied.
@@ -43,7 +42,7 @@ class Classifier:
         name: str = "the model",
     ) -> None:
         self.module = _copied(model, name).to(device).eval().requires_grad_(False)
-        self.batches = Batches(BATCH)
+        self.batches = BatchRunner()
         self.class_count = class_count
         self.image_shape = image_shape
         self.normalize = normalize
@@ -56,9 +55,9 @@ class Classifier:
         """Logits, float32 N x class_count on the CPU, of uint8 pixels N x C x H x W.
 
         Raises:
-            DefuseError: the model returns something else than finite logits of that width.
+            DefuseError: the model does not return finite logits, N x class_count.
         """
-        if not len(pixels):  # not every model can take an empty batch
+        if not len(pixels):  # some models fail on an empty batch
             return torch.empty(0, self.class_count)
         logits = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), pixels)
         if not torch.isfinite(logits).all():
@@ -74,11 +73,11 @@ class Classifier:
         return self.logits(pixels).argmax(dim=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The model's own output for one batch of uint8 pixels, on its device."""
+        """The model's output for one batch of uint8 pixels, on its device."""
         return self.read(pixels.to(self.device).float() / 255)
 
     def read(self, images: Tensor) -> Tensor:
-        """The model's own output for float images in [0, 1] on its device; differentiable in them."""
+        """The model's output for float images in [0, 1] on its device; differentiable."""
         output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
         return output
 
@@ -115,7 +114,7 @@ class Classifier:
     def _checked(self, output: Tensor, count: int) -> Tensor:
         if not isinstance(output, Tensor):
             raise DefuseError(
-                f"{self.name} returned a {type(output).__name__}: return the logits alone, a tensor of shape "
+                f"{self.name} returned a {type(output).__name__}: it must return its logits only, a tensor of shape "
                 f"N x {self.class_count}."
             )
         if output.shape != (count, self.class_count):
@@ -131,12 +130,12 @@ def _copied(model: nn.Module, name: str) -> nn.Module:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise DefuseError(
-            f"{name} cannot be copied ({error}): a model is tested on a copy, so that it is never changed. Keep what "
-            "cannot be copied, such as open files or tensors with a history, out of its attributes."
+            f"{name} cannot be copied ({error}), and only a copy is tested, so that your model never changes: remove "
+            "what cannot be copied, such as open files or tensors with a grad_fn, from its attributes."
         ) from error
 
 
 def model_input(pixels: Tensor, normalize: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """What a model is fed for uint8 pixels: floats in [0, 1], normalised if the subject says so."""
+    """A model's input, float32, for uint8 pixels: divided by 255, then normalised if there is a ``normalize``."""
     images = pixels.float() / 255
     return images if normalize is None else normalize(images)

@@ -1,4 +1,4 @@
-"""Where models compute, and in which type."""
+"""Devices, and the number type for training on them."""
 
 import os
 
@@ -8,14 +8,14 @@ from pytest_defuse.runtime.errors import DefuseError
 
 
 def device_named(name: str, worker: int = 0) -> torch.device:
-    """``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps`` as a device.
+    """The device of a name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Args:
-        worker: number of this process among those of the session; ``auto`` and ``cuda`` deal the visible
-            GPUs out to them in turn.
+        worker: number of this process in the session, from 0; ``auto`` and ``cuda`` assign the visible GPUs to
+            processes in turn.
 
     Raises:
-        DefuseError: no such device here.
+        DefuseError: the machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -26,22 +26,22 @@ def device_named(name: str, worker: int = 0) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise DefuseError(
-            f"--defuse-device is {name!r}, which cannot be used on this machine: give auto, cpu, cuda, cuda:N or mps."
+            f"--defuse-device={name} cannot be used on this machine: give auto, cpu, cuda, cuda:N or mps."
         ) from error
     return device
 
 
 def trains_in_bfloat16(device: torch.device | str) -> bool:
-    """Whether convolutions are faster in bfloat16: on GPUs that have it, and CPUs with instructions for it."""
+    """Whether convolutions are faster in bfloat16: on GPUs and CPUs that have instructions for it."""
     kind = torch.device(device).type
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch that will do
+    if kind != "cpu" or not hasattr(torch.cpu, "get_capabilities"):  # torch 2.4 lacks it
         return False
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))
 
 
 def share_threads(workers: int) -> None:
-    """Give each of ``workers`` processes its share of the CPU's cores; alone, torch's own choice stands."""
+    """Use this process's share of the CPU cores, if there are several; a single process keeps torch's default."""
     if workers > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))

@@ -1,4 +1,4 @@
-"""What the search needs of an image generator."""
+"""The protocol of image generators."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ class ImageGenerator(Protocol):
     """Encodes images to latent codes and decodes latent codes to images.
 
     Attributes:
-        hash: sha256 in hex over all that its output depends on: a key of what is kept on disk.
+        hash: sha256, in hex, over everything that its output depends on; results on disk are reused while it is equal.
     """
 
     hash: str
@@ -18,4 +18,4 @@ class ImageGenerator(Protocol):
         """Mean and standard deviation of q(z|x), float32 N x d each, of uint8 pixels N x C x H x W."""
 
     def decode(self, codes: Tensor) -> Tensor:
-        """uint8 pixels N x C x H x W of latent codes, float32 N x d: what a PNG of the image would hold."""
+        """uint8 pixels N x C x H x W, as a PNG stores them, of latent codes, float32 N x d."""

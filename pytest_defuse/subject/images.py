@@ -1,4 +1,4 @@
-"""Labelled images as the engine sees them: uint8 pixels, checked once on the way in."""
+"""Data sets as uint8 pixels and class indices, checked when they are read."""
 
 import hashlib
 import math
@@ -20,23 +20,23 @@ from pytest_defuse.runtime.errors import DefuseError
 
 
 class Dataset(Protocol):
-    """What the engine needs of a data set: a length, and (image, class index) pairs by position."""
+    """A map-style data set: a length, and (image, class index) pairs by index."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-IN_MEMORY = 2**28
-"""Bytes of pixels; data sets larger than this lie in a temporary file, which the system pages in and out."""
+MAX_BYTES_IN_MEMORY = 2**28
+"""Larger data sets are kept in a temporary file that is mapped into memory. Our choice."""
 
-CHUNK = 2**25
-"""Bytes of pixels that are copied at once."""
+COPY_BYTES = 2**25
+"""Bytes of pixels that are copied at once, which bounds the memory that copying a mapped data set takes. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledImages:
-    """A data set, read once; a large one does not take up memory (see ``IN_MEMORY``).
+    """A data set that was read; a large one is mapped from a file (see :data:`MAX_BYTES_IN_MEMORY`).
 
     Attributes:
         pixels: uint8, N x C x H x W, C = 1 (grey) or 3 (RGB).
@@ -54,28 +54,27 @@ class LabelledImages:
             return LabelledImages(self.pixels[index], self.labels[index])
         if index.dtype == torch.bool:
             index = index.nonzero().squeeze(1)
-        pixels = _room(len(index), self.pixels.shape[1:])
-        rows = max(1, CHUNK // math.prod(self.pixels.shape[1:]))
-        for some, place in zip(index.split(rows), pixels.split(rows), strict=True):
-            place.copy_(self.pixels[some])
+        pixels = _empty(len(index), self.pixels.shape[1:])
+        rows = max(1, COPY_BYTES // math.prod(self.pixels.shape[1:]))
+        for source, target in zip(index.split(rows), pixels.split(rows), strict=True):
+            target.copy_(self.pixels[source])
         return LabelledImages(pixels, self.labels[index])
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """sha256 over shape, pixels and labels, in hex."""
+        """sha256, in hex, over shape, pixels and labels; scenarios and baselines store it."""
         return content_hash(self.pixels, self.labels)
 
 
-class Streamed:
-    """A data set that can only be gone through, once and in order, as one with places.
+class BufferedDataset:
+    """A map-style data set of the items of an iterable, which are read into memory at the first access.
 
     Args:
-        source: yields (image, class index) pairs, or batches of them: images N x ..., class indices N. It is
-            read when somebody first asks, and kept.
+        iterable: yields (image, class index) pairs, or batches of them: images N x ..., class indices N.
     """
 
-    def __init__(self, source: Iterable[Any]) -> None:
-        self.source = source
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self.iterable = iterable
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -86,29 +85,29 @@ class Streamed:
     @cached_property
     def _pairs(self) -> list[Any]:
         pairs: list[Any] = []
-        for item in self.source:
+        for item in self.iterable:
             labels = item[1] if isinstance(item, tuple | list) and len(item) == 2 else None
             batch = isinstance(labels, Tensor | np.ndarray) and labels.ndim == 1
             pairs += zip(*item, strict=True) if batch else [item]
         return pairs
 
 
-def indexed(dataset: Any) -> Dataset:
-    """A data set with places, whatever it is; generators, loaders and iterable data sets are read into memory."""
-    streams = not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
-    places: Dataset = Streamed(dataset) if streams and hasattr(dataset, "__iter__") else dataset
-    return places
+def map_style(dataset: Any) -> Dataset:
+    """A map-style data set of any data set: generators, data loaders and iterable data sets are buffered."""
+    iterable = not hasattr(dataset, "__getitem__") or isinstance(dataset, IterableDataset)
+    result: Dataset = BufferedDataset(dataset) if iterable and hasattr(dataset, "__iter__") else dataset
+    return result
 
 
 def load(dataset: Dataset, name: str, classes: Sequence[str], count: int | None = None) -> LabelledImages:
-    """Read a data set into memory, leaving the global random generators as they were.
+    """Read a data set; the global random generators are restored.
 
     Args:
         dataset: pairs of (image, class index); an image is a PIL image of mode L or RGB, a float
             tensor C x H x W in [0, 1], or a uint8 tensor or array (C x H x W, or H x W grey).
-        name: what messages call the data set, such as ``train``.
-        classes: the names that a class index points into.
-        count: how many images to read; default: all.
+        name: names the data set in messages, such as ``train``.
+        classes: class names, in the order of the class indices.
+        count: number of images to read, from the first; default: all.
 
     Raises:
         DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.
@@ -127,34 +126,38 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
             image, label = dataset[index]
         except (TypeError, ValueError) as error:
             raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
-        tile = to_pixels(image, where)
+        image_pixels = to_pixels(image, where)
         if not index:
-            pixels = _room(count, tile.shape)
-        if tile.shape != pixels.shape[1:]:
+            pixels = _empty(count, image_pixels.shape)
+        if image_pixels.shape != pixels.shape[1:]:
             raise DefuseError(
-                f"{where} is {size_words(tile.shape)} but {name}[0] is {size_words(pixels.shape)}: "
+                f"{where} is {size_words(image_pixels.shape)} but {name}[0] is {size_words(pixels.shape)}: "
                 "resize the images of a subject to one size and mode in its data sets."
             )
-        pixels[index] = tile
+        pixels[index] = image_pixels
         labels.append(_class_index(label, where, classes))
     return LabelledImages(pixels, torch.tensor(labels))
 
 
-def _room(count: int, shape: Sequence[int]) -> Tensor:
-    """An empty uint8 tensor for so many images, in memory or in a file that is gone when nobody looks at it."""
-    if count * math.prod(shape) <= IN_MEMORY:
+def _empty(count: int, shape: Sequence[int]) -> Tensor:
+    """An uninitialized uint8 tensor, count x shape, in memory or in a file that is deleted with the tensor."""
+    if count * math.prod(shape) <= MAX_BYTES_IN_MEMORY:
         return torch.empty(count, *shape, dtype=torch.uint8)
     with tempfile.TemporaryFile() as file:
         return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=(count, *shape)))
 
 
 def to_pixels(image: Any, where: str) -> Tensor:
-    """One image as uint8 C x H x W; ``where`` names it in messages.
+    """One image as uint8 C x H x W.
 
-    Float images are rounded to the nearest of 256 levels, so an image that came from a PNG is exact.
+    Float images are rounded to the nearest of 256 levels, so an image that was read from a PNG is exact.
+
+    Args:
+        image: a PIL image of mode L or RGB, float C x H x W in [0, 1], or uint8 C x H x W or H x W.
+        where: names the image in messages.
 
     Raises:
-        DefuseError: the image is of another kind, mode or range.
+        DefuseError: the image has another type, shape, mode or range.
     """
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "RGB"):
@@ -162,7 +165,7 @@ def to_pixels(image: Any, where: str) -> Tensor:
         image = np.array(image)
         image = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
     try:
-        # A copy, because torch takes no negative strides and warns of arrays that are read-only.
+        # A copy, because torch refuses negative strides and warns about read-only arrays.
         tensor = torch.as_tensor(np.array(image) if isinstance(image, np.ndarray) else image)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DefuseError(f"{where} is a {type(image).__name__}: give a PIL image, a tensor or an array.") from error
@@ -186,12 +189,15 @@ def to_pixels(image: Any, where: str) -> Tensor:
 
 
 def quantise(images: Tensor) -> Tensor:
-    """Float pixels in [0, 1] as the uint8 pixels that a PNG would hold; any shape."""
+    """Float pixels in [0, 1] as uint8 pixels, which a PNG can store; any shape."""
     return (images.float() * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def content_hash(*parts: Tensor | str) -> str:
-    """sha256, in hex, over the shapes, dtypes and bytes of tensors, and over texts."""
+    """sha256, in hex, over shapes, dtypes and bytes of tensors, and over texts: the hash that files store.
+
+    Keys of what is kept on disk are fingerprints (:mod:`pytest_defuse.runtime.fingerprint`).
+    """
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, str):

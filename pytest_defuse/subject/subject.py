@@ -1,4 +1,4 @@
-"""The model under test and its data: the one thing that a user must describe."""
+"""The model under test and its data, which the user describes in conftest.py."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,34 +13,36 @@ from torch import Tensor, nn
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import Dataset, LabelledImages, indexed, load, size_words
+from pytest_defuse.subject.images import Dataset, LabelledImages, load, map_style, size_words
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """An image classifier and the data it was made from.
+    """An image classifier, and the data that it was trained and tested on.
 
     Attributes:
         name: the subject's folder in the scenario store; letters, digits, ``.``, ``_`` and ``-``.
         model: normalised images, float N x C x H x W -> logits, N x len(classes). Never changed in place.
         classes: class names in the order of the logits.
         train, test: data sets of (image, class index); an image is a PIL image (L or RGB), a float
-            C x H x W tensor in [0, 1], or uint8. All images of a subject have one size and mode. What can only
-            be gone through, such as a generator of batches, is read into memory.
-        validation: chooses between corrected models; default: a tenth of ``train``, kept from finetuning.
-        normalize: applied between pixels in [0, 1] and the model; default: nothing.
-        checkpoint: the file that ``model``'s weights come from; a corrected one is written beside it.
-        shifts: further labelled data sets, by name, that the model must not get worse on.
-        judges: other models (same input, same classes) whose second opinion says what an image shows;
+            C x H x W tensor in [0, 1], or uint8. All images of a subject have the same size and mode. Iterables,
+            such as data loaders, are read into memory.
+        validation: data set for choosing between corrected models; default: a tenth of ``train``, which finetuning
+            does not use.
+        normalize: a deterministic function of float images N x C x H x W in [0, 1] that is applied before the model;
+            default: none.
+        checkpoint: the file of ``model``'s weights; a corrected checkpoint is written beside it.
+        shifts: further labelled data sets, by name, on which correction must not reduce accuracy.
+        judges: reference classifiers that give a second opinion on what an image shows (same input and classes);
             default: small networks trained on ``train``.
-        feature_network: the network whose features describe images in failure modes (same input; what it outputs
-            does not matter), best an adversarially robust one; default: ``model``.
-        groups: named groups of test images to look for failure modes in, each one bool a test image.
-        generator: what decodes latent codes to images (``encode``, ``decode`` and ``hash``, see
-            :class:`pytest_defuse.ImageGenerator`); default: a beta-VAE trained on ``train``.
+        feature_network: the network whose features describe images in failure modes (same input, any output),
+            preferably an adversarially robust one; default: ``model``.
+        groups: groups of test images to find failure modes in, by name; each has one bool per test image.
+        generator: encodes images to latent codes and decodes them (see :class:`pytest_defuse.ImageGenerator`);
+            default: a beta-VAE trained on ``train``.
 
     Raises:
-        DefuseError: a name, class list or model that cannot be used.
+        DefuseError: a name, class list or model cannot be used.
     """
 
     name: str
@@ -59,8 +61,8 @@ class Subject:
 
     def __post_init__(self) -> None:
         for name in ("train", "test", "validation"):
-            object.__setattr__(self, name, indexed(getattr(self, name)))
-        object.__setattr__(self, "shifts", {name: indexed(dataset) for name, dataset in self.shifts.items()})
+            object.__setattr__(self, name, map_style(getattr(self, name)))
+        object.__setattr__(self, "shifts", {name: map_style(dataset) for name, dataset in self.shifts.items()})
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
             raise DefuseError(
                 f"Subject(name={self.name!r}) becomes a folder: use letters, digits, '.', '_' and '-' only."
@@ -78,26 +80,26 @@ class Subject:
 
     @cached_property
     def train_images(self) -> LabelledImages:
-        """The training set in memory."""
+        """The training set, read at the first access."""
         return load(self.train, "train", self.classes)
 
     @cached_property
     def test_images(self) -> LabelledImages:
-        """The test set in memory."""
+        """The test set, read at the first access."""
         return load(self.test, "test", self.classes)
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of the first test image: a gate on scenarios need not read the whole test set."""
+        """Channels, height and width of the images; it reads the first test image only."""
         return tuple(load(self.test, "test", self.classes, count=1).pixels.shape[1:])
 
     @cached_property
     def validation_images(self) -> LabelledImages | None:
-        """The validation set in memory, where the user gave one."""
+        """The validation set, read at the first access; None without one."""
         return None if self.validation is None else load(self.validation, "validation", self.classes)
 
     def shift_images(self, name: str) -> LabelledImages:
-        """The shift set called ``name``, read anew at every call."""
+        """The shift set of a name, read at every call."""
         return load(self.shifts[name], f"shifts[{name!r}]", self.classes)
 
     def classifier(
@@ -106,7 +108,7 @@ class Subject:
         """A frozen copy of ``model`` (default: the subject's) that reads this subject's images.
 
         Args:
-            name: what messages call the model, without its subject.
+            name: names the model in messages, which add the subject.
         """
         return Classifier(
             self.model if model is None else model,
@@ -130,10 +132,13 @@ class Subject:
         return list(self.classes).index(class_name)
 
     def check_images(self, pixels: Tensor, where: str) -> None:
-        """Refuse pixels of another size or mode than the test set's.
+        """Check that images have the size and mode of the test set.
+
+        Args:
+            where: names the images in the message.
 
         Raises:
-            DefuseError: they differ.
+            DefuseError: their size or mode differs.
         """
         if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(

@@ -112,7 +112,7 @@ def test_the_corrected_model_goes_where_one_says(project: pytest.Pytester, accep
         ("toy.pt", "*toy.pt is the model's own checkpoint, which is never overwritten: name another output."),
         (
             "toy.pt/mended.safetensors",
-            "*toy.pt cannot be written to (*), and the corrected checkpoint goes there: make it writable.",
+            "*the corrected checkpoint cannot be written to *toy.pt (*): make the folder writable.",
         ),
         ("tests", "*tests is a folder: give --defuse-correct-output a file."),
     ],
@@ -218,6 +218,6 @@ def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Ac
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint='weights/toy.pt')"))
     result = project.runpytest_subprocess("--defuse-correct")
     result.stdout.fnmatch_lines(
-        ["weights cannot be written to (*), and the corrected checkpoint goes there: make it *"]
+        ["the corrected checkpoint cannot be written to weights (*): make the folder writable*"]
     )
     assert "finetuning" not in result.stdout.str() + result.stderr.str(), "it is refused before the work"

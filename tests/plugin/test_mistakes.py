@@ -96,7 +96,7 @@ def test_a_wrong_bound(project: pytest.Pytester, accept: Accept, marker: str, se
 
 def test_a_device_that_is_not_there(project: pytest.Pytester, accept: Accept) -> None:
     accept()
-    says(project.runpytest_subprocess("--defuse-device=cuda:7"), "--defuse-device is 'cuda:7', which cannot be used*")
+    says(project.runpytest_subprocess("--defuse-device=cuda:7"), "--defuse-device=cuda:7 cannot be used*")
 
 
 def test_a_report_that_cannot_be_written(project: pytest.Pytester, accept: Accept) -> None:

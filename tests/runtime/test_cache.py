@@ -81,7 +81,7 @@ def test_a_training_that_fails_leaves_nothing_but_the_gitignore(tmp_path: Path) 
     assert [file.name for file in tmp_path.iterdir()] == [".gitignore"]
 
 
-def test_what_killed_writers_left_is_removed_and_other_files_are_kept(tmp_path: Path) -> None:
+def test_files_of_killed_writers_are_removed_and_others_are_kept(tmp_path: Path) -> None:
     for name in (".net.safetensors.x1", ".net.state.x2", "net.safetensors.lock", ".net-2.safetensors.x3", "net.txt"):
         (tmp_path / name).touch()
     train(tmp_path / "net.safetensors")
@@ -188,7 +188,7 @@ def test_of_two_processes_one_trains_and_the_other_waits(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_process_leaves_its_lock_to_the_next(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_can_be_acquired(tmp_path: Path) -> None:
     with started(tmp_path, 1) as first:
         wait_for(tmp_path / "trained", "1")
         first.send_signal(signal.SIGKILL)
@@ -197,7 +197,7 @@ def test_a_killed_process_leaves_its_lock_to_the_next(tmp_path: Path) -> None:
     assert not (tmp_path / "net.safetensors.lock").exists()
 
 
-def test_one_who_does_not_wait_is_told_so(tmp_path: Path) -> None:
+def test_without_waiting_a_held_lock_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     with locked(file, pytest.fail), pytest.raises(TimeoutError):
         get_or_make(file, lambda: read_tensors(file), lambda: pytest.fail("made"), pytest.fail, wait=False)

@@ -32,7 +32,7 @@ def test_a_seed_fixes_all_three_generators(seed: int) -> None:
         assert all(a != b for a, b in zip(draw(), first, strict=True))
 
 
-def test_states_come_back() -> None:
+def test_states_are_restored() -> None:
     before = states()
     with seeded(3), seeded(4):
         draw()
@@ -40,14 +40,14 @@ def test_states_come_back() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_states_come_back_after_an_error(error: type[BaseException]) -> None:
+def test_states_are_restored_after_an_error(error: type[BaseException]) -> None:
     before = states()
     with pytest.raises(error), seeded(3):
         raise error(draw())
     assert states() == before
 
 
-def test_states_come_back_when_the_seed_itself_is_refused() -> None:
+def test_states_are_restored_when_the_seed_is_refused() -> None:
     before = states()
     with pytest.raises(TypeError), seeded("seven"):  # type: ignore[arg-type]
         pass
@@ -55,7 +55,7 @@ def test_states_come_back_when_the_seed_itself_is_refused() -> None:
 
 
 @given(seeds, streams)
-def test_random_numbers_belong_to_seed_and_stream_alone(seed: int, stream: tuple[int, ...]) -> None:
+def test_random_numbers_depend_on_seed_and_stream_only(seed: int, stream: tuple[int, ...]) -> None:
     numbers = random_numbers(seed, *stream).standard_normal(8)
     before = states()
     random_numbers(seed + 1, *stream).standard_normal(5)
@@ -74,7 +74,7 @@ def test_other_seeds_and_streams_give_other_numbers(a: int, b: int, one: tuple[i
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_neighbouring_streams_never_run_into_each_other(position: int) -> None:
+def test_neighbouring_streams_never_overlap(position: int) -> None:
     streams = np.zeros((10, 3), dtype=int)
     streams[:, position] = range(10)
     numbers = np.stack([random_numbers(0, *stream).random(2000) for stream in streams])

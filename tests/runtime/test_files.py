@@ -12,7 +12,7 @@ def test_text_is_utf8_with_newlines(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "folder" / "a.txt").read_bytes() == "é\nb\n".encode()
 
 
-def test_the_new_text_takes_the_place_of_the_old(tmp_path: Path) -> None:
+def test_new_text_replaces_old_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old and long")
     replace_text(path, "new")
@@ -21,7 +21,7 @@ def test_the_new_text_takes_the_place_of_the_old(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_after_an_error_the_old_file_stands_alone(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_error_leaves_the_old_file_unchanged(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
 

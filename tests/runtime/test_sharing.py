@@ -20,22 +20,22 @@ def pieces(
     return {f"piece-{number}": lambda number=number: square(number) for number in range(count)}
 
 
-def test_alone_everything_is_done_in_order() -> None:
+def test_one_process_computes_everything_in_order() -> None:
     done: list[int] = []
-    assert Sharing().outcomes(pieces(done)) == [0, 1, 4, 9, 16]
+    assert Sharing().results(pieces(done)) == [0, 1, 4, 9, 16]
     assert done == [0, 1, 2, 3, 4]
-    assert Sharing().outcomes({}) == []
+    assert Sharing().results({}) == []
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_each_piece_is_done_once_whoever_asks(tmp_path: Path, workers: int) -> None:
+def test_each_piece_is_computed_once(tmp_path: Path, workers: int) -> None:
     done: list[int] = []
     found: list[list[int]] = []
     together = Barrier(workers)
 
     def work(worker: int) -> None:
         together.wait()
-        found.append(Sharing(tmp_path, worker).outcomes(pieces(done)))
+        found.append(Sharing(tmp_path, worker).results(pieces(done)))
 
     threads = [Thread(target=work, args=(worker,)) for worker in range(workers)]
     for thread in threads:
@@ -48,15 +48,15 @@ def test_each_piece_is_done_once_whoever_asks(tmp_path: Path, workers: int) -> N
 
 def test_workers_start_at_different_pieces(tmp_path: Path) -> None:
     done: list[int] = []
-    Sharing(tmp_path, worker=7).outcomes(pieces(done))
+    Sharing(tmp_path, worker=7).results(pieces(done))
     assert done == [2, 3, 4, 0, 1]
 
 
-def test_work_that_fails_fails_for_everybody_and_is_tried_again(tmp_path: Path) -> None:
+def test_work_that_fails_fails_in_each_process_and_is_tried_again(tmp_path: Path) -> None:
     def fail() -> None:
         raise ValueError("out of memory")
 
     for worker in (0, 1):
         with pytest.raises(ValueError, match="out of memory"):
-            Sharing(tmp_path, worker).outcomes({"a": fail})
-    assert Sharing(tmp_path).outcomes({"a": lambda: 1}) == [1]
+            Sharing(tmp_path, worker).results({"a": fail})
+    assert Sharing(tmp_path).results({"a": lambda: 1}) == [1]

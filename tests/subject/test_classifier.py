@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.subject.classifier import BATCH, Classifier
+from pytest_defuse.subject.batches import DEFAULT_BATCH_SIZE
+from pytest_defuse.subject.classifier import Classifier
 
 
 class Counting(nn.Module):
@@ -45,7 +46,7 @@ def images(count: int) -> Tensor:
     return torch.randint(256, (count, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("count", [0, 1, BATCH, 2 * BATCH + 1])
+@pytest.mark.parametrize("count", [0, 1, DEFAULT_BATCH_SIZE, 2 * DEFAULT_BATCH_SIZE + 1])
 def test_logits_are_those_of_the_model_in_eval_mode(model: Counting, count: int) -> None:
     logits = Classifier(model, 3).logits(images(count))
     assert logits.shape == (count, 3)
@@ -99,7 +100,7 @@ def test_models_of_other_precisions_work(model: Counting, dtype: torch.dtype) ->
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ((torch.zeros(2, 3), None), "net returned a tuple: return the logits alone, a tensor of shape N x 3"),
+        ((torch.zeros(2, 3), None), "net returned a tuple: it must return its logits only, a tensor of shape N x 3"),
         ({"logits": torch.zeros(2, 3)}, "net returned a dict"),
         (torch.zeros(2, 4), r"net returned shape \(2, 4\) for 3 classes .*: its logits must be N x 3, in the order of"),
         (torch.zeros(2, 3, 1), r"net returned shape \(2, 3, 1\) for 3 classes"),
@@ -112,7 +113,7 @@ def test_models_of_other_precisions_work(model: Counting, dtype: torch.dtype) ->
         (torch.tensor([[0, 0, torch.inf], [torch.nan, 0, 0]]), "NaN or infinite logits for 2 of 2 images"),
     ],
 )
-def test_outputs_that_are_no_logits_are_refused(output: object, message: str) -> None:
+def test_outputs_other_than_logits_are_refused(output: object, message: str) -> None:
     with pytest.raises(DefuseError, match=message):
         Classifier(Returning(output), 3, name="net").logits(images(2))
 

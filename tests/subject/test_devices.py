@@ -7,18 +7,18 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.devices import device_named, share_threads, trains_in_bfloat16
 
 
-def test_cpu_is_always_there() -> None:
+def test_cpu_is_always_available() -> None:
     assert device_named("cpu") == torch.device("cpu")
 
 
-def test_auto_takes_a_gpu_where_there_is_one() -> None:
+def test_auto_is_a_gpu_if_there_is_one() -> None:
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     assert (device_named("auto").type != "cpu") == has_gpu
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:999", "cpu:x", "CPU"])
-def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    with pytest.raises(DefuseError, match=f"--defuse-device is '{name}', which cannot be used on this machine: give"):
+def test_a_missing_device_is_refused(name: str) -> None:
+    with pytest.raises(DefuseError, match=f"--defuse-device={name} cannot be used on this machine: give"):
         device_named(name)
 
 
@@ -40,7 +40,7 @@ def test_workers_share_the_gpus(monkeypatch: pytest.MonkeyPatch, worker: int, de
     assert device_named("cuda:1", worker) == torch.device("cuda:1")
 
 
-def test_bfloat16_is_for_devices_with_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_used_on_devices_with_instructions_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     assert trains_in_bfloat16("cpu")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)

@@ -67,7 +67,7 @@ def test_equal_models_are_the_same_whatever_their_mode_and_flags() -> None:
     assert same(identity(), identity(torch.compile(net(), backend="eager"))) == (True, True)
 
 
-def test_rounding_makes_no_other_model() -> None:
+def test_rounding_does_not_make_another_model() -> None:
     first = identity()
     with torch.autocast("cpu", torch.bfloat16):
         assert same(first, identity()) == (True, True)
@@ -132,7 +132,7 @@ def test_a_normalize_that_takes_only_float32_has_a_fingerprint() -> None:
     ],
     ids=["random", "fails", "no tensor"],
 )
-def test_a_normalize_that_has_no_identity_is_refused_in_a_sentence(normalize: Any, message: str) -> None:
+def test_a_random_or_failing_normalize_is_one_sentence(normalize: Any, message: str) -> None:
     with pytest.raises(DefuseError, match=message):
         identity(normalize=normalize)
 

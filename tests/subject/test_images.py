@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject import images as images_module
-from pytest_defuse.subject.images import content_hash, indexed, load, quantise, size_words, to_pixels
+from pytest_defuse.subject.images import content_hash, load, map_style, quantise, size_words, to_pixels
 
 CLASSES = ["cat", "dog", "eel"]
 GREY = torch.arange(20, dtype=torch.uint8).view(1, 4, 5)
@@ -41,7 +41,7 @@ def test_every_accepted_kind_of_image_gives_its_exact_pixels(array: Any) -> None
         assert torch.equal(given_pixels, expected)
 
 
-def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+def test_a_read_only_array_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     array = GREY.numpy().copy()
     array.flags.writeable = False
     assert torch.equal(to_pixels(array, "train[0]"), GREY)
@@ -104,7 +104,7 @@ def test_loading_leaves_the_users_images_alone() -> None:
 
 
 @pytest.mark.parametrize("label", [3, -1, "cat", "1", None, 1.5, torch.tensor(1.5), [0, 1]])
-def test_a_label_that_is_no_class_index_is_refused(label: Any) -> None:
+def test_a_label_that_is_not_a_class_index_is_refused(label: Any) -> None:
     with pytest.raises(DefuseError, match=r"train\[1\] has label .*index into the 3 classes: give 0 to 2, or name"):
         load([(GREY, 0), (GREY, label)], "train", CLASSES)
 
@@ -123,12 +123,12 @@ def test_mixed_sizes_and_modes_are_refused(other: Tensor, words: str) -> None:
 
 
 @pytest.mark.parametrize("item", [GREY, (GREY,), (GREY, 1, 2), None])
-def test_items_that_are_no_pairs_are_refused(item: Any) -> None:
+def test_items_that_are_not_pairs_are_refused(item: Any) -> None:
     with pytest.raises(DefuseError, match=r"train\[1\] is not an \(image, class index\) pair"):
         load([(GREY, 0), item], "train", CLASSES)
 
 
-def test_the_hash_sees_pixels_labels_and_shape() -> None:
+def test_the_hash_depends_on_pixels_labels_and_shape() -> None:
     images = load([(GREY, 0), (GREY, 1)], "train", CLASSES)
     others = [
         load([(GREY, 0), (GREY, 2)], "train", CLASSES),
@@ -166,8 +166,8 @@ def test_large_data_sets_are_the_same_in_a_file(monkeypatch: pytest.MonkeyPatch)
     expected = load(dataset, "train", CLASSES)
     order = torch.randperm(50)
     chosen = expected[order]
-    monkeypatch.setattr(images_module, "IN_MEMORY", 0)
-    monkeypatch.setattr(images_module, "CHUNK", 7 * 20)
+    monkeypatch.setattr(images_module, "MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(images_module, "COPY_BYTES", 7 * 20)
     loaded = load(dataset, "train", CLASSES)
     assert loaded.hash == expected.hash
     assert loaded[order].hash == chosen.hash
@@ -205,7 +205,7 @@ def test_memory_does_not_grow_with_the_data_set() -> None:
 
 
 @pytest.mark.parametrize("kind", ["batches", "pairs", "loader", "iterable"])
-def test_what_can_only_be_gone_through_is_read_once_and_kept(kind: str) -> None:
+def test_an_iterable_is_read_once_and_kept(kind: str) -> None:
     pairs = [(GREY + number, number % 3) for number in range(7)]
 
     class Stream(torch.utils.data.IterableDataset[Any]):
@@ -218,13 +218,13 @@ def test_what_can_only_be_gone_through_is_read_once_and_kept(kind: str) -> None:
         "loader": torch.utils.data.DataLoader(pairs, batch_size=3),
         "iterable": Stream(),
     }
-    dataset = indexed(sources[kind])
+    dataset = map_style(sources[kind])
     for _ in range(2):
         images = load(dataset, "train", CLASSES)
         assert torch.equal(images.pixels, torch.stack([image for image, _ in pairs]))
         assert images.labels.tolist() == [label for _, label in pairs]
 
 
-def test_a_data_set_with_places_is_left_as_it_is() -> None:
+def test_a_map_style_data_set_stays_as_it_is() -> None:
     pairs = [(GREY, 0)]
-    assert indexed(pairs) is pairs
+    assert map_style(pairs) is pairs

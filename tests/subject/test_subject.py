@@ -26,18 +26,18 @@ def subject(**changes: Any) -> Subject:
 
 
 @pytest.mark.parametrize("name", ["a", "7", "digits", "my_model-2.1", "A.b"])
-def test_names_that_make_a_folder_are_taken(name: str) -> None:
+def test_names_of_folders_are_accepted(name: str) -> None:
     assert subject(name=name).name == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", "a\\b", ".hidden", "-x", "a b", "a\n", "é", None, 3])
-def test_names_that_make_no_folder_are_refused(name: Any) -> None:
+def test_other_names_are_refused(name: Any) -> None:
     with pytest.raises(DefuseError, match=r"Subject\(name=.*\) becomes a folder: use letters"):
         subject(name=name)
 
 
 @pytest.mark.parametrize("classes", ["cat", [0, 1], ["cat", 1], None, 2, {"cat": 0, "dog": 1}])
-def test_classes_that_are_no_list_of_names_are_refused(classes: Any) -> None:
+def test_classes_other_than_a_list_of_names_are_refused(classes: Any) -> None:
     with pytest.raises(DefuseError, match=r"Subject\(classes=...\) must be a list of names"):
         subject(classes=classes)
 
@@ -49,13 +49,13 @@ def test_classes_are_at_least_two_names_each_once(classes: list[str]) -> None:
 
 
 @pytest.mark.parametrize("model", [None, net, "net.pt", torch.zeros(3)])
-def test_a_model_that_is_no_module_is_refused(model: Any) -> None:
+def test_a_model_other_than_a_module_is_refused(model: Any) -> None:
     with pytest.raises(DefuseError, match=rf"Subject\(model=...\) is a {type(model).__name__}: give a torch.nn.Module"):
         subject(model=model)
 
 
 @pytest.mark.parametrize("judges", [[], net(), ["net.pt"], [net(), None], 3])
-def test_judges_that_are_no_list_of_modules_are_refused(judges: Any) -> None:
+def test_judges_other_than_a_list_of_modules_are_refused(judges: Any) -> None:
     with pytest.raises(DefuseError, match=r"Subject\(judges=...\) must be a list of at least one torch.nn.Module"):
         subject(judges=judges)
 
@@ -71,7 +71,7 @@ def test_images_are_read_once_with_their_labels() -> None:
     assert subject().validation_images is None
 
 
-def test_a_bad_data_set_is_named_as_the_user_names_it() -> None:
+def test_messages_name_a_data_set_as_the_user_does() -> None:
     with pytest.raises(DefuseError, match=r"^shifts\['night'\]\[0\] has label 2"):
         subject(shifts={"night": [(GREY, 2)]}).shift_images("night")
 
