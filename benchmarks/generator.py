@@ -116,7 +116,7 @@ def model_under_test(name: str, images: LabelledImages, class_count: int, cache:
 
     file = cache / f"model-{name}.safetensors"
     train_once(model, loss, Schedule(1400, 2e-3), file, seed=100, progress=Progress(), title="")
-    return Classifier(model, class_count)
+    return Classifier(model, class_count, image_shape=images.pixels.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def recheck(
         cache=cache,
         progress=progress,
     )
+    discovery.journal.remove()
     regions = {
         name: _region(record.region, subject.index_of(record.label))
         for name, record in known.items()

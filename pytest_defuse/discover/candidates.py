@@ -81,7 +81,7 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
         method=Method(name="defuse"),
         evidence=_evidence(candidate, subject.classes),
         provenance=Provenance(
-            model=discovery.model_hash,
+            model=discovery.model_fingerprint,
             data=discovery.data_hash,
             seed=discovery.seed,
             versions=installed_versions(),

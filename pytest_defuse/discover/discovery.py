@@ -20,9 +20,7 @@ from pytest_defuse.discover.search import VERSION, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
@@ -60,7 +58,9 @@ class Discovery:
         judges: how far the second opinions can be trusted, on the test set.
         failures: number of draws on which the model failed and the judges were confident.
         passes: forward passes of the model in the search, rechecks included.
-        generator_hash, model_hash, data_hash: sha256 of the weights and of the training images, in hex.
+        generator_hash, data_hash: sha256 of the generator's weights and of the training images, in hex.
+        model_fingerprint: of the model's identity.
+        journal: of the search; :meth:`Journal.remove` removes it when the candidates are stored.
         latent_images: the training images in latent space.
         failed_draws: the failures that the regions were distilled from.
     """
@@ -75,8 +75,9 @@ class Discovery:
     failures: int
     passes: int
     generator_hash: str
-    model_hash: str
     data_hash: str
+    model_fingerprint: str
+    journal: Journal
     latent_images: LatentImages
     failed_draws: FailedDraws
 
@@ -116,6 +117,7 @@ def discover(
         if len(images.labels.unique()) < 2:
             raise DefuseError("train contains images of one class only: discovery needs at least two classes.")
         model = subject.classifier(device)
+        outputs = {model.name: model.identity.outputs}
         model.logits(images.pixels[:2])  # refuse an unusable model before training anything
         judges, generator = _judges_and_generator(subject, settings, seed, device, cache, progress)
         report = judges_report(judges, model, subject.test_images)
@@ -127,15 +129,16 @@ def discover(
             {
                 "version of the search": VERSION,
                 "subject": subject.name,
-                "model": model.hash,
+                "model or normalize": model.fingerprint,
                 "data": images.hash,
                 "generator": generator.hash,
-                "panel of judges": judges.hash,
-                "settings": repr(settings),
-                "seed": str(seed),
+                "panel of judges": judges.fingerprint,
+                "settings": settings,
+                "seed": seed,
                 "kind of device": torch.device(device).type,
-                "starts": "all" if starts is None else fingerprint("starts", images=starts),
+                "starts": starts,
             },
+            outputs | {judge.name: judge.identity.outputs for judge in judges.panel},
             progress,
         )
         if message := journal.open():
@@ -175,8 +178,9 @@ def discover(
         failures=len(result.failures),
         passes=result.passes,
         generator_hash=generator.hash,
-        model_hash=model.hash,
         data_hash=images.hash,
+        model_fingerprint=model.fingerprint,
+        journal=journal,
         latent_images=latent_images,
         failed_draws=result.failures,
     )
@@ -200,16 +204,7 @@ def _judges_and_generator(
             training, class_count, JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
         )
     else:
-        panel = [
-            Classifier(
-                judge,
-                class_count,
-                normalize=subject.normalize,
-                device=device,
-                name=f"judge {n} of subject {subject.name!r}",
-            )
-            for n, judge in enumerate(subject.judges, start=1)
-        ]
+        panel = [subject.classifier(device, judge, f"judge {n}") for n, judge in enumerate(subject.judges, start=1)]
         for judge in panel:
             judge.logits(training.pixels[:2])  # refuse an unusable judge before training anything
     judges = calibrate(panel, held_out, min_confidence=settings.confidence)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from pytest_defuse.discover.perceptual_loss import FeatureMaps
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.batches import BatchRunner
@@ -210,8 +210,15 @@ def trained_generator(
     """
     if judge is None:
         settings = replace(settings, perceptual_weight=0.0)
-    seen_by = (judge.hash, plain_repr(judge.module)) if judge is not None and settings.perceptual_weight else None
-    key = fingerprint("generator", version=2, pixels=images.pixels, settings=settings, seed=seed, judge=seen_by)
+    sees = judge.identity if judge is not None and settings.perceptual_weight else None
+    key = fingerprint(
+        "generator",
+        version=3,
+        pixels=images.pixels,
+        settings=settings,
+        seed=seed,
+        judge=sees and sees.fingerprint,
+    )
     with seeded(seed):
         network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
     maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual_weight else None
@@ -223,6 +230,7 @@ def trained_generator(
         seed=seed,
         progress=progress,
         title="training the generator",
+        outputs={judge.name: sees.outputs} if judge is not None and sees else {},
     )
     return TrainedVAE(network, device)
 

@@ -1,15 +1,26 @@
 """The journal of a search: its finished pieces on disk, so that an interrupted search resumes."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 from torch import Tensor
 
-from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors, writing
+from pytest_defuse.runtime.cache import (
+    NO_OUTPUTS,
+    Tensors,
+    folder_for,
+    get_or_make,
+    read_tensors,
+    write_tensors,
+    writing,
+)
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
@@ -29,15 +40,31 @@ class Journal:
 
     Args:
         parent: folder of all searches.
-        about: everything that the search depends on, by name (model, data, settings, ...); a search with another
-            value has another folder.
+        about: everything that the search depends on, by name (model, data, settings, ...), as for
+            :func:`pytest_defuse.runtime.fingerprint.fingerprint`; a search with another value has another folder.
+        outputs: of the models; see :func:`pytest_defuse.runtime.cache.read_tensors`. A search with other outputs has
+            another folder too.
     """
 
-    def __init__(self, parent: Path, about: Mapping[str, str], progress: Progress | None = None) -> None:
+    def __init__(
+        self, parent: Path, about: Mapping[str, Any], outputs: Tensors = NO_OUTPUTS, progress: Progress | None = None
+    ) -> None:
         self.parent = parent
-        self.about = dict(about)
+        self.about = {
+            name: value if isinstance(value, str) else fingerprint(name, value=value) for name, value in about.items()
+        }
+        self.outputs = outputs
         self.progress = progress or Progress()
-        self.folder = parent / fingerprint("search", about=self.about)[:16]
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of this search, created at the first access.
+
+        Raises:
+            DefuseError: it cannot be written to.
+        """
+        key = fingerprint("search", about=self.about)[:16]
+        return folder_for(self.parent, key, self.outputs, self.progress.say)
 
     def open(self) -> str:
         """Create the folder if it is missing.
@@ -48,19 +75,24 @@ class Journal:
         Raises:
             DefuseError: the folder cannot be written to.
         """
-        if (self.folder / "about.json").exists():
-            count = len(list(self.folder.glob("*.safetensors")))
+        file = self.folder / "about.json"
+        if file.exists():
+            count = len(list(self.folder.glob("*.safetensors"))) - 1  # one has the outputs
             return f"resuming this search after {count} finished pieces" if count else ""
-        others = sorted(self.parent.glob("*/about.json"), key=lambda file: file.stat().st_mtime)
+        others = sorted(self.parent.glob("*/about.json"), key=lambda other: other.stat().st_mtime)
         with writing(self.folder):
-            replace_text(self.folder / "about.json", json.dumps(self.about, indent=2) + "\n")
+            replace_text(file, json.dumps(self.about, indent=2) + "\n")
         for other in reversed(others):
             with suppress(ValueError, AttributeError):
                 earlier = json.loads(other.read_text(encoding="utf-8"))
                 if earlier.get("subject") == self.about.get("subject"):
                     changed = [name for name in self.about if earlier.get(name) != self.about[name]]
-                    return f"starting a new search: different {', '.join(changed)} from the last one"
+                    return f"starting a new search: different {', '.join(changed)} from the last one" if changed else ""
         return ""
+
+    def remove(self) -> None:
+        """Remove the folder, after the results of the search are stored."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def once(self, name: str, compute: Callable[[], Piece]) -> Piece:
         """The piece ``name``, computed now unless it is finished already."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_defuse.runtime.determinism import seeded
-from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
+from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import Classifier
@@ -73,9 +73,9 @@ class Judges:
         self.confidence = confidence
 
     @property
-    def hash(self) -> str:
-        """sha256 over the judges and the confidence, in hex."""
-        panel = [(judge.hash, plain_repr(judge.module)) for judge in self.panel]
+    def fingerprint(self) -> str:
+        """sha256, in hex, over the judges and the confidence."""
+        panel = [judge.fingerprint for judge in self.panel]
         return fingerprint("judges", confidence=self.confidence, panel=panel)
 
     def labels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +141,15 @@ def trained_judges(
             progress=progress,
             title=f"training judge {position}",
         )
-        panel.append(Classifier(network, class_count, device=device, name=f"judge {position}"))
+        panel.append(
+            Classifier(
+                network,
+                class_count,
+                image_shape=images.pixels.shape[1:],
+                device=device,
+                name=f"judge {position}",
+            )
+        )
     return panel
 
 

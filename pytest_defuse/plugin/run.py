@@ -314,6 +314,7 @@ class SubjectRun:
             progress=self.progress,
         )
         stored = store_candidates(self.store, self.subject, discovery)
+        discovery.journal.remove()
         # Only a report shows them.
         shown = bool(self.options.report or self.options.results)
         novelties = novelty_results(discovery, self.subject, self.original) if shown else {}

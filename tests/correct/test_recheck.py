@@ -40,13 +40,17 @@ def generator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cached_generator", lambda *_: SimpleNamespace(hash=GENERATOR))
 
 
+class Journal:
+    def remove(self) -> None: ...
+
+
 def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleNamespace:
     """A discovery with a candidate at each (coordinate, label)."""
     candidates = [
         SimpleNamespace(region=Region(np.full(2, x), np.eye(2), 0.5, label, 1 - label, 0.5), failure_rate=0.75)
         for x, label in places
     ]
-    return SimpleNamespace(candidates=candidates, failures=80, regions=(), generator_hash=generator)
+    return SimpleNamespace(candidates=candidates, failures=80, regions=(), generator_hash=generator, journal=Journal())
 
 
 def test_without_a_region_there_is_no_search(

@@ -52,8 +52,9 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         passes=5000,
         regions=(),
         generator_hash=generator * 64,
-        model_hash="2" * 64,
         data_hash="3" * 64,
+        model_fingerprint="2" * 64,
+        journal=None,
         latent_images=None,
         failed_draws=None,
     )

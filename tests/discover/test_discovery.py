@@ -23,6 +23,7 @@ from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.statistics.accuracy import wilson_interval
+from pytest_defuse.subject.images import quantise
 
 CLASSES = ["horizontal", "vertical"]
 SETTINGS = DiscoverySettings(
@@ -188,7 +189,7 @@ def test_a_discovery_reports_its_cost_and_its_origin(found: Discovery) -> None:
     assert found.failures >= SETTINGS.min_failures
     assert 1 <= found.latent_images.active_dimensions <= found.latent_images.latent_dim == SETTINGS.latent
     assert [r.confirmed for r in found.regions].count(True) == len(found.candidates)
-    assert (found.model_hash, found.data_hash) == (model.hash, images.hash)
+    assert (found.model_fingerprint, found.data_hash) == (model.fingerprint, images.hash)
     assert (found.settings, found.seed) == (SETTINGS, 0)
 
 
@@ -242,6 +243,74 @@ class Dropping(Bars):
         return super().forward(x)
 
 
+class Sentences(Progress):
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def say(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+class Scaled(Bars):
+    """The same weights under the same names, and logits times a factor that neither state nor ``repr`` shows."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(dim=0.5)
+        self.factor = factor
+
+    def _get_name(self) -> str:
+        return "Scaled"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * super().forward(x)
+
+
+class Pixels:
+    """A generator whose codes are pixels."""
+
+    hash = "0" * 64
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        codes = pixels.flatten(1).float() / 255
+        return codes, torch.full_like(codes, 0.01)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return quantise(codes.clamp(0, 1)).view(-1, 1, 12, 12)
+
+
+BRIEF = SETTINGS.replace(budget=600)
+
+
+def test_another_normalize_begins_another_search(tmp_path: Path) -> None:
+    """Continued with a fixed ``normalize``, a search would keep what it found with the wrong one."""
+    wrong, right = (subject(generator=Pixels(), normalize=lambda x, f=factor: f * x) for factor in (0.7, 1.0))
+    first = discover(wrong, BRIEF, cache=tmp_path)
+    progress = Sentences()
+    second = discover(right, BRIEF, cache=tmp_path, progress=progress)
+    assert (
+        "starting a new search: different model or normalize, panel of judges from the last one" in progress.sentences
+    )
+    assert second.failures == discover(right, BRIEF, cache=tmp_path / "fresh").failures != first.failures
+
+
+def test_another_forward_with_the_same_weights_begins_another_search(tmp_path: Path) -> None:
+    first = discover(subject(Scaled(1.0), generator=Pixels()), BRIEF, cache=tmp_path)
+    progress = Sentences()
+    second = discover(subject(Scaled(-1.0), generator=Pixels()), BRIEF, cache=tmp_path, progress=progress)
+    assert second.accuracy == pytest.approx(1 - first.accuracy)
+    assert (
+        f"the work in {first.journal.folder} is not continued: it depends on the model of subject 'bars', which has "
+        "the same weights but now gives other outputs for the same images"
+    ) in progress.sentences
+
+
+def test_a_journal_is_removed_when_the_results_are_stored(tmp_path: Path) -> None:
+    discovery = discover(subject(generator=Pixels()), BRIEF, cache=tmp_path)
+    assert list((tmp_path / "searches").iterdir()) == [discovery.journal.folder]
+    discovery.journal.remove()
+    assert not list((tmp_path / "searches").iterdir())
+
+
 def test_judges_that_draw_random_numbers_do_not_change_the_global_state(cache: Path) -> None:
     before = states()
     discover(subject(judges=[Dropping()]), SETTINGS, cache=cache)
@@ -262,7 +331,7 @@ def test_judges_are_trained_if_the_subject_has_none(cache: Path, monkeypatch: py
         ({"train": [(TRAIN[0][0], 0)] * 4}, "train contains images of one class only"),
         ({"train": [(torch.zeros(3, 12, 12), 0), (torch.ones(3, 12, 12), 1)]}, "train holds images of 12 x 12 RGB"),
         ({"train": []}, r"Subject\(train=...\) is empty"),
-        ({"model": nn.Flatten()}, r"the model of subject 'bars' returned shape \(2, 144\) for 2 classes"),
+        ({"model": nn.Flatten()}, r"the model of subject 'bars' returned shape \(8, 144\) for 2 classes"),
         ({"judges": [nn.Flatten()]}, r"judge 1 of subject 'bars' returned shape \(2, 144\) for 2 classes"),
     ],
 )
@@ -289,7 +358,7 @@ def test_candidates_are_stored_pixel_for_pixel(found: Discovery, store: Store) -
             for index, count in zip(*candidate.held_out_predictions.unique(return_counts=True), strict=True)
         }
         assert (record.failure_rate.failed, record.failure_rate.drawn) == (candidate.failed, candidate.drawn)
-        assert record.provenance.model == found.model_hash
+        assert record.provenance.model == found.model_fingerprint
 
 
 def test_stored_candidates_are_known_and_stay_as_they_are(found: Discovery, store: Store) -> None:

@@ -181,12 +181,12 @@ def test_it_keeps_what_the_judge_sees(noise: LabelledImages, tmp_path: Path) -> 
         return (rebuilt - noise.pixels.float())[:, 0, 0, 0].square().mean().item()
 
     plain = made(noise, tmp_path)
-    kept = made(noise, tmp_path, judge=Classifier(UpperLeftPixel(), 2), perceptual_weight=5.0)
+    kept = made(noise, tmp_path, judge=Classifier(UpperLeftPixel(), 2, image_shape=(1, 8, 8)), perceptual_weight=5.0)
     assert lost(kept) < lost(plain) / 3
 
 
 def test_the_weights_depend_on_the_judge(noise: LabelledImages, tmp_path: Path) -> None:
-    judges = [None, Classifier(UpperLeftPixel(), 2), Classifier(Sides(), 2)]
+    judges = [None, *(Classifier(module, 2, image_shape=(1, 8, 8)) for module in (UpperLeftPixel(), Sides()))]
     assert len({made(noise, tmp_path, steps=3, judge=judge).hash for judge in judges}) == 3
 
 
@@ -195,7 +195,7 @@ def test_a_generator_is_trained_again_for_another_judge(halves: LabelledImages, 
     for seed in (0, 1, 1):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            judge = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 2)
+            judge = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 2, image_shape=(1, 8, 8))
         made(halves, tmp_path, steps=2, judge=judge, progress=progress)
     assert progress.steps == 4
 

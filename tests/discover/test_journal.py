@@ -11,6 +11,7 @@ import torch
 
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Progress
 
 ABOUT = {"subject": "digits", "model": "m", "data": "d", "settings": "s"}
 
@@ -72,6 +73,36 @@ def test_another_search_is_a_new_one_and_says_why(tmp_path: Path, part: str) -> 
     assert int(back.once("piece", lambda: {"number": torch.tensor(3)})["number"]) == 1
 
 
+def test_other_outputs_start_another_search_and_rounding_does_not(tmp_path: Path) -> None:
+    def piece(value: int, logits: float) -> tuple[int, Path, list[str]]:
+        sentences: list[str] = []
+        progress = Progress()
+        progress.say = sentences.append
+        journal = Journal(tmp_path, ABOUT, {"the model": torch.tensor([[logits, 1.0]])}, progress)
+        assert journal.open() in ("", "resuming this search after 1 finished pieces")
+        return int(journal.once("piece", lambda: {"number": torch.tensor(value)})["number"]), journal.folder, sentences
+
+    first, folder, sentences = piece(1, 100.0)
+    assert (first, sentences) == (1, [])
+    assert piece(2, 100.1) == (1, folder, [])
+    other, elsewhere, (sentence,) = piece(3, -100.0)
+    assert other == 3
+    assert elsewhere != folder
+    assert sentence.startswith(f"the work in {folder} is not continued: it depends on the model, which has the same")
+    assert piece(4, 100.0)[:2] == (1, folder)
+
+
+def test_a_search_that_another_process_removed_is_finished(tmp_path: Path) -> None:
+    journal, _ = opened(tmp_path)
+    other, _ = opened(tmp_path)
+    work = Work()
+    assert numbers(journal.all(work.pieces(2), lambda piece: None)) == [0, 1]
+    other.remove()
+    assert numbers(journal.all(work.pieces(3), lambda piece: None)) == [0, 1, 2]
+    journal.remove()
+    assert not list(tmp_path.iterdir())
+
+
 def test_searches_of_other_subjects_are_not_mentioned(tmp_path: Path) -> None:
     opened(tmp_path, subject="signs")
     (tmp_path / "junk").mkdir()
@@ -103,7 +134,7 @@ def test_a_full_disk_loses_no_finished_piece(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("pytest_defuse.runtime.cache.save_file", full)
     with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Finished work is kept"):
         journal.once("second", lambda: {"number": torch.tensor(2)})
-    assert [file.name for file in journal.folder.glob("*.safetensors")] == ["first.safetensors"]
+    assert {file.name for file in journal.folder.glob("*.safetensors")} == {"first.safetensors", "models.safetensors"}
 
 
 PROGRAM = """
@@ -147,7 +178,7 @@ def test_after_a_kill_the_next_process_computes_the_rest(tmp_path: Path) -> None
             assert first.poll() is None
             time.sleep(0.05)
         os.kill(first.pid, signal.SIGKILL)
-    finished = len(list(tmp_path.glob("*/*.safetensors")))
+    finished = len(list(tmp_path.glob("*/piece-*.safetensors")))
     assert json.loads(next(tmp_path.glob("*/about.json")).read_text()) == {"subject": "digits"}
     assert process(tmp_path, 0, tmp_path / "again").wait(120) == 0
     assert len((tmp_path / "again").read_text().split()) == 8 - finished

@@ -48,7 +48,7 @@ def numbered(count: int) -> Tensor:
 def panel(*probabilities: list[list[float]], confidence: float = 0.9) -> Judges:
     """Judges with these probabilities, N x classes each."""
     tables = [torch.tensor(rows).log() for rows in probabilities]
-    return Judges([Classifier(Table(table), table.shape[1]) for table in tables], confidence)
+    return Judges([Classifier(Table(table), table.shape[1], image_shape=(1, 1, 1)) for table in tables], confidence)
 
 
 def test_a_panel_is_confident_if_all_judges_agree_and_are_confident() -> None:
@@ -170,8 +170,8 @@ def test_trained_judges_are_accurate_and_trained_once(halves: LabelledImages, tm
     assert len({judge.hash for judge in [*first, *other]}) == 4
 
 
-def test_the_hash_of_a_panel_depends_on_its_judges_and_its_confidence() -> None:
+def test_the_fingerprint_of_a_panel_depends_on_its_judges_and_its_confidence() -> None:
     zero, one = [[0.96, 0.04]], [[0.04, 0.96]]
     panels = [panel(zero), panel(one), panel(zero, one), panel(one, zero), panel(zero, confidence=0.8)]
-    assert len({judges.hash for judges in panels}) == 5
-    assert panel(zero).hash == panel(zero).hash
+    assert len({judges.fingerprint for judges in panels}) == 5
+    assert panel(zero).fingerprint == panel(zero).fingerprint
