@@ -71,15 +71,15 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """An accuracy that misses a number: by how much, and whether so few images can tell."""
-    measured = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
-    return measured.explain(op, left, right) if measured else None
+    """Explain a comparison with an accuracy: the difference in images, and whether it may be chance."""
+    accuracy = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
+    return accuracy.explain(op, left, right) if accuracy else None
 
 
 def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
-    """A bound that so few images cannot tell from is an outcome of its own, which does not fail."""
-    if report.when == "call" and report.passed and getattr(report, "defuse_unsure", False):
-        return "unsure", "u", ("UNSURE", {"yellow": True})
+    """INCONCLUSIVE is an outcome of its own, which does not fail the run."""
+    if report.when == "call" and report.passed and getattr(report, "defuse_inconclusive", False):
+        return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
     return None
 
 
@@ -87,16 +87,19 @@ def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Print a DefuseError as its sentence alone, and send an item's results along with its report."""
+    """Print a DefuseError as its sentence alone, and attach an item's results to its report."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, DefuseError):
         report.longrepr = str(call.excinfo.value)
     # Plain attributes of a report travel through xdist as JSON.
-    carried: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
+    attributes: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
     results = item.stash.get(RESULTS, [])
     if report.when == "call":
-        carried["defuse_unsure"] = any(result.get("outcome") == "unsure" for result in results)
-    if report.when == "teardown":
-        carried["defuse_results"] = results
-    vars(report).update(carried)
+        outcomes = [getattr(result, "outcome", None) for result in results]
+        attributes["defuse_inconclusive"] = "INCONCLUSIVE" in outcomes
+    if report.when == "teardown" and results:
+        from pytest_defuse.report.results import encode
+
+        attributes["defuse_results"] = [encode(result) for result in results]
+    vars(report).update(attributes)
     return report

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_defuse.subject.subject import Subject
 
 SESSION = pytest.StashKey["DefuseSession"]()
-RESULTS = pytest.StashKey[list[dict[str, Any]]]()
+RESULTS = pytest.StashKey["list[Result]"]()
 SCENARIO = pytest.StashKey["Scenario"]()
 MOST_NAMED = 5
 
@@ -74,10 +74,10 @@ class DefuseSession:
         return run
 
     def record(self, item: pytest.Item, result: "Result") -> None:
-        """Let a result travel with an item's report, through xdist if need be, and into JUnit."""
-        from pytest_defuse.report.results import encode, properties
+        """Attach a result to an item's report, and its figures to JUnit's."""
+        from pytest_defuse.report.junit import properties
 
-        item.stash.setdefault(RESULTS, []).append(encode(result))
+        item.stash.setdefault(RESULTS, []).append(result)
         item.user_properties += properties(result)
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":

@@ -152,7 +152,7 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     assert "Traceback" not in broken.stdout.str()
 
 
-def test_too_few_images_to_tell_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
+def test_inconclusive_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
     accept(mean=0.55)
     lazy.makepyfile(
         test_model="""
@@ -166,11 +166,15 @@ def test_too_few_images_to_tell_is_an_outcome_of_its_own(lazy: pytest.Pytester, 
     result = lazy.runpytest_subprocess("-v", "-s", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["*accuracy 16/16 = 100.0% * too few images to tell, about 35 would do.", "*UNSURE*", "*1 unsure*"]
+        [
+            "*accuracy 16/16 = 100.0% *: INCONCLUSIVE, about 35 images would decide.",
+            "*INCONCLUSIVE*",
+            "*1 inconclusive*",
+        ]
     )
-    assert '"defuse_outcome" value="unsure"' in (lazy.path / "junit.xml").read_text()
+    assert '"defuse_outcome" value="INCONCLUSIVE"' in (lazy.path / "junit.xml").read_text()
     quiet = lazy.runpytest_subprocess("-q", "--no-summary")
-    quiet.stdout.fnmatch_lines(["u*", "1 unsure*"])
+    quiet.stdout.fnmatch_lines(["I*", "1 inconclusive*"])
 
 
 def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest.Pytester, accept: Accept) -> None:
