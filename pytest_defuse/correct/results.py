@@ -19,7 +19,7 @@ from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
 FLIPS_SHOWN = 24
-"""Flipped test images that a report shows: two rows of the HTML page."""
+"""Flipped test images that a report shows: about three rows of the HTML page."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from pytest_defuse.subject.subject import Subject
 
 Request = tuple[Scenario, Bounds]
 """A scenario and the bounds that a test sets for it."""
-ById = Mapping[str, Predictions | DefuseError]
+PredictionsById = Mapping[str, Predictions | DefuseError]
 """Predictions by scenario id; an error for a scenario that does not fit the subject."""
 
 
@@ -110,10 +110,10 @@ class GatedAccuracy(Accuracy):
 
 def gate_scenarios(
     requests: Sequence[Request],
-    predictions: ById,
+    predictions: PredictionsById,
     model: Classifier,
     baseline: SubjectBaseline | None = None,
-    uncorrected: ById | None = None,
+    uncorrected: PredictionsById | None = None,
 ) -> dict[tuple[str, Bounds], ScenarioResult | DefuseError]:
     """Evaluate a model's predictions on scenarios; p-values are adjusted over all requests.
 
@@ -156,11 +156,11 @@ def gate_scenarios(
 
 def gate_together(
     scenarios: Sequence[Scenario],
-    predictions: ById,
+    predictions: PredictionsById,
     model: Classifier,
     bounds: Bounds | None,
     baseline: SubjectBaseline | None = None,
-    uncorrected: ById | None = None,
+    uncorrected: PredictionsById | None = None,
 ) -> OverallResult:
     """Evaluate bounds, if any, on all tiles of one subject's scenarios together; see :func:`gate_scenarios`.
 
@@ -236,7 +236,7 @@ def _checked(predictions: LabelledPredictions, bounds: Bounds | None) -> tuple[C
 
 
 def _labelled(
-    scenario: Scenario, predictions: ById, model: Classifier, baseline: SubjectBaseline | None = None
+    scenario: Scenario, predictions: PredictionsById, model: Classifier, baseline: SubjectBaseline | None = None
 ) -> LabelledPredictions:
     """A scenario's predictions with its label and earlier results.
 

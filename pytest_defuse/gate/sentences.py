@@ -22,8 +22,22 @@ def sentence(name: str, verdict: Verdict) -> str:
     checks = [_check(check) for check in shown] or ["no bound was requested"]
     # "accuracy 90% is below the bound ..." needs no separator; a drop or flips have a subject of their own.
     separator = " " if shown and _continues_accuracy(shown[0]) else "; "
-    parts = [*checks, *_comparison(verdict), *_errors(verdict.predictions)]
+    parts = [*checks, *_comparison(verdict), *errors(verdict.predictions)]
     return f"{name}: accuracy {verdict.accuracy}{separator}{'; '.join(parts)}."
+
+
+def errors(predictions: LabelledPredictions) -> Sequence[str]:
+    """The most frequent errors, in words; empty without errors."""
+    one_label = len(set(predictions.labels)) == 1
+    counts = Counter(
+        f"{predicted!r}" if one_label else f"{label!r} as {predicted!r}"
+        for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)
+        if label != predicted
+    ).most_common(ERRORS_SHOWN)
+    if not counts:
+        return ()
+    names = ", ".join(f"{name} ({count})" for name, count in counts)
+    return (f"misclassified as {names}" if one_label else f"most frequent errors: {names}",)
 
 
 def _check(check: Check) -> str:
@@ -102,16 +116,3 @@ def _comparison(verdict: Verdict) -> Sequence[str]:
     adjusted = f", adjusted {comparison.adjusted_p:.2g}" if comparison.adjusted_p != comparison.p else ""
     lost, gained = len(comparison.lost), len(comparison.gained)
     return (f"compared with the baseline {lost} lost, {gained} gained (McNemar p = {comparison.p:.2g}{adjusted})",)
-
-
-def _errors(predictions: LabelledPredictions) -> Sequence[str]:
-    one_label = len(set(predictions.labels)) == 1
-    errors = Counter(
-        f"{predicted!r}" if one_label else f"{label!r} as {predicted!r}"
-        for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)
-        if label != predicted
-    ).most_common(ERRORS_SHOWN)
-    if not errors:
-        return ()
-    names = ", ".join(f"{name} ({count})" for name, count in errors)
-    return (f"misclassified as {names}" if one_label else f"most frequent errors: {names}",)

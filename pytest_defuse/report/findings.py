@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pytest_defuse.gate.checks import WORST_FIRST, Outcome
 from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.gate.sentences import errors
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.words import accuracy_text, bound_of, counted, errors_text, outcome_text, relative
+from pytest_defuse.report.words import accuracy_text, bound_of, counted, outcome_text, relative
 
 GITHUB_LEVELS: dict[Outcome, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
 GITLAB_SEVERITIES: dict[Outcome, str] = {"FAIL": "major", "INCONCLUSIVE": "info"}
@@ -87,9 +88,14 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
         path=Path(relative(path, root)).as_posix(),
         line=_label_line(path),
         title=f"{scenario.id} {outcome_text(scenario)}",
-        message=f"label {scenario.label}: accuracy {accuracy_text(scenario.accuracy)}, "
-        f"bound {bound_of(scenario)} ({scenario.reason}){errors_text(scenario)}"
-        + (f"; {counted(len(lost), 'flip')} from the baseline" if lost else ""),
+        message="; ".join(
+            [
+                f"label {scenario.label}: accuracy {accuracy_text(scenario.accuracy)}, "
+                f"bound {bound_of(scenario)} ({scenario.reason})",
+                *errors(scenario.predictions),
+                *([f"{counted(len(lost), 'flip')} from the baseline"] if lost else []),
+            ]
+        ),
     )
 
 

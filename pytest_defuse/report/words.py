@@ -14,9 +14,6 @@ from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.report.results import Results
 from pytest_defuse.statistics.accuracy import Accuracy
 
-ERRORS_SHOWN = 3
-"""Most frequent wrong classes in a sentence, as in the message of a failed test."""
-
 
 def percent(number: float) -> str:
     """``0.914`` as ``91.4%``."""
@@ -57,7 +54,7 @@ def relative(path: str | Path, start: Path) -> str:
         return str(path)
 
 
-def overall(results: Results) -> Outcome | None:
+def worst_outcome(results: Results) -> Outcome | None:
     """The worst outcome of tests, bounds and corrections; None if there is none."""
     outcomes: list[Outcome] = [verdict.outcome for verdict in results.verdicts if verdict.checks]
     outcomes += ["FAIL" for _ in results.failed]
@@ -91,17 +88,6 @@ def accuracy_text(accuracy: Accuracy) -> str:
     """``234/256 = 91.4% (95% interval 87.3% - 94.2%)``."""
     interval = f"{interval_name(accuracy.confidence)} {span(accuracy.interval)}"
     return f"{fraction(accuracy.correct, accuracy.total)} ({interval})"
-
-
-def errors_text(scenario: ScenarioResult) -> str:
-    """The most frequent wrong predictions: ``; misclassified as 3 (152), 5 (1)``; empty without errors."""
-    predictions = scenario.predictions
-    wrong = Counter(
-        predicted
-        for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)
-        if predicted != label
-    ).most_common(ERRORS_SHOWN)
-    return "; misclassified as " + ", ".join(f"{name} ({count})" for name, count in wrong) if wrong else ""
 
 
 def gate_command(scenario: ScenarioResult, arguments: Sequence[str]) -> str:

@@ -187,7 +187,7 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
         ]
     )
     page = (project.path / "report.html").read_text()
-    assert "lost: dark, was dark, is bright" in page
+    assert "lost: label dark, predicted dark → bright" in page
     assert '<svg class="tradeoff"' in page
     assert "xychart-beta" in (project.path / "s.md").read_text()
 

@@ -76,4 +76,4 @@ def test_a_correction_of_equal_trials_can_be_drawn(whole: CorrectionResult) -> N
 def test_flips_are_shown_with_their_images(whole: CorrectionResult) -> None:
     page = render_html(Results(corrections=[whole]))
     assert "data:image/png;base64,iVBORw0KGgo=" in page
-    assert "lost: 9, 9 → &lt;4&gt;" in page
+    assert "lost: label 9, predicted 9 → &lt;4&gt;" in page

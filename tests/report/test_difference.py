@@ -177,7 +177,7 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
     assert [caption.predicted for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
     assert not drawn.beside
     assert drawn.captions[2].title == "tile 2: predicted a long name"
-    assert drawn.captions[3].title == "tile 3: the model says 5 (excluded)"
+    assert drawn.captions[3].title == "tile 3: predicted 5 (excluded)"
     assert [caption.wrong for caption in drawn.captions] == [False, False, True, False, True]
     assert [caption.left_out for caption in drawn.captions] == [False, False, False, True, False]
     assert [(caption.left, caption.top) for caption in drawn.captions] == [(0, 0), (8, 0), (16, 0), (0, 16), (8, 16)]

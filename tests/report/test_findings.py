@@ -34,7 +34,7 @@ def test_an_annotation_is_at_the_label(failing: Results, tmp_path: Path) -> None
     assert first == (
         "::error file=fixtures/digits/3-as-5-a1b2c3/scenario.yaml,line=4,title=3-as-5-a1b2c3 FAIL"
         "::label 3: accuracy 100/256 = 39.1%25 (95%25 interval 33.3%25 - 45.2%25), "
-        "bound 90.0%25 (100%25 of it, or:%0Anothing); misclassified as 5 (156)"
+        "bound 90.0%25 (100%25 of it, or:%0Anothing); misclassified as '5' (156)"
     )
     assert second.startswith(
         "::warning file=fixtures/digits/7-as-1-000000/scenario.yaml,line=1,title=7-as-1-000000 INCONCLUSIVE"

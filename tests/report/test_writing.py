@@ -10,7 +10,7 @@ from pytest_defuse.plugin.finish import write_reports
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.results_file import load_results
-from pytest_defuse.report.words import headline, overall
+from pytest_defuse.report.words import headline, worst_outcome
 
 
 @pytest.fixture
@@ -85,4 +85,4 @@ def test_a_run_without_results_says_so_and_keeps_the_baseline(
 def test_the_heading_counts_failed_tests(everything: Results) -> None:
     results = replace(everything, failed=("tests/test_model.py::test_accuracy",))
     assert "1 test FAILED" in headline(results)
-    assert overall(replace(Results(), failed=("test_accuracy",))) == "FAIL"
+    assert worst_outcome(replace(Results(), failed=("test_accuracy",))) == "FAIL"
