@@ -50,7 +50,7 @@ class _Interceptor:
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> Generator[None]:
         known = early_config.known_args_namespace
         if not hasattr(known, "defuse_store"):
-            raise DefuseError("pytest does not load this plugin here: add -p pytest_defuse.plugin.")
+            raise DefuseError("pytest does not load this plugin here: load it with -p pytest_defuse.plugin.")
         early_config.option = known
         raise _Resolved(resolve(sources_of(early_config)))
         yield  # a wrapper runs before the hooks of every other plugin
