@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_defuse.plugin.session import SESSION, asks, bounds_of, marker_values, scenario_of
+from pytest_defuse.plugin.markers import bounds_of, marker_values, requested_bounds, scenario_of
+from pytest_defuse.plugin.session import SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
 def defuse_subject() -> "Subject":
     """The model under test and its data. Override this in conftest.py."""
     raise DefuseError(
-        "There is no model to test: write a session fixture defuse_subject in conftest.py, beside or above the tests, "
-        "that returns "
+        "There is no model to test: in conftest.py, write a session fixture defuse_subject that returns "
         "pytest_defuse.Subject(name=..., model=..., classes=..., train=..., test=...)."
     )
 
@@ -40,8 +40,9 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
     assert scenario is not None, "the item was made for a scenario"
     if scenario.subject != subject.name:
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
-    verdict = defuse_run.gate(scenario, bounds_of(request.node))
-    request.config.stash[SESSION].record(request.node, verdict)
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate(scenario, bounds_of(request.node, session.options.bounds))
+    session.record(request.node, verdict)
     return GatedScenario(scenario, verdict)
 
 
@@ -50,8 +51,9 @@ def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> 
     """Accuracy on all accepted scenarios of the subject together; has the methods of ``defuse_test_accuracy``."""
     from pytest_defuse.gate.gate import GatedAccuracy
 
-    verdict = defuse_run.gate_all(bounds_of(request.node) if asks(request.node) else None)
-    request.config.stash[SESSION].record(request.node, verdict)
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate_all(requested_bounds(request.node, session.options.bounds))
+    session.record(request.node, verdict)
     return GatedAccuracy.of(verdict)
 
 
@@ -60,8 +62,9 @@ def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun
     """Accuracy on the test set: compares like a number, prints its interval; ``check()`` evaluates the bounds."""
     from pytest_defuse.gate.gate import GatedAccuracy
 
-    verdict = defuse_run.gate_test(bounds_of(request.node) if asks(request.node) else None)
-    request.config.stash[SESSION].record(request.node, verdict)
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate_test(requested_bounds(request.node, session.options.bounds))
+    session.record(request.node, verdict)
     return GatedAccuracy.of(verdict)
 
 

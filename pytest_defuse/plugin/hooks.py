@@ -1,31 +1,30 @@
-"""The pytest plugin: hooks only. Nothing here or imported here loads torch, numpy or pydantic."""
+"""The hooks of the plugin. No import here loads torch, numpy or pydantic."""
 
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_defuse.plugin import fixtures
+from pytest_defuse.plugin.collection import (
+    ScenarioFile,
+    correction_settings,
+    discovery_item,
+    gate_requests,
+    parametrize_scenarios,
+    uncovered_scenarios,
+)
 from pytest_defuse.plugin.inifile import sources_of
+from pytest_defuse.plugin.markers import MARKERS, fixtures_of
 from pytest_defuse.plugin.options import TABLE, resolve
-from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession, fixtures_of, parametrize_scenarios
+from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.statistics.accuracy import Accuracy
 
-MARKERS = (
-    "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "
-    "max_shift_drop, confidence, only): "
-    "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
-    "baseline or, for scenarios, from what was recorded at discovery",
-    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
-    "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
-    "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
-)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register every option of the table. Defaults are None here, so that ini values can win."""
+    """Register every option of the table; its default here is None, so that the ini file can set it."""
     group = parser.getgroup("defuse", "model regression testing (pytest-defuse)")
     for row in TABLE:
         flag = f"--defuse-{row.name}"
@@ -38,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Resolve the options and start the session's bookkeeping."""
+    """Register the markers, resolve the options, and register the session and the fixtures."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     try:
@@ -51,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test item per accepted scenario."""
+    """Give tests that use defuse_scenario one item for each accepted scenario."""
     if "defuse_scenario" in metafunc.fixturenames:
         try:
             parametrize_scenarios(metafunc)
@@ -60,14 +59,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A scenario.yaml is a test where the options say so, or where it was named on the command line."""
+    """Collect a scenario.yaml with --defuse-collect, or if it is named on the command line."""
     if file_path.name != "scenario.yaml":
         return None
     if not (parent.config.stash[SESSION].options.collect or parent.session.isinitpath(file_path)):
         return None
-    from pytest_defuse.plugin.collection import ScenarioFile
-
     return ScenarioFile.from_parent(parent, path=file_path)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Note what the collected tests cover and require, and add a discovery if no test runs one.
+
+    A test that is deselected still covers its scenario, but requires nothing of the model.
+    """
+    defuse = config.stash[SESSION]
+    if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
+        with suppress(DefuseError):  # the tests report a store that cannot be read
+            defuse.uncovered = uncovered_scenarios(items, defuse.accepted())
+    result = yield
+    defuse.requests = gate_requests(items, defuse.options.bounds)
+    defuse.correction = correction_settings(items)
+    if defuse.options.discover and (discovery := discovery_item(session, items)):
+        items.append(discovery)
+    return result
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
