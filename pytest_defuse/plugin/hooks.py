@@ -23,6 +23,7 @@ from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.statistics.accuracy import Accuracy
 
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register every option of the table; its default here is None, so that the ini file can set it."""
     group = parser.getgroup("defuse", "model regression testing (pytest-defuse)")

@@ -78,9 +78,7 @@ class DefuseSession:
                 "--defuse-correct-output names one file, but this session corrects several subjects: run one at a time."
             )
         share_threads(worker_input(self.config).get("workercount", 1))
-        run = SubjectRun(
-            subject, self.options, self.requests, self._progress(), sharing(self.config), self.correction
-        )
+        run = SubjectRun(subject, self.options, self.requests, self._progress(), sharing(self.config), self.correction)
         self.runs.append(run)
         return run
 
