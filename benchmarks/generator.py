@@ -223,7 +223,7 @@ def main() -> None:
         print(f"{'data':<8}{'setting':<12}{'training':>12}{'active':>8}{'KL':>8}" + "".join(f"{h:>12}" for h in heads))
         bench.row("default", GeneratorSettings(), arguments.grids)
         if arguments.plain:
-            bench.row("plain", GeneratorSettings(perceptual=0.0), arguments.grids)
+            bench.row("plain", GeneratorSettings(perceptual_weight=0.0), arguments.grids)
         if arguments.paper:
             colour = bench.train.pixels.shape[1] == 3
             paper = GeneratorSettings.paper(

@@ -8,7 +8,7 @@ from pytest_defuse.cli.answer import WIDTH, Answer
 from pytest_defuse.report.findings import findings, render_github, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
-from pytest_defuse.report.saved import load_results
+from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.terminal import render
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text

@@ -45,6 +45,11 @@ class Audit:
     problems: tuple[str, ...]
 
 
+def no_audit(problem: str) -> Audit:
+    """The audit of a correction whose images cannot be read: without scores, and with this problem."""
+    return Audit((), PairedPredictions(*[torch.empty(0, dtype=torch.int64)] * 3), (problem,))
+
+
 def audit(
     subject: Subject,
     scenarios: Sequence[Scenario],

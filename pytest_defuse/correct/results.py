@@ -1,6 +1,25 @@
-"""How a correction went, as plain values, ready for JSON."""
+"""The results of a correction, as plain values, ready for JSON."""
 
+import base64
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from pytest_defuse.correct.audit import Audit, SetScore
+from pytest_defuse.correct.correction import Correction
+from pytest_defuse.correct.trials import Trial
+from pytest_defuse.scenarios.schema import installed_versions
+from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.subject import Subject
+
+FLIPS_SHOWN = 24
+"""Flipped test images that a report shows: about three rows of the HTML page."""
 
 
 @dataclass(frozen=True)
@@ -8,90 +27,194 @@ class TrialResult:
     """One finetuned model: accuracies in [0, 1]; scenario accuracies are on correction tiles.
 
     Attributes:
-        weight: lambda; 0 is the control, more training alone.
-        alpha: how far from the old weights (0) to the finetuned ones (1).
-        health: mean accuracy on validation images and their shifted copies.
-        role: ``control``, ``chosen``, both or neither.
+        lambda_: weight of the scenarios in the loss; 0 for the control, which is trained without scenarios.
+        alpha: position between the old weights (0) and the finetuned ones (1).
+        mean_accuracy: on validation images and their shifted copies.
+        role: ``control``, ``chosen``, ``control, chosen`` or empty.
     """
 
-    weight: float
+    lambda_: float
     validation: float
     worst_scenario: float
     mean_scenario: float
-    rate: float = 0.0
+    learning_rate: float = 0.0
     epochs: int = 0
     alpha: float = 1.0
-    health: float | None = None
+    mean_accuracy: float | None = None
     role: str = ""
 
 
 @dataclass(frozen=True)
-class SetResult:
-    """How many of ``total`` images the old model, the control and the corrected one get right.
-
-    Attributes:
-        kind: ``test set``, ``shifted copy`` (of it), ``shift set`` or ``scenario`` (held-out tiles).
-    """
-
-    name: str
-    kind: str
-    total: int
-    before: int
-    control: int
-    after: int
-
-
-@dataclass(frozen=True)
 class ClassDropResult:
-    """Test images of one class: ``lost`` were right and are wrong, ``won`` the reverse."""
+    """Test images of one class: ``lost`` were correct before and are wrong now, ``gained`` the reverse."""
 
     label: str
     total: int
     lost: int
-    won: int
+    gained: int
 
 
 @dataclass(frozen=True)
 class FlipResult:
-    """A test image that the correction lost or won (``kind``), with its picture, a PNG in base64."""
+    """A test image that the correction ``lost`` or ``gained`` (``kind``).
+
+    Attributes:
+        index: in the test set.
+        label, before, after: class names: the label, and the two predictions.
+        image: a PNG in base64.
+    """
 
     kind: str
     index: int
     label: str
     before: str
     after: str
-    picture: str
+    image: str
 
 
 @dataclass(frozen=True)
 class CorrectionResult:
-    """How a correction went.
+    """The outcome of a correction.
 
     Attributes:
-        chosen: the lambda of the model that the gate judged.
-        shifts: name of a shift set -> (accuracy before, accuracy after).
-        output: the file that was written, absolute.
-        problems: bounds that do not hold, in sentences; empty when ``output`` is the corrected checkpoint.
-        sets: everything that the choice did not see: before, control, after.
-        classes: the test set by class, the largest loss first.
-        lost, won: test images that were right and are wrong, and the reverse; ``flips`` shows the first.
-        found: what a discovery on the corrected model found, in sentences.
-        images: training and scenario images that went forward and backward, each time counted.
+        validation_source: the origin of the validation images, in words.
+        before: the uncorrected model.
+        output: the file that was written, an absolute path.
+        problems: bounds that fail, in sentences; empty if ``output`` is the corrected checkpoint.
+        seconds: duration of the training.
+        sets: accuracy on everything that the choice of a trial did not use.
+        classes: changes on the test set by class, the largest loss first.
+        lost, gained: numbers of test images that were correct and are wrong, and the reverse.
+        flips: the first of these.
+        notes: sentences, such as those of a discovery on the corrected model.
+        image_passes: training and scenario images that went forward and backward, counted each time.
     """
 
     subject: str
     validation_source: str
     before: TrialResult
     trials: list[TrialResult]
-    chosen: float
-    shifts: dict[str, tuple[float, float]]
     output: str
     problems: list[str]
     seconds: float
-    sets: list[SetResult] = field(default_factory=list)
+    sets: list[SetScore] = field(default_factory=list)
     classes: list[ClassDropResult] = field(default_factory=list)
     lost: int = 0
-    won: int = 0
+    gained: int = 0
     flips: list[FlipResult] = field(default_factory=list)
-    found: list[str] = field(default_factory=list)
-    images: int = 0
+    notes: list[str] = field(default_factory=list)
+    image_passes: int = 0
+
+
+def correction_result(
+    subject: Subject,
+    correction: Correction,
+    audit: Audit,
+    *,
+    output: Path,
+    problems: Sequence[str],
+    notes: Sequence[str],
+    seconds: float,
+) -> CorrectionResult:
+    """The result of a correction whose checkpoint was written to ``output``; see :class:`CorrectionResult`."""
+    test = audit.test
+    lost, gained = test.negative_flips.tolist(), test.positive_flips.tolist()
+    flips = [("lost", index) for index in lost] + [("gained", index) for index in gained]
+    return CorrectionResult(
+        subject=subject.name,
+        validation_source=correction.validation_source,
+        before=_trial(correction.before),
+        trials=[_trial(trial, _role(trial, correction)) for trial in correction.trials],
+        output=str(output.resolve()),
+        problems=list(problems),
+        seconds=seconds,
+        sets=list(audit.scores),
+        classes=[
+            ClassDropResult(subject.classes[drop.label], drop.total, drop.negative, drop.positive)
+            for drop in test.class_drops()
+        ],
+        lost=len(lost),
+        gained=len(gained),
+        flips=[_flip(kind, index, audit, subject) for kind, index in flips[:FLIPS_SHOWN]],
+        notes=list(notes),
+        image_passes=correction.image_passes,
+    )
+
+
+def provenance(
+    subject: Subject,
+    scenarios: Sequence[Scenario],
+    original: Classifier,
+    correction: Correction,
+    audit: Audit,
+    *,
+    seed: int,
+    problems: Sequence[str],
+) -> dict[str, Any]:
+    """The origin of a corrected model, as JSON values: the metadata of its checkpoint."""
+    chosen = correction.chosen
+    return {
+        "parent": original.hash,
+        "checkpoint": None if subject.checkpoint is None else Path(subject.checkpoint).name,
+        "scenarios": {
+            scenario.id: {
+                "correction": scenario.record.sheets.correction.sha256,
+                "held_out": scenario.record.sheets.held_out.sha256,
+            }
+            for scenario in scenarios
+        },
+        "settings": {name: _plain(value) for name, value in correction.settings},
+        "chosen": {
+            "lambda": chosen.lambda_,
+            "rate": chosen.learning_rate,
+            "epochs": chosen.epochs,
+            "alpha": chosen.alpha,
+        },
+        "seed": seed,
+        "device": str(original.device),
+        "versions": installed_versions(),
+        "accuracy before, control, after": {
+            score.name: [count / max(1, score.total) for count in (score.before, score.control, score.after)]
+            for score in audit.scores
+        },
+        "problems": list(problems),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it; a function by its name."""
+    return getattr(value, "__qualname__", type(value).__qualname__) if callable(value) else value
+
+
+def _trial(trial: Trial, role: str = "") -> TrialResult:
+    accuracies = [accuracy.value for accuracy in trial.scenarios.values()]
+    return TrialResult(
+        lambda_=trial.lambda_,
+        validation=trial.validation.value,
+        worst_scenario=min(accuracies),
+        mean_scenario=sum(accuracies) / len(accuracies),
+        learning_rate=trial.learning_rate,
+        epochs=trial.epochs,
+        alpha=trial.alpha,
+        mean_accuracy=trial.mean_accuracy,
+        role=role,
+    )
+
+
+def _role(trial: Trial, correction: Correction) -> str:
+    roles = {"control": correction.control, "chosen": correction.chosen}
+    return ", ".join(name for name, other in roles.items() if trial is other)
+
+
+def _flip(kind: str, index: int, audit: Audit, subject: Subject) -> FlipResult:
+    test = audit.test
+    label, before, after = (subject.classes[int(part[index])] for part in (test.labels, test.before, test.after))
+    return FlipResult(kind, index, label, before, after, _png(subject.test_images.pixels[index]))
+
+
+def _png(pixels: torch.Tensor) -> str:
+    """One image, uint8 C x H x W, as a PNG in base64."""
+    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.gate.gate import measured
-from pytest_defuse.statistics.accuracy import Accuracy
+from pytest_defuse.statistics.accuracy import Accuracy, accuracy_of
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
@@ -72,7 +71,7 @@ class Scorer:
             name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
             for name, part in self._validation_sets.items()
         }
-        accuracies = {name: measured(part.after, part.labels) for name, part in compared.items()}
+        accuracies = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
         validation = compared.pop("validation set")
         return Trial(
             lambda_,
@@ -81,7 +80,10 @@ class Scorer:
             alpha,
             accuracies.pop("validation set"),
             accuracies,
-            {name: measured(self._predictions(model, tiles), tiles.labels) for name, tiles in self.data.tiles.items()},
+            {
+                name: accuracy_of(self._predictions(model, tiles).tolist(), tiles.labels.tolist())
+                for name, tiles in self.data.tiles.items()
+            },
             tuple(violations(validation, compared, self.settings, self.subject.classes, "validation set")),
         )
 

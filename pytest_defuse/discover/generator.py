@@ -8,7 +8,6 @@ keep what the model under test sees, which would hide the model's failures.
 import itertools
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.classifier import Classifier
@@ -40,37 +40,32 @@ PAPER_BATCH_SIZE = 2048
 """Defuse, appendix B."""
 
 
-@dataclass(frozen=True)
-class GeneratorSettings:
+class GeneratorSettings(Settings):
     """Architecture and training of the built-in generator.
 
     The loss per image, in nats, is BCE + perceptual_weight * values * distance + beta * KL: the cross-entropy of its
     ``values`` = C * H * W pixel values, the perceptual distance (:meth:`FeatureMaps.distance`), and the divergence of
-    q(z|x) from N(0, I). Defaults without a source are our choice; benchmarks/generator.py measures them together.
-
-    Attributes:
-        latent_dim: dimensions of the latent code; 0: 16 for grey images, 48 for RGB.
-        beta: weight of the KL term. The papers' 4 blurs small strokes away, so that the classifier cannot read them.
-        perceptual_weight: weight of the perceptual distance; 0 trains on pixels alone.
-        channels, deep_channels: of the first and of every further convolution.
-        max_grid: convolutions halve the image until its shorter side is at most this.
-        hidden_layers: fully connected layers in the encoder, and in the decoder.
-        steps, batch_size, learning_rate, falling: of AdamW; see :class:`~pytest_defuse.runtime.training.Schedule`.
-        warmup: steps over which the KL term grows to its weight.
+    q(z|x) from N(0, I). benchmarks/generator.py measures our choices together.
     """
 
-    latent_dim: int = 0
-    beta: float = 0.5
-    perceptual_weight: float = 0.5
-    channels: int = 32
-    deep_channels: int = 64
-    max_grid: int = 8
-    hidden_layers: int = 1
-    steps: int = 2000
-    warmup: int = 500
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    falling: bool = True
+    latent_dim: int = setting(
+        0, "Dimensions of the latent code; 0: 16 for grey images, 48 for RGB.", "benchmarks/generator.py", ge=0
+    )
+    beta: Positive = setting(
+        0.5,
+        "Weight of the KL term.",
+        "our choice: the papers' 4 blurs small strokes away, so that the classifier cannot read them",
+    )
+    perceptual_weight: NonNegative = setting(0.5, "Weight of the perceptual distance; 0 trains on pixels alone.")
+    channels: Count = setting(32, "Channels of the first convolution.", "Defuse, appendix B.2")
+    deep_channels: Count = setting(64, "Channels of every further convolution.")
+    max_grid: Count = setting(8, "Convolutions halve the image until its shorter side is at most this.")
+    hidden_layers: Count = setting(1, "Fully connected layers in the encoder, and in the decoder.")
+    steps: Count = setting(2000, "Optimizer steps.", "benchmarks/generator.py, on MNIST")
+    warmup: Count = setting(500, "Steps over which the KL term grows to its weight.", "Defuse, appendix B.2")
+    batch_size: Count = setting(128, "Images in one step.")
+    learning_rate: Positive = setting(2e-3, "The largest learning rate of AdamW.")
+    falling: bool = setting(True, "Whether the learning rate warms up and falls; else it is constant.")
 
     @staticmethod
     def paper(
@@ -209,7 +204,7 @@ def trained_generator(
         DefuseError: the cache cannot be written to.
     """
     if judge is None:
-        settings = replace(settings, perceptual_weight=0.0)
+        settings = settings.replace(perceptual_weight=0.0)
     sees = judge.identity if judge is not None and settings.perceptual_weight else None
     key = fingerprint(
         "generator",

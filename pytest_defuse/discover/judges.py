@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
@@ -39,25 +40,28 @@ class JudgeShape:
     depth: int
 
 
-@dataclass(frozen=True)
-class JudgeSettings:
-    """How the built-in judges are trained: one network per shape, each with its own seed.
+class JudgeSettings(Settings):
+    """Training of the built-in judges: one network per shape, each with its own seed.
 
-    Attributes:
-        shapes: of the networks. Three that differ, so that their errors do too; our choice.
-        steps_per_class, min_steps: the number of optimizer steps is the number of classes times ``steps_per_class``,
-            but at least ``min_steps``: 1,200 for 10 classes, 2,580 for 43. Measured with benchmarks/generator.py: on
-            Fashion-MNIST, judges of 1,200 steps read 87.2-88.1% of the test images, those of 600 85.0-85.8%.
-        batch_size, learning_rate, weight_decay: of AdamW, with the learning rate of
-            :class:`~pytest_defuse.runtime.training.Schedule`; our choice.
+    The number of optimizer steps is the number of classes times ``steps_per_class``, but at least ``min_steps``: 1,200
+    for 10 classes, 2,580 for 43.
     """
 
-    shapes: tuple[JudgeShape, ...] = (JudgeShape(16, 5, 1), JudgeShape(32, 3, 1), JudgeShape(16, 3, 2))
-    steps_per_class: int = 60
-    min_steps: int = 1200
-    batch_size: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    shapes: tuple[JudgeShape, ...] = setting(
+        (JudgeShape(16, 5, 1), JudgeShape(32, 3, 1), JudgeShape(16, 3, 2)),
+        "Shapes of the networks.",
+        "our choice: three that differ, so that their errors differ",
+    )
+    steps_per_class: Count = setting(60, "Optimizer steps for each class.")
+    min_steps: Count = setting(
+        1200,
+        "Minimum number of optimizer steps.",
+        "benchmarks/generator.py: on Fashion-MNIST, judges of 1,200 steps read 87.2-88.1% of the test images, those of "
+        "600 85.0-85.8%",
+    )
+    batch_size: Count = setting(128, "Images in one step.")
+    learning_rate: Positive = setting(3e-3, "The largest learning rate of AdamW.")
+    weight_decay: NonNegative = setting(1e-2, "Weight decay of AdamW.", "PyTorch's default")
 
 
 class Judges:

@@ -1,4 +1,4 @@
-"""What a discovery found, as plain values, ready for JSON."""
+"""The results of a discovery, as plain values, ready for JSON."""
 
 import base64
 from collections.abc import Sequence
@@ -11,25 +11,24 @@ from pytest_defuse.discover.latent_map import latent_map
 from pytest_defuse.discover.nearest_errors import nearest_errors
 from pytest_defuse.scenarios.differences import facts
 from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.store import Scenario, Stored
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 NOVELTY_TILES = 10
-"""As many pictures of a region as in the paper's figure 6."""
+"""Images of a region that are compared with known errors: as many as in the Defuse paper's figure 6."""
 
 
 @dataclass(frozen=True)
 class NoveltyResult:
-    """Pictures of a region, each with the nearest training image that the model gets wrong.
+    """Images of a region, each with the nearest training image that the model misclassifies.
 
     Attributes:
-        tiles: which held-out tiles; the other lists go with them.
+        tiles: positions of the images on the held-out sheet; the other lists are in the same order.
         labels, predicted: class names of the training images.
         distances: root mean square over pixels in [0, 1].
         sheet: the training images as one contact sheet, a PNG in base64.
-        width, height: of a tile, in pixels.
     """
 
     tiles: list[int]
@@ -37,8 +36,6 @@ class NoveltyResult:
     predicted: list[str]
     distances: list[float]
     sheet: str
-    width: int
-    height: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +43,10 @@ class CandidateResult:
     """A candidate scenario as it was stored.
 
     Attributes:
-        predicted: counts what the model says of the held-out tiles.
-        facts: what a reviewer should know, a sentence each.
+        folder: an absolute path.
+        predicted: number of held-out tiles by predicted class.
+        failed, drawn: the failure rate, as counts.
+        facts: what a reviewer should know, one sentence each.
     """
 
     id: str
@@ -62,13 +61,13 @@ class CandidateResult:
 
 @dataclass(frozen=True)
 class LatentMapResult:
-    """Training images, failures and candidates in the plane.
+    """Training images, failures and candidates in two dimensions.
 
     Attributes:
-        labels: class names of the training images that are shown.
-        failures: how many failures are shown.
-        candidates: the errors whose regions are shown, such as ``2 as 3``.
-        projections: by name of the method, points of the training images, the failures and the regions'
+        labels: class names of the training images on the map.
+        failures: number of failures on the map.
+        candidates: the error of each region on the map, such as ``2 as 3``.
+        projections: by name of the method, the points of the training images, the failures and the regions'
             means, in this order, in thousandths of the map's larger side.
     """
 
@@ -80,7 +79,17 @@ class LatentMapResult:
 
 @dataclass(frozen=True)
 class DiscoveryResult:
-    """What a discovery found: candidates that are new to the store, and ids that it knew already."""
+    """The outcome of a discovery.
+
+    Attributes:
+        accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
+        judge_accuracies: on the test set, of each reference classifier that gives a second opinion (judge).
+        failures: number of draws on which the model fails.
+        regions: number of regions that were tested on fresh draws.
+        new: candidates that were added to the store.
+        known: ids of scenarios that were already in the store.
+        seconds: duration.
+    """
 
     subject: str
     accuracy: float
@@ -94,8 +103,33 @@ class DiscoveryResult:
     latent_map: LatentMapResult | None = None
 
 
+def discovery_result(
+    discovery: Discovery, stored: Stored, subject: Subject, model: Classifier, *, seconds: float, details: bool
+) -> DiscoveryResult:
+    """The result of a discovery whose candidates were stored.
+
+    Args:
+        model: the model under test.
+        seconds: duration of the discovery.
+        details: include the latent map and the nearest known errors, which only reports show.
+    """
+    novelties = _novelties(discovery, subject, model) if details else {}
+    return DiscoveryResult(
+        subject=subject.name,
+        accuracy=discovery.accuracy,
+        reconstruction_accuracy=discovery.reconstruction_accuracy,
+        judge_accuracies=list(discovery.judges.accuracies),
+        failures=discovery.failures,
+        regions=len(discovery.regions),
+        new=[candidate_result(new, novelties.get(new.record.sheets.held_out.sha256)) for new in stored.new],
+        known=[scenario.id for scenario in stored.known],
+        seconds=seconds,
+        latent_map=_latent_map(discovery, subject) if details else None,
+    )
+
+
 def candidate_result(scenario: Scenario, novelty: NoveltyResult | None = None) -> CandidateResult:
-    """A stored candidate as plain values."""
+    """The values of a stored candidate."""
     record = scenario.record
     return CandidateResult(
         id=scenario.id,
@@ -109,9 +143,8 @@ def candidate_result(scenario: Scenario, novelty: NoveltyResult | None = None) -
     )
 
 
-def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> LatentMapResult:
-    """The latent map of a discovery as plain values."""
-    drawn = latent_map(discovery, seed)
+def _latent_map(discovery: Discovery, subject: Subject) -> LatentMapResult:
+    drawn = latent_map(discovery, discovery.seed)
     regions = [candidate.region for candidate in discovery.candidates]
     return LatentMapResult(
         labels=[subject.classes[index] for index in discovery.latent_images.labels[drawn.images].tolist()],
@@ -124,8 +157,8 @@ def latent_map_result(discovery: Discovery, subject: Subject, seed: int) -> Late
     )
 
 
-def novelty_results(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
-    """How new each candidate's errors are, by the hash of its held-out pictures."""
+def _novelties(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
+    """The nearest known errors of each candidate, by the hash of its held-out images."""
     wrong = subject.train_images[discovery.latent_images.indices[~discovery.latent_images.correct]]
     predictions = model.predict(wrong.pixels)
     return {
@@ -137,7 +170,7 @@ def novelty_results(discovery: Discovery, subject: Subject, model: Classifier) -
 def _novelty(
     candidate: Candidate, wrong: LabelledImages, predictions: Tensor, classes: Sequence[str]
 ) -> NoveltyResult | None:
-    """Failing held-out tiles of a candidate with their nearest errors; None where there is nothing to compare."""
+    """The nearest errors of a candidate's failing held-out tiles; None if there is nothing to compare."""
     failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
     nearest = nearest_errors(candidate.held_out[failing], wrong.pixels)
     if nearest is None or not len(failing):
@@ -149,6 +182,4 @@ def _novelty(
         predicted=[classes[index] for index in predictions[nearest.positions].tolist()],
         distances=[round(distance, 4) for distance in nearest.distances.tolist()],
         sheet=base64.b64encode(encode_sheet(pixels.numpy())).decode(),
-        width=pixels.shape[3],
-        height=pixels.shape[2],
     )

@@ -4,11 +4,12 @@ import base64
 import io
 from dataclasses import dataclass, field
 
-from pytest_defuse.discover.results import CandidateResult
+from pytest_defuse.discover.results import CandidateResult, candidate_result
 from pytest_defuse.explain.explanation import Explanation
 from pytest_defuse.explain.figures import node_figure
-from pytest_defuse.rules.rates import Interval, aler, aler_interval
+from pytest_defuse.rules.rates import Cluster, aler, aler_interval
 from pytest_defuse.rules.trees import Node
+from pytest_defuse.scenarios.store import Stored
 
 MAX_FIGURES = 24
 """Figures of one explanation; they take about 3 MB. Our choice."""
@@ -28,31 +29,18 @@ class FailureModeResult:
 
 
 @dataclass(frozen=True)
-class RateResult:
-    """A rate of a node, in [0, 1], with its 95% interval."""
-
-    name: str
-    value: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
 class NodeResult:
-    """A node of a failure tree and those below it.
+    """A node of a failure tree and its children.
 
     Attributes:
         condition: the last condition of its path; empty at the root.
-        failures, images, group_failures: counts of the images that measured the tree.
-        rates: ER, EC and IV.
+        cluster: counts of the images that measured the tree.
         reported: whether it is a failure mode.
         figure: a PNG in base64, or empty.
     """
 
     condition: str
-    failures: int
-    images: int
-    group_failures: int
-    rates: list[RateResult]
+    cluster: Cluster
     reported: bool
     figure: str
     children: "list[NodeResult]"
@@ -60,7 +48,7 @@ class NodeResult:
 
 @dataclass(frozen=True)
 class TreeResult:
-    """The tree of a group with a failure mode; ALER with its 95% interval."""
+    """The tree of a group that has a failure mode; the average leaf error rate (ALER) with its 95% interval."""
 
     group: str
     base_error_rate: float
@@ -92,10 +80,11 @@ class ExplanationResult:
     known: list[str] = field(default_factory=list)
 
 
-def explanation_result(explanation: Explanation, *, figures: bool) -> ExplanationResult:
-    """The plain values of an explanation.
+def explanation_result(explanation: Explanation, stored: Stored, *, figures: bool) -> ExplanationResult:
+    """The result of an explanation.
 
     Args:
+        stored: the failure modes' candidates; empty in a session that does not discover.
         figures: draw the nodes of the most important trees, which takes some seconds each.
     """
     modes = explanation.modes
@@ -121,6 +110,8 @@ def explanation_result(explanation: Explanation, *, figures: bool) -> Explanatio
             for mode in modes
         ],
         trees=[_tree(explanation, group, figures=group in drawn) for group in ranked],
+        new=[candidate_result(scenario) for scenario in stored.new],
+        known=[scenario.id for scenario in stored.known],
     )
 
 
@@ -130,17 +121,9 @@ def _tree(explanation: Explanation, group: str, *, figures: bool) -> TreeResult:
     reported = {mode.path for mode in explanation.modes if mode.group == group}
 
     def node_result(node: Node) -> NodeResult:
-        cluster = node.cluster
         return NodeResult(
             condition=str(node.path[-1]) if node.path else "",
-            failures=cluster.failures,
-            images=cluster.images,
-            group_failures=cluster.group_failures,
-            rates=[
-                RateResult("error rate", cluster.error_rate, cluster.error_rate_interval),
-                RateResult("share of the group's failures", cluster.error_coverage, cluster.error_coverage_interval),
-                RateResult("importance (their product)", cluster.importance, cluster.importance_interval),
-            ],
+            cluster=node.cluster,
             reported=node.path in reported,
             figure=_png(explanation, group, node) if figures and node.path else "",
             children=[node_result(child) for child in node.children],

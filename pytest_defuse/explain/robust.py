@@ -1,7 +1,6 @@
 """Adversarially robust networks: their features are interpretable (Barlow, section 4)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.runtime.settings import Count, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import model_input
 from pytest_defuse.subject.images import LabelledImages
@@ -21,25 +21,24 @@ WEIGHT_DECAY = 1e-2
 """AdamW's default in PyTorch."""
 
 
-@dataclass(frozen=True)
-class RobustSettings:
-    """How a robust network is trained.
+class RobustSettings(Settings):
+    """Training of a robust network.
 
     The defaults are for images of 28 to 32 pixels: the robust networks in docs/failure_modes.md are trained so.
-
-    Attributes:
-        radius: of the L2 ball around an image with pixels in [0, 1] (the paper's rho, which is 3 for 224 x 224 RGB).
-        attack_steps: steps of projected gradient ascent in each update.
-        width: channels of the first convolution; the network has eight times as many features.
-        updates, batch, rate: optimizer steps, images in each, and the largest learning rate.
     """
 
-    radius: float = 1.0
-    attack_steps: int = 2
-    width: int = 16
-    updates: int = 600
-    batch: int = 128
-    rate: float = 5e-3
+    radius: Positive = setting(
+        1.0,
+        "Radius of the L2 ball around an image with pixels in [0, 1].",
+        "docs/failure_modes.md; Barlow, section 4: 3 for 224 x 224 RGB",
+    )
+    attack_steps: Count = setting(2, "Steps of projected gradient ascent in each update.", "docs/failure_modes.md")
+    width: Count = setting(
+        16, "Channels of the first convolution; the network has eight times as many features.", "docs/failure_modes.md"
+    )
+    updates: Count = setting(600, "Optimizer steps.", "docs/failure_modes.md")
+    batch: Count = setting(128, "Images in one step.", "docs/failure_modes.md")
+    rate: Positive = setting(5e-3, "The largest learning rate.", "docs/failure_modes.md")
 
 
 def train_robust(

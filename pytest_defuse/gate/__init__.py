@@ -1,1 +1,1 @@
-"""A model held against scenarios, bounds and a baseline."""
+"""A model evaluated against bounds and a baseline, on scenarios and on the test set."""

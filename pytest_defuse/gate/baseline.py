@@ -1,4 +1,4 @@
-"""What an earlier run said of every image, to compare the present run with."""
+"""The baseline: an earlier run's predictions on every image, which later runs are compared with."""
 
 import hashlib
 import json
@@ -10,20 +10,22 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pytest_defuse.gate.predictions import Predictions
+from pytest_defuse.gate.results import ScenarioResult, TestSetResult
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 
 FORMAT = 2
+"""Format 1 kept no confidences."""
 
 
 @dataclass(frozen=True)
 class SubjectBaseline:
-    """What one model said.
+    """The predictions of one model.
 
     Attributes:
         model: sha256 of the model's weights.
-        scenarios: by scenario id, of the held-out tiles that were counted.
-        test: of the test set; None where it was not judged.
+        scenarios: predictions on the held-out tiles that are not excluded, by scenario id.
+        test: predictions on the test set; None if no test evaluated it.
     """
 
     model: str
@@ -33,38 +35,54 @@ class SubjectBaseline:
     @property
     def store(self) -> str:
         """sha256 over the scenarios' ids and images."""
-        rows = sorted(f"{name} {predictions.images}" for name, predictions in self.scenarios.items())
+        rows = sorted(f"{name} {predictions.sha256}" for name, predictions in self.scenarios.items())
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
-    def of_scenario(self, scenario_id: str, images: str, count: int) -> Sequence[str | None]:
-        """The class names that the baseline gives to a scenario's images; each None where it has not seen them.
+    def of_scenario(self, scenario_id: str, sha256: str, count: int) -> tuple[str | None, ...]:
+        """The class names predicted for a scenario's images; each None if the baseline does not contain them.
 
         Args:
-            images, count: sha256 and number of the images.
+            sha256, count: of the images.
 
         Raises:
-            DefuseError: the baseline is about other images.
+            DefuseError: the baseline was saved with other images of this scenario.
         """
-        return _matching(self.scenarios.get(scenario_id), images, count, f"scenario {scenario_id}", "the store's")
+        return _matching(self.scenarios.get(scenario_id), sha256, count, f"scenario {scenario_id}", "the store's")
 
-    def of_test(self, images: str, count: int) -> Sequence[str | None]:
-        """The same for the test set."""
-        return _matching(self.test, images, count, "the test set", "the subject's")
+    def of_test(self, sha256: str, count: int) -> tuple[str | None, ...]:
+        """The class names predicted for the test set; see :meth:`of_scenario`."""
+        return _matching(self.test, sha256, count, "the test set", "the subject's")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A run's predictions, by subject."""
+    """The predictions of a run, by subject."""
 
     subjects: Mapping[str, SubjectBaseline] = field(default_factory=dict)
 
+    @staticmethod
+    def of_run(scenarios: Sequence[ScenarioResult], test_sets: Sequence[TestSetResult]) -> "Baseline":
+        """The baseline that a run's verdicts make."""
+        verdicts: list[ScenarioResult | TestSetResult] = [*scenarios, *test_sets]
+        tests = {verdict.subject: verdict.predictions for verdict in test_sets}
+        return Baseline(
+            {
+                subject: SubjectBaseline(
+                    model=model,
+                    scenarios={s.id: s.predictions for s in scenarios if s.subject == subject},
+                    test=tests.get(subject),
+                )
+                for subject, model in {verdict.subject: verdict.model for verdict in verdicts}.items()
+            }
+        )
+
     def of(self, subject: str) -> SubjectBaseline:
-        """A subject's part; an empty one where the baseline does not know the subject."""
+        """The part of one subject; empty if the baseline does not contain the subject."""
         return self.subjects.get(subject, SubjectBaseline("", {}))
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline as JSON, a line for each set of images, whole or not at all."""
+    """Write a baseline as JSON, one line per set of images; a failed write leaves an existing file unchanged."""
     subjects = []
     for name, part in sorted(baseline.subjects.items()):
         sets = [*part.scenarios.values(), *([part.test] if part.test else [])]
@@ -84,25 +102,25 @@ def load_baseline(path: Path) -> Baseline:
     """Read a baseline.
 
     Raises:
-        DefuseError: the file cannot be read, is no baseline of this format, or was edited.
+        DefuseError: the file cannot be read, is not a baseline of this format, or was edited.
     """
-    anew = f"make it anew with --defuse-save-baseline {path}"
+    remedy = f"make a new one with --defuse-save-baseline {path}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and data.get("format", FORMAT) != FORMAT:
             raise DefuseError(
-                f"{path} has baseline format {data['format']}, this pytest-defuse reads format {FORMAT}: {anew}."
+                f"{path} has baseline format {data['format']}, this pytest-defuse reads format {FORMAT}: {remedy}."
             )
         document = _Document.model_validate(data)
         parts = {name: _part(subject) for name, subject in document.subjects.items()}
         if any(parts[name].store != subject.store for name, subject in document.subjects.items()):
-            raise DefuseError(f"{path} was changed by hand or by a merge: {anew}.")
+            raise DefuseError(f"{path} was changed by hand or by a merge: {remedy}.")
     except OSError as error:
         raise DefuseError(
             f"The baseline {path} cannot be read ({error.strerror}): make it with --defuse-save-baseline {path}."
         ) from error
     except (ValidationError, ValueError, IndexError, RecursionError) as error:
-        raise DefuseError(f"{path} is not a baseline: {anew}.") from error
+        raise DefuseError(f"{path} is not a baseline: {remedy}.") from error
     return Baseline(parts)
 
 
@@ -132,7 +150,7 @@ class _Document(_Strict):
 def _row(predictions: Predictions, number: Mapping[str, int]) -> str:
     return json.dumps(
         {
-            "images": predictions.images,
+            "images": predictions.sha256,
             "predicted": [number[name] for name in predictions.predicted],
             "confidences": predictions.confidences,
         },
@@ -143,19 +161,19 @@ def _row(predictions: Predictions, number: Mapping[str, int]) -> str:
 def _part(subject: _Subject) -> SubjectBaseline:
     def read(entry: _Images) -> Predictions:
         if not entry.predicted or min(entry.predicted) < 0 or len(entry.predicted) != len(entry.confidences):
-            raise ValueError("an entry has a class and a confidence for each of its images")
+            raise ValueError("an entry needs a class and a confidence for each image")
         return Predictions(entry.images, tuple(subject.classes[i] for i in entry.predicted), tuple(entry.confidences))
 
     scenarios = {name: read(entry) for name, entry in subject.scenarios.items()}
     return SubjectBaseline(subject.model, scenarios, read(subject.test) if subject.test else None)
 
 
-def _matching(known: Predictions | None, images: str, count: int, what: str, whose: str) -> Sequence[str | None]:
-    if known is None:
-        return [None] * count
-    if known.images != images:
+def _matching(saved: Predictions | None, sha256: str, count: int, name: str, owner: str) -> tuple[str | None, ...]:
+    if saved is None:
+        return (None,) * count
+    if saved.sha256 != sha256:
         raise DefuseError(
-            f"The baseline's images of {what} are not {whose}: save the baseline anew with "
-            "--defuse-save-baseline on the commit to compare with."
+            f"The baseline's images of {name} are not {owner}: save a new baseline with --defuse-save-baseline on the "
+            "commit to compare with."
         )
-    return known.predicted
+    return saved.predicted

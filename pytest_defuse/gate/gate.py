@@ -1,58 +1,38 @@
-"""The gate: a model held against accepted scenarios and the test set."""
+"""The gate: a model's predictions evaluated against the bounds on accepted scenarios and on the test set."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
-from pytest_defuse.gate.checks import (
-    DEFAULT_CONFIDENCE,
-    Answers,
-    Comparison,
-    Verdict,
-    adjust,
-    compare,
-    judge,
-    settle,
-)
-from pytest_defuse.gate.predictions import Predictions, predict_scenarios
+from pytest_defuse.gate.baseline import SubjectBaseline
+from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
+from pytest_defuse.gate.predictions import LabelledPredictions, Predictions, counted_tiles
+from pytest_defuse.gate.results import FLIPS_SHOWN, OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.gate.sentences import sentence
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.statistics.accuracy import Accuracy
+from pytest_defuse.statistics.accuracy import DEFAULT_CONFIDENCE, Accuracy
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
-Asked = tuple[Scenario, Bounds]
-"""A scenario, and what a test asks of it."""
+Request = tuple[Scenario, Bounds]
+"""A scenario and the bounds that a test sets for it."""
+PredictionsById = Mapping[str, Predictions | DefuseError]
+"""Predictions by scenario id; an error for a scenario that does not fit the subject."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class GatedScenario:
-    """An accepted scenario as a test sees it.
-
-    Attributes:
-        scenario: as it is stored.
-        label: the class that it shows.
-        answers: what the model under test says of the held-out tiles, which correction never sees.
-        said: the same with the model's confidences and the tiles' hash.
-        accuracy: how many are the label.
-        verdict: against the bounds of the test.
-        comparison: with the baseline, where it has this scenario.
-    """
+    """What the fixture ``defuse_scenario`` returns: an accepted scenario and the verdict on its held-out tiles."""
 
     scenario: Scenario
-    label: str
-    answers: Answers
-    said: Predictions
-    accuracy: Accuracy
-    verdict: Verdict
-    comparison: Comparison | None
+    verdict: ScenarioResult
 
     def __repr__(self) -> str:
         return f"<scenario {self.id}: {self.accuracy}>"
@@ -60,166 +40,156 @@ class GatedScenario:
     @property
     def id(self) -> str:
         """The scenario's id."""
-        return self.scenario.id
+        return self.verdict.id
 
     @property
-    def file(self) -> Path:
-        """The scenario.yaml."""
-        return self.scenario.yaml
+    def label(self) -> str:
+        """The class that the scenario shows."""
+        return self.verdict.label
 
-    @cached_property
-    def images(self) -> Tensor:
-        """The held-out tiles, uint8 N x C x H x W."""
-        return torch.from_numpy(self.scenario.pixels("held_out"))
+    @property
+    def accuracy(self) -> Accuracy:
+        """The model's accuracy; compares like a number."""
+        return self.verdict.accuracy
 
     @property
     def predictions(self) -> tuple[str, ...]:
-        """Class names, one an image, of the model under test."""
-        return tuple(self.answers.predicted)
+        """The class names that the model predicts, one per image."""
+        return self.verdict.predictions.predicted
 
-    def check(self) -> None:
-        """Fail the test when a bound fails, saying what the model took the images for.
-
-        Raises:
-            AssertionError: a bound fails.
-        """
-        __tracebackhide__ = True
-        if self.verdict.outcome == "fails":
-            raise AssertionError(self.sentence)
+    @cached_property
+    def images(self) -> Tensor:
+        """The held-out tiles, uint8 N x C x H x W; a correction never trains on them."""
+        return torch.from_numpy(self.scenario.pixels("held_out"))
 
     @property
     def sentence(self) -> str:
-        """Accuracy, interval, bounds and what the images were taken for, in one sentence."""
-        name = f"scenario {self.id} (label {self.label!r})"
-        return sentence(name, self.answers, self.accuracy, self.verdict, self.comparison)
+        """Accuracy, interval, bounds and most frequent errors, in one sentence."""
+        return sentence(f"scenario {self.id} (label {self.label!r})", self.verdict)
+
+    def check(self) -> None:
+        """Fail the test if a bound fails.
+
+        Raises:
+            AssertionError: with :attr:`sentence` as its message.
+        """
+        __tracebackhide__ = True
+        if self.verdict.outcome == "FAIL":
+            raise AssertionError(self.sentence)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class GatedSet(Accuracy):
-    """A test set, or all scenarios together, as a test sees it: an accuracy that can also be held against bounds.
+class GatedAccuracy(Accuracy):
+    """What ``defuse_test_accuracy`` and ``defuse_overall`` return: an accuracy with the verdict that it is part of."""
 
-    Attributes:
-        name: what the images are, in words.
-        answers: what the model under test says of them.
-        verdict: against the bounds that were asked for; without checks where there was none.
-        comparison: with the baseline, where it has seen the images.
-    """
+    verdict: TestSetResult | OverallResult
 
-    name: str
-    answers: Answers
-    verdict: Verdict
-    comparison: Comparison | None
-
-    def check(self) -> None:
-        """Fail the test when a bound fails; where none was asked for, when there is a regression.
-
-        Raises:
-            AssertionError: a bound fails.
-        """
-        __tracebackhide__ = True
-        verdict = self.verdict if self.verdict.checks else settle([judge(self.answers, Bounds())])[0]
-        if verdict.outcome == "fails":
-            raise AssertionError(self._sentence(verdict))
+    @staticmethod
+    def of(verdict: TestSetResult | OverallResult) -> "GatedAccuracy":
+        """The accuracy of a verdict."""
+        return GatedAccuracy(verdict.correct, verdict.total, verdict.confidence, verdict=verdict)
 
     @property
     def sentence(self) -> str:
-        """Accuracy, interval, bounds and what the images were taken for, in one sentence."""
-        return self._sentence(self.verdict)
+        """Accuracy, interval, bounds and most frequent errors, in one sentence."""
+        return sentence(self.verdict.name, self.verdict)
 
-    def _sentence(self, verdict: Verdict) -> str:
-        accuracy = Accuracy(self.correct, self.total, self.confidence)
-        return sentence(self.name, self.answers, accuracy, verdict, self.comparison)
+    def check(self) -> None:
+        """Fail the test if a bound fails, or if accuracy regressed when the test sets no bounds.
 
-
-def answers_to(
-    scenario: Scenario, said: Predictions | DefuseError, model: Classifier, baseline: SubjectBaseline | None = None
-) -> Answers | DefuseError:
-    """What a model said of a scenario beside its label and its past; an error stays one.
-
-    Returns:
-        An error too where the baseline is about other pictures.
-    """
-    if isinstance(said, DefuseError):
-        return said
-    label, count = str(scenario.record.label), len(said.predicted)
-    try:
-        before = baseline.of_scenario(scenario.id, said.images, count) if baseline else [None] * count
-    except DefuseError as error:
-        return error
-    sheet = scenario.record.sheets.held_out
-    same_model = baseline is not None and baseline.model == model.hash
-    recorded, base = sheet.accuracy(label), scenario.record.method.base_error_rate
-    return Answers([label] * count, said.predicted, before, same_model, recorded, base)
+        Raises:
+            AssertionError: with the sentence about the verdict as its message.
+        """
+        __tracebackhide__ = True
+        verdict = self.verdict
+        if not verdict.checks:
+            verdict = replace(verdict, checks=_checked(verdict.predictions, Bounds()))
+        if verdict.outcome == "FAIL":
+            raise AssertionError(sentence(verdict.name, verdict))
 
 
 def gate_scenarios(
-    asked: Sequence[Asked],
-    predictions: Mapping[str, Predictions | DefuseError],
+    requests: Sequence[Request],
+    predictions: PredictionsById,
     model: Classifier,
     baseline: SubjectBaseline | None = None,
-) -> dict[tuple[str, Bounds], GatedScenario | DefuseError]:
-    """Hold what a model says of scenarios against what is asked of them, all judged at once.
+    uncorrected: PredictionsById | None = None,
+) -> dict[tuple[str, Bounds], ScenarioResult | DefuseError]:
+    """Evaluate a model's predictions on scenarios; p-values are adjusted over all requests.
 
     Args:
-        predictions: by scenario id.
+        predictions: the model's.
+        uncorrected: the original model's, in a run that corrects.
 
     Returns:
-        By scenario id and bounds; an error where the pictures do not fit, or are not the baseline's.
+        By scenario id and bounds; an error if the scenario does not fit the subject or the baseline.
     """
-    scenarios = {scenario.id: scenario for scenario, _ in asked}
-    given = {name: answers_to(scenarios[name], predictions[name], model, baseline) for name in scenarios}
-    answers = {name: answer for name, answer in given.items() if isinstance(answer, Answers)}
-    comparisons = dict(zip(answers, adjust([compare(answer) for answer in answers.values()]), strict=True))
-    judged = [(scenario.id, bounds) for scenario, bounds in asked if scenario.id in answers]
-    verdicts = settle([judge(answers[name], bounds) for name, bounds in judged])
-    gated: dict[tuple[str, Bounds], GatedScenario | DefuseError] = {}
-    for scenario, bounds in asked:
-        if isinstance(error := given[scenario.id], DefuseError):
-            gated[scenario.id, bounds] = error
-    for (name, bounds), verdict in zip(judged, verdicts, strict=True):
-        answer, said = answers[name], predictions[name]
-        assert isinstance(said, Predictions), "there are no answers without them"
-        gated[name, bounds] = GatedScenario(
-            scenario=scenarios[name],
-            label=answer.labels[0],
-            answers=answer,
-            said=said,
-            accuracy=Accuracy(answer.correct, len(answer.labels), bounds.confidence or DEFAULT_CONFIDENCE),
-            verdict=verdict,
+    scenarios = {scenario.id: scenario for scenario, _ in requests}
+    labelled: dict[str, LabelledPredictions] = {}
+    results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {}
+    for scenario in scenarios.values():
+        try:
+            labelled[scenario.id] = _labelled(scenario, predictions, model, baseline)
+        except DefuseError as error:
+            results |= {(name.id, bounds): error for name, bounds in requests if name.id == scenario.id}
+    comparisons = dict(zip(labelled, adjust([compare(part) for part in labelled.values()]), strict=True))
+    keys = [(scenario.id, bounds) for scenario, bounds in requests if scenario.id in labelled]
+    families = decide([evaluate(labelled[name], bounds) for name, bounds in keys])
+    for (name, bounds), checks in zip(keys, families, strict=True):
+        scenario = scenarios[name]
+        results[name, bounds] = ScenarioResult(
+            subject=scenario.subject,
+            model=model.hash,
+            predictions=labelled[name],
+            confidence=bounds.confidence or DEFAULT_CONFIDENCE,
+            checks=checks,
             comparison=comparisons[name],
+            correct_before=None if uncorrected is None else _labelled(scenario, uncorrected, model).correct,
+            id=name,
+            label=str(scenario.record.label),
+            folder=str(scenario.folder),
+            tiles=counted_tiles(scenario),
+            sheet_tiles=scenario.record.sheets.held_out.images,
         )
-    return gated
+    return results
 
 
-def gate_scenario(
-    scenario: Scenario, subject: Subject, model: Classifier, bounds: Bounds, baseline: Baseline | None = None
-) -> GatedScenario:
-    """Run the model on the held-out tiles of one accepted scenario and judge it alone.
+def gate_together(
+    scenarios: Sequence[Scenario],
+    predictions: PredictionsById,
+    model: Classifier,
+    bounds: Bounds | None,
+    baseline: SubjectBaseline | None = None,
+    uncorrected: PredictionsById | None = None,
+) -> OverallResult:
+    """Evaluate bounds, if any, on all tiles of one subject's scenarios together; see :func:`gate_scenarios`.
 
     Raises:
-        DefuseError: the scenario's label is no class of the subject, its pictures do not fit, or the
-            baseline is about other pictures.
+        DefuseError: a scenario does not fit the subject or the baseline.
     """
-    predictions = predict_scenarios(subject, model, [scenario])
-    part = baseline.of(subject.name) if baseline else None
-    [gated] = gate_scenarios([(scenario, bounds)], predictions, model, part).values()
-    if isinstance(gated, DefuseError):
-        raise gated
-    return gated
-
-
-def gate_together(name: str, answers: Sequence[Answers], bounds: Bounds | None) -> GatedSet:
-    """Hold all scenarios together against bounds, if any: what is asked of them one by one plays no part."""
-    total = sum(len(part.labels) for part in answers)
-    recorded = sum((part.recorded or 0.0) * len(part.labels) for part in answers)
-    together = Answers(
-        [label for part in answers for label in part.labels],
-        [predicted for part in answers for predicted in part.predicted],
-        [before for part in answers for before in part.before],
-        all(part.same_model for part in answers),
-        recorded / total if total else None,
+    parts = [_labelled(scenario, predictions, model, baseline) for scenario in scenarios]
+    total = sum(part.total for part in parts)
+    recorded = sum((part.recorded or 0.0) * part.total for part in parts)
+    together = LabelledPredictions(
+        sha256="",
+        predicted=tuple(predicted for part in parts for predicted in part.predicted),
+        confidences=tuple(confidence for part in parts for confidence in part.confidences),
+        labels=tuple(label for part in parts for label in part.labels),
+        baseline=tuple(name for part in parts for name in part.baseline),
+        same_model=all(part.same_model for part in parts),
+        recorded=recorded / total if total else None,
     )
-    return _gated_set(name, together, bounds)
+    before = [_labelled(scenario, uncorrected, model).correct for scenario in scenarios] if uncorrected else None
+    return OverallResult(
+        subject=scenarios[0].subject,
+        model=model.hash,
+        predictions=together,
+        confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
+        checks=_checked(together, bounds),
+        comparison=compare(together),
+        correct_before=None if before is None else sum(before),
+        scenarios=tuple(scenario.id for scenario in scenarios),
+    )
 
 
 def gate_test(
@@ -228,31 +198,60 @@ def gate_test(
     predictions: Predictions,
     bounds: Bounds | None,
     baseline: SubjectBaseline | None = None,
-) -> GatedSet:
-    """Hold what a model says of the test set against bounds, if any.
+    uncorrected: Predictions | None = None,
+) -> TestSetResult:
+    """Evaluate bounds, if any, on a model's predictions on the test set.
+
+    Args:
+        predictions: the model's.
+        uncorrected: the original model's, in a run that corrects.
 
     Raises:
-        DefuseError: the baseline is about another test set.
+        DefuseError: the baseline was saved with another test set.
     """
-    labels = [subject.classes[index] for index in subject.test_images.labels.tolist()]
-    before = baseline.of_test(predictions.images, len(labels)) if baseline else [None] * len(labels)
-    same_model = baseline is not None and baseline.model == model.hash
-    answers = Answers(labels, predictions.predicted, before, same_model)
-    return _gated_set(f"test set of {subject.name}", answers, bounds)
+    images = subject.test_images
+    labels = tuple(subject.classes[index] for index in images.labels.tolist())
+    labelled = LabelledPredictions(
+        **vars(predictions),
+        labels=labels,
+        baseline=baseline.of_test(predictions.sha256, len(labels)) if baseline else (None,) * len(labels),
+        same_model=baseline is not None and baseline.model == model.hash,
+    )
+    comparison = compare(labelled)
+    lost = comparison.lost[:FLIPS_SHOWN] if comparison else []
+    return TestSetResult(
+        subject=subject.name,
+        model=model.hash,
+        predictions=labelled,
+        confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
+        checks=_checked(labelled, bounds),
+        comparison=comparison,
+        correct_before=sum(map(str.__eq__, labels, uncorrected.predicted)) if uncorrected else None,
+        flip_sheet=b64encode(encode_sheet(images.pixels[lost].numpy())).decode() if lost else "",
+    )
 
 
-def measured(predictions: Tensor, labels: Tensor) -> Accuracy:
-    """The accuracy of predicted class indices, int64 N, against labels, int64 N."""
-    return Accuracy(int(torch.eq(predictions, labels).sum()), len(labels))
+def _checked(predictions: LabelledPredictions, bounds: Bounds | None) -> tuple[Check, ...]:
+    return decide([evaluate(predictions, bounds)])[0] if bounds else ()
 
 
-def _gated_set(name: str, answers: Answers, bounds: Bounds | None) -> GatedSet:
-    return GatedSet(
-        answers.correct,
-        len(answers.labels),
-        (bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
-        name=name,
-        answers=answers,
-        verdict=settle([judge(answers, bounds)])[0] if bounds else Verdict(()),
-        comparison=compare(answers),
+def _labelled(
+    scenario: Scenario, predictions: PredictionsById, model: Classifier, baseline: SubjectBaseline | None = None
+) -> LabelledPredictions:
+    """A scenario's predictions with its label and earlier results.
+
+    Raises:
+        DefuseError: the scenario does not fit the subject, or the baseline was saved with other tiles.
+    """
+    own = predictions[scenario.id]
+    if isinstance(own, DefuseError):
+        raise own
+    label, total = str(scenario.record.label), len(own.predicted)
+    return LabelledPredictions(
+        **vars(own),
+        labels=(label,) * total,
+        baseline=baseline.of_scenario(scenario.id, own.sha256, total) if baseline else (None,) * total,
+        same_model=baseline is not None and baseline.model == model.hash,
+        recorded=scenario.record.sheets.held_out.accuracy(label),
+        base_error_rate=scenario.record.method.base_error_rate,
     )

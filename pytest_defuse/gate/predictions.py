@@ -1,7 +1,8 @@
-"""What a model says of scenarios and of the test set: one forward pass an image, in full batches."""
+"""A model's predictions on scenarios and on the test set: one forward pass per image, in full batches."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,68 +19,108 @@ from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
 DIGITS = 4
-"""Decimals of a confidence: enough to read, few enough for a small baseline."""
+"""Decimals of a stored confidence: 0.01% is finer than reports show, and keeps a baseline small."""
+BATCHES_PER_PART = 4
+"""Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of images.
+    """A model's predictions on images.
 
     Attributes:
-        images: sha256 of the images.
-        predicted: class names, one an image.
-        confidences: the softmax probability of that class, in [0, 1], to four decimals.
+        sha256: of the images.
+        predicted: class names, one per image.
+        confidences: softmax probability of the predicted class, in [0, 1], to four decimals; one per image.
     """
 
-    images: str
+    sha256: str
     predicted: tuple[str, ...]
     confidences: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LabelledPredictions(Predictions):
+    """Predictions with labels, and earlier results on the same images.
+
+    Attributes:
+        labels: class names, one per image.
+        baseline: the class names that the baseline predicts; None for an image that it does not contain.
+        same_model: whether the baseline has the same weights.
+        recorded: accuracy when the images were found, in [0, 1]; None if it was not recorded.
+        base_error_rate: of the group that the images are a failure mode of, in [0, 1]; None for other images.
+    """
+
+    labels: tuple[str, ...]
+    baseline: tuple[str | None, ...]
+    same_model: bool = False
+    recorded: float | None = None
+    base_error_rate: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @property
+    def correct(self) -> int:
+        """Number of images whose predicted class is their label."""
+        return sum(map(str.__eq__, self.labels, self.predicted))
+
+    def of_class(self, name: str) -> "LabelledPredictions":
+        """Those of the images with one label."""
+        indices = [index for index, label in enumerate(self.labels) if label == name]
+        return replace(
+            self,
+            predicted=tuple(self.predicted[index] for index in indices),
+            confidences=tuple(self.confidences[index] for index in indices),
+            labels=(name,) * len(indices),
+            baseline=tuple(self.baseline[index] for index in indices),
+            recorded=None,
+        )
 
 
 def predict_scenarios(
     subject: Subject, model: Classifier, scenarios: Sequence[Scenario], sharing: Sharing | None = None
 ) -> dict[str, Predictions | DefuseError]:
-    """Run the model on the held-out tiles of scenarios, small ones together in one batch.
+    """Run the model on the held-out tiles of scenarios; the tiles of small scenarios share batches.
 
     Returns:
-        By id; an error where a scenario's label or pictures do not fit the subject.
+        By scenario id; an error for a scenario whose label or sheet does not fit the subject.
     """
 
-    def run(part: Sequence[Scenario]) -> dict[str, Any]:
-        return _scenario_answers(subject, model, part)
+    def predict(part: Sequence[Scenario]) -> dict[str, Any]:
+        return _predict_part(subject, model, part)
 
     parts = {
         _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): part
         for part in _full_batches(scenarios, model.batches.size)
     }
-    outcomes = (sharing or Sharing()).results({key: _later(run, part) for key, part in parts.items()})
-    found = {name: answer for outcome in outcomes for name, answer in outcome.items()}
-    return {scenario.id: _decoded(found[scenario.id], subject) for scenario in scenarios}
+    results = (sharing or Sharing()).results({key: partial(predict, part) for key, part in parts.items()})
+    values = {name: value for result in results for name, value in result.items()}
+    return {scenario.id: _from_json(values[scenario.id], subject) for scenario in scenarios}
 
 
 def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = None) -> Predictions:
     """Run the model on the subject's test set."""
     images = subject.test_images
-    parts = images.pixels.split(4 * model.batches.size)
+    parts = images.pixels.split(BATCHES_PER_PART * model.batches.size)
     keys = [_key(subject, model, test=images.hash, part=number) for number in range(len(parts))]
-
-    def run(pixels: Tensor) -> list[Any]:
-        return list(_answers(model, pixels))
-
-    pieces = {key: _later(run, part) for key, part in zip(keys, parts, strict=True)}
-    outcomes = (sharing or Sharing()).results(pieces)
-    predicted = tuple(subject.classes[index] for indices, _ in outcomes for index in indices)
-    return Predictions(images.hash, predicted, tuple(number for _, confidences in outcomes for number in confidences))
+    pieces = {key: partial(_predict, model, part) for key, part in zip(keys, parts, strict=True)}
+    results = (sharing or Sharing()).results(pieces)
+    predicted = tuple(subject.classes[index] for indices, _ in results for index in indices)
+    confidences = tuple(confidence for _, confidences in results for confidence in confidences)
+    return Predictions(images.hash, predicted, confidences)
 
 
-def counted_tiles(scenario: Scenario) -> list[int]:
-    """Where the held-out tiles that count lie on their sheet, from 0 in reading order."""
+def counted_tiles(scenario: Scenario) -> tuple[int, ...]:
+    """Positions of the held-out tiles that are not excluded, from 0 in reading order of the sheet."""
     sheet = scenario.record.sheets.held_out
-    return [tile for tile in range(sheet.images) if tile not in sheet.excluded]
+    return tuple(tile for tile in range(sheet.images) if tile not in sheet.excluded)
 
 
 def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
-    """The scenarios in parts of at least ``size`` tiles, so that a part's pictures fit in memory."""
+    """Split scenarios into parts of at least ``size`` tiles, so that only one part is in memory at a time."""
     part: list[Scenario] = []
     tiles = 0
     for scenario in scenarios:
@@ -92,29 +133,35 @@ def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Sce
         yield part
 
 
-def _scenario_answers(subject: Subject, model: Classifier, scenarios: Sequence[Scenario]) -> dict[str, Any]:
-    answers: dict[str, Any] = {}
+def _predict_part(subject: Subject, model: Classifier, scenarios: Sequence[Scenario]) -> dict[str, Any]:
+    """Predictions of scenarios as JSON values, which processes can share; by scenario id."""
+    values: dict[str, Any] = {}
     tiles = {}
     for scenario in scenarios:
         try:
-            tiles[scenario.id] = _fitting_tiles(scenario, subject)
+            tiles[scenario.id] = _checked_tiles(scenario, subject)
         except DefuseError as error:
-            answers[scenario.id] = {"error": str(error)}
+            values[scenario.id] = {"error": str(error)}
     if tiles:
-        indices, confidences = _answers(model, torch.from_numpy(np.concatenate(list(tiles.values()))))
+        indices, confidences = _predict(model, torch.from_numpy(np.concatenate(list(tiles.values()))))
         start = 0
         for name, pixels in tiles.items():
             end = start + len(pixels)
-            answers[name] = {
-                "images": pixel_hash(pixels),
+            values[name] = {
+                "sha256": pixel_hash(pixels),
                 "predicted": indices[start:end],
                 "confidences": confidences[start:end],
             }
             start = end
-    return answers
+    return values
 
 
-def _fitting_tiles(scenario: Scenario, subject: Subject) -> Any:
+def _checked_tiles(scenario: Scenario, subject: Subject) -> Any:
+    """The held-out tiles, uint8 N x C x H x W.
+
+    Raises:
+        DefuseError: the label or the images do not fit the subject.
+    """
     label = scenario.record.label
     if label is None or label not in subject.classes:
         raise DefuseError(
@@ -126,18 +173,18 @@ def _fitting_tiles(scenario: Scenario, subject: Subject) -> Any:
     return tiles
 
 
-def _answers(model: Classifier, pixels: Tensor) -> tuple[list[int], list[float]]:
-    """Class indices and confidences, one an image."""
-    with seeded(0):
+def _predict(model: Classifier, pixels: Tensor) -> tuple[list[int], list[float]]:
+    """Class indices and confidences, one per image."""
+    with seeded(0):  # a model that draws random numbers gets the same ones in every run
         confidences, indices = model.logits(pixels).softmax(dim=1).max(dim=1)
     return indices.tolist(), [round(confidence, DIGITS) for confidence in confidences.tolist()]
 
 
-def _decoded(answer: dict[str, Any], subject: Subject) -> Predictions | DefuseError:
-    if "error" in answer:
-        return DefuseError(answer["error"])
-    predicted = tuple(subject.classes[index] for index in answer["predicted"])
-    return Predictions(answer["images"], predicted, tuple(answer["confidences"]))
+def _from_json(value: dict[str, Any], subject: Subject) -> Predictions | DefuseError:
+    if "error" in value:
+        return DefuseError(value["error"])
+    predicted = tuple(subject.classes[index] for index in value["predicted"])
+    return Predictions(value["sha256"], predicted, tuple(value["confidences"]))
 
 
 def _identity(scenario: Scenario) -> tuple[Any, ...]:
@@ -147,7 +194,3 @@ def _identity(scenario: Scenario) -> tuple[Any, ...]:
 
 def _key(subject: Subject, model: Classifier, **parts: Any) -> str:
     return fingerprint("predictions", subject=subject.name, classes=list(subject.classes), model=model.hash, **parts)
-
-
-def _later(run: Any, part: Any) -> Any:
-    return lambda: run(part)

@@ -1,122 +1,131 @@
-"""What the gate says of a model, as plain values, ready for JSON."""
+"""Verdicts of the gate, as plain values, ready for JSON."""
 
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
-from pytest_defuse.gate.checks import Check, Comparison
-from pytest_defuse.scenarios.bounds import Outcome
-from pytest_defuse.statistics.accuracy import Accuracy
+from pytest_defuse.gate.checks import WORST_FIRST, Check, Comparison, Outcome
+from pytest_defuse.gate.predictions import LabelledPredictions
+from pytest_defuse.statistics.accuracy import DEFAULT_CONFIDENCE, Accuracy
 
 FLIPS_SHOWN = 64
 """Flipped test images that a report shows: eight rows of eight."""
 
 
-@dataclass(frozen=True)
-class ScenarioResult:
-    """An accepted scenario held against its bounds.
+@dataclass(frozen=True, kw_only=True)
+class Verdict(ABC):
+    """A model's predictions on one set of images, and the bounds evaluated on them.
 
     Attributes:
-        folder: the scenario's folder, absolute.
-        correct, total: counts over the held-out tiles; ``before`` is the correct count of the uncorrected
-            model, in a run that corrects.
-        confidence: that of every interval, in (0, 1).
-        outcome: the worst of the ``checks``; ``bound`` is the accuracy that the strictest of them asks for,
-            ``reason`` where it comes from.
-        predicted: class names, one a tile.
-        images, model: sha256 of the tiles and of the model's weights.
-        confidences: the model's softmax probability of what it predicted, one a tile.
-        tiles: each counted tile's place on the sheet, from 0 in reading order.
-        sheet_tiles: how many the sheet has, also those that are not counted.
-        checks: every bound, one by one.
-        comparison: with the baseline, where it has this scenario; positions in it point into ``predicted``.
+        subject: the subject's name.
+        model: sha256 of the model's weights.
+        confidence: of the accuracy's interval, in (0, 1).
+        checks: one per bound and group of images; empty if no bound was requested.
+        comparison: with the baseline; None if it contains none of the images.
+        correct_before: how many images the uncorrected model classifies correctly; None without a correction.
     """
 
     subject: str
+    model: str
+    predictions: LabelledPredictions
+    confidence: float = DEFAULT_CONFIDENCE
+    checks: tuple[Check, ...] = ()
+    comparison: Comparison | None = None
+    correct_before: int | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The images, in words."""
+
+    @property
+    def correct(self) -> int:
+        """Number of images that the model classifies correctly."""
+        return self.predictions.correct
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return self.predictions.total
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """``correct`` of ``total`` with its interval."""
+        return Accuracy(self.correct, self.total, self.confidence)
+
+    @property
+    def decisive(self) -> Check | None:
+        """Of the checks with the worst outcome, the one that requires the highest accuracy; None without checks."""
+        return min(self.checks, key=lambda c: (WORST_FIRST.index(c.outcome), -c.accuracy), default=None)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The worst outcome of the checks; PASS without checks."""
+        return self.decisive.outcome if self.decisive else "PASS"
+
+    @property
+    def bound(self) -> float:
+        """The accuracy that the decisive check requires, in [0, 1]; 0 if it requires none."""
+        return self.decisive.accuracy if self.decisive else 0.0
+
+    @property
+    def reason(self) -> str:
+        """The origin of the decisive bound, in words; empty without checks."""
+        return self.decisive.reason if self.decisive else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioResult(Verdict):
+    """The verdict on the held-out tiles of an accepted scenario.
+
+    Attributes:
+        label: class name.
+        folder: the scenario's folder, an absolute path.
+        tiles: position of each predicted tile on its sheet, from 0 in reading order; excluded tiles are missing.
+        sheet_tiles: number of tiles on the sheet, excluded ones included.
+    """
+
     id: str
     label: str
     folder: str
-    correct: int
-    total: int
-    confidence: float
-    outcome: Outcome
-    bound: float
-    reason: str
-    predicted: list[str]
-    images: str
-    model: str
-    before: int | None = None
-    confidences: list[float] = field(default_factory=list)
-    tiles: list[int] = field(default_factory=list)
-    sheet_tiles: int = 0
-    checks: list[Check] = field(default_factory=list)
-    comparison: Comparison | None = None
+    tiles: tuple[int, ...]
+    sheet_tiles: int
 
     @property
-    def accuracy(self) -> Accuracy:
-        """The counts as an accuracy."""
-        return Accuracy(self.correct, self.total, self.confidence)
+    def name(self) -> str:
+        """The scenario's id."""
+        return self.id
 
 
-@dataclass(frozen=True)
-class TestSetResult:
-    """The test set held against the bounds of its test; fields as in :class:`ScenarioResult`.
+@dataclass(frozen=True, kw_only=True)
+class TestSetResult(Verdict):
+    """The verdict on the test set.
 
     Attributes:
-        labels: class names, one an image.
-        flip_sheet: a PNG in base64, the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact
-            sheet (as :func:`~pytest_defuse.scenarios.sheets.encode_sheet` lays it out); empty without flips.
+        flip_sheet: the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact sheet (see
+            :func:`~pytest_defuse.scenarios.sheets.encode_sheet`), a PNG in base64; empty without flips.
     """
 
-    __test__ = False
+    __test__ = False  # not a test class, whatever pytest's naming pattern says
 
-    subject: str
-    correct: int
-    total: int
-    predicted: list[str]
-    images: str
-    model: str
-    before: int | None = None
-    confidence: float = 0.95
-    outcome: Outcome = "holds"
-    bound: float = 0.0
-    reason: str = ""
-    labels: list[str] = field(default_factory=list)
-    confidences: list[float] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    comparison: Comparison | None = None
     flip_sheet: str = ""
 
     @property
-    def accuracy(self) -> Accuracy:
-        """The counts as an accuracy."""
-        return Accuracy(self.correct, self.total, self.confidence)
+    def name(self) -> str:
+        """``test set of`` the subject."""
+        return f"test set of {self.subject}"
 
 
-@dataclass(frozen=True)
-class OverallResult:
-    """All scenarios of a subject together, held against bounds; fields as in :class:`ScenarioResult`.
+@dataclass(frozen=True, kw_only=True)
+class OverallResult(Verdict):
+    """The verdict on all tiles of several scenarios together.
 
     Attributes:
-        scenarios: their ids. What was predicted is in their own results; positions in ``comparison`` count
-            through their tiles in this order.
-        labels, predicted: class names, one a tile.
+        scenarios: their ids; ``predictions`` has their tiles in this order.
     """
 
-    subject: str
-    scenarios: list[str]
-    correct: int
-    total: int
-    confidence: float
-    outcome: Outcome
-    bound: float
-    reason: str
-    labels: list[str]
-    predicted: list[str]
-    model: str
-    before: int | None = None
-    checks: list[Check] = field(default_factory=list)
-    comparison: Comparison | None = None
+    scenarios: tuple[str, ...]
 
     @property
-    def accuracy(self) -> Accuracy:
-        """The counts as an accuracy."""
-        return Accuracy(self.correct, self.total, self.confidence)
+    def name(self) -> str:
+        """``all scenarios of`` the subject."""
+        return f"all scenarios of {self.subject}"

@@ -1,112 +1,118 @@
-"""Checks in words: what a failed test prints. Every number in them is in the results."""
+"""A verdict in one sentence: the message of a failed test."""
 
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_defuse.gate.checks import Answers, Check, Comparison, Verdict
+from pytest_defuse.gate.checks import Check
+from pytest_defuse.gate.predictions import LabelledPredictions
+from pytest_defuse.gate.results import Verdict
 from pytest_defuse.statistics.accuracy import Accuracy
 
+ERRORS_SHOWN = 3
+"""Most frequent wrong classes in the sentence: it should fit on a few terminal lines."""
 
-def sentence(name: str, answers: Answers, accuracy: Accuracy, verdict: Verdict, comparison: Comparison | None) -> str:
-    """Accuracy, interval, what became of the bounds, the baseline, and what images were taken for.
+
+def sentence(name: str, verdict: Verdict) -> str:
+    """Accuracy with interval, the bounds that decided, changes from the baseline, and the most frequent errors.
 
     Args:
-        name: what the images are, such as ``scenario 3-as-5-a1b2c3 (label '3')``.
+        name: the images in words, such as ``scenario 3-as-5-a1b2c3 (label '3')``.
     """
-    told = [check for check in verdict.checks if check.outcome != "holds"] or list(verdict.checks)
-    checks = [_in_words(check) for check in told] or ["was held against no bound"]
-    # What follows an accuracy goes on in the same breath; a drop or flips have a subject of their own.
-    link = " " if not told or _of_all_images(told[0]) else "; "
-    said = [f"accuracy {accuracy}{link}{checks[0]}", *checks[1:], *_compared(comparison), *_taken(answers)]
-    return f"{name}: {'; '.join(said)}."
+    shown = [check for check in verdict.checks if check.outcome != "PASS"] or list(verdict.checks)
+    checks = [_check(check) for check in shown] or ["no bound was requested"]
+    # "accuracy 90% is below the bound ..." needs no separator; a drop or flips have a subject of their own.
+    separator = " " if shown and _continues_accuracy(shown[0]) else "; "
+    parts = [*checks, *_comparison(verdict), *errors(verdict.predictions)]
+    return f"{name}: accuracy {verdict.accuracy}{separator}{'; '.join(parts)}."
 
 
-def _in_words(check: Check) -> str:
-    said = _flips(check) if check.bound == "max_flips" else _drop(check) if _is_drop(check) else _accuracy(check)
-    if check.outcome == "unsure":
-        said += ": too few images to tell" + _enough(check)
-    return f"class {check.group!r}: {said}" if check.group else said
+def errors(predictions: LabelledPredictions) -> Sequence[str]:
+    """The most frequent errors, in words; empty without errors."""
+    one_label = len(set(predictions.labels)) == 1
+    counts = Counter(
+        f"{predicted!r}" if one_label else f"{label!r} as {predicted!r}"
+        for label, predicted in zip(predictions.labels, predictions.predicted, strict=True)
+        if label != predicted
+    ).most_common(ERRORS_SHOWN)
+    if not counts:
+        return ()
+    names = ", ".join(f"{name} ({count})" for name, count in counts)
+    return (f"misclassified as {names}" if one_label else f"most frequent errors: {names}",)
+
+
+def _check(check: Check) -> str:
+    words = _flips(check) if check.bound == "max_flips" else _drop(check) if _is_drop(check) else _accuracy(check)
+    if check.outcome == "INCONCLUSIVE":
+        words += f": INCONCLUSIVE{_images_needed(check)}"
+    return f"class {check.group!r}: {words}" if check.group else words
 
 
 def _accuracy(check: Check) -> str:
-    if not check.images and check.outcome == "holds":
-        return f"was not held against {check.reason}"
+    if _not_evaluated(check):
+        return check.reason
     measured = ""
     if check.group:
-        measured = f"accuracy {Accuracy(round(check.measured * check.images), check.images, check.confidence)} "
-    verb = {"holds": "holds", "fails": "is below", "unsure": "cannot be told from"}[check.outcome]
+        measured = f"accuracy {Accuracy(round(check.measured * check.total), check.total, check.confidence)} "
+    verb = {"PASS": "meets", "FAIL": "is below", "INCONCLUSIVE": "is not significantly different from"}[check.outcome]
     return f"{measured}{verb} the bound {check.limit:.1%} ({check.reason})"
 
 
 def _drop(check: Check) -> str:
-    if not check.images:
-        return f"was not held against {check.reason}"
+    if _not_evaluated(check):
+        return check.reason
     low, high = check.interval
-    bound = "is no regression" if check.bound == "no_regression" else f"is within {check.bound} {check.limit:.1%}"
-    verb = {
-        "holds": bound,
-        "fails": bound.replace("no regression", "a regression").replace("within", "more than"),
-        "unsure": bound.replace("is ", "may or may not be "),
-    }[check.outcome]
+    if check.bound == "no_regression":
+        verb = {"PASS": "is no regression", "FAIL": "is a regression", "INCONCLUSIVE": "may be a regression"}
+    else:
+        limit = f"{check.bound} {check.limit:.1%}"
+        verb = {"PASS": f"is within {limit}", "FAIL": f"is more than {limit}", "INCONCLUSIVE": f"may exceed {limit}"}
     interval = f"{check.confidence * 100:g}% interval {low:.1%} to {high:.1%}"
-    return f"a drop of {check.measured:.1%} from the baseline ({interval}) {verb}"
+    return f"a drop of {check.measured:.1%} from the baseline ({interval}) {verb[check.outcome]}"
 
 
 def _flips(check: Check) -> str:
-    if not check.images:
-        return f"was not held against {check.reason}"
+    if _not_evaluated(check):
+        return check.reason
     low, high = check.interval
-    verb = {"holds": "within", "fails": "more than", "unsure": "which may or may not be within"}[check.outcome]
+    verb = {"PASS": "within", "FAIL": "more than", "INCONCLUSIVE": "which may exceed"}[check.outcome]
     interval = f" ({check.confidence * 100:g}% interval {low:.1f} to {high:.1f})" if check.p is not None else ""
     return (
-        f"{check.measured:.0f} of {check.images} flipped from right to wrong{interval}, {verb} max_flips {check.limit}"
+        f"{check.measured:.0f} of {check.total} flipped from correct to wrong{interval}, {verb} max_flips {check.limit}"
     )
 
 
-def _of_all_images(check: Check) -> bool:
-    """Whether a check is of the accuracy that is said already."""
-    return not check.group and not _is_drop(check) and check.bound != "max_flips"
+def _not_evaluated(check: Check) -> bool:
+    return not check.total and check.outcome == "PASS"
+
+
+def _continues_accuracy(check: Check) -> bool:
+    """Whether a check is about the accuracy at the start of the sentence."""
+    return not check.group and not _is_drop(check) and check.bound != "max_flips" and not _not_evaluated(check)
 
 
 def _is_drop(check: Check) -> bool:
     return check.bound in ("max_drop", "max_relative_drop") or check.reason == "no regression from the baseline"
 
 
-def _enough(check: Check) -> str:
-    among = (
-        f" among bounds judged at once (p = {check.p:.2g}, adjusted {check.adjusted_p:.2g})" if _adjusted(check) else ""
-    )
-    if check.enough is None:
-        return f"{among}, as no number of them could: it is just at the bound"
-    return f"{among}, about {check.enough:,} would do"
+def _images_needed(check: Check) -> str:
+    adjusted = ""
+    if check.p is not None and check.p <= 1 - check.confidence:
+        adjusted = f" after adjustment for multiple testing (p = {check.p:.2g}, adjusted {check.adjusted_p:.2g})"
+    if not check.total:
+        return ", there are no images"
+    if check.images_needed is None:
+        return f"{adjusted}, and no number of images would decide: the value equals the bound"
+    return f"{adjusted}, about {check.images_needed:,} images would decide"
 
 
-def _adjusted(check: Check) -> bool:
-    """Whether other checks made this one undecided."""
-    return check.p is not None and check.p <= 1 - check.confidence
-
-
-def _compared(comparison: Comparison | None) -> Sequence[str]:
+def _comparison(verdict: Verdict) -> Sequence[str]:
+    comparison = verdict.comparison
     if comparison is None:
         return ()
-    if comparison.same_model:
-        return ("the baseline is of the same model",)
+    if verdict.predictions.same_model:
+        return ("the baseline is from the same model",)
     if not comparison.lost and not comparison.gained:
         return ()
     adjusted = f", adjusted {comparison.adjusted_p:.2g}" if comparison.adjusted_p != comparison.p else ""
     lost, gained = len(comparison.lost), len(comparison.gained)
-    return (f"against the baseline {lost} lost, {gained} gained (McNemar p = {comparison.p:.2g}{adjusted})",)
-
-
-def _taken(answers: Answers) -> Sequence[str]:
-    pairs = zip(answers.labels, answers.predicted, strict=True)
-    one_label = len(set(answers.labels)) == 1
-    wrong = Counter(
-        f"{predicted!r}" if one_label else f"{label!r} for {predicted!r}"
-        for label, predicted in pairs
-        if label != predicted
-    ).most_common(3)
-    if not wrong:
-        return ()
-    named = ", ".join(f"{name} ({count})" for name, count in wrong)
-    return (f"taken for {named}" if one_label else f"taken most {named}",)
+    return (f"compared with the baseline {lost} lost, {gained} gained (McNemar p = {comparison.p:.2g}{adjusted})",)

@@ -1,9 +1,10 @@
-"""The pytest plugin. Pytest loads this package at every start-up: nothing here imports torch, numpy or pydantic."""
+"""The pytest plugin. Pytest imports this package at every startup, so no import here loads torch, numpy or pydantic."""
 
 from pytest_defuse.plugin.hooks import (
     pytest_addoption,
     pytest_assertrepr_compare,
     pytest_collect_file,
+    pytest_collection_modifyitems,
     pytest_configure,
     pytest_generate_tests,
     pytest_report_teststatus,
@@ -14,6 +15,7 @@ __all__ = [
     "pytest_addoption",
     "pytest_assertrepr_compare",
     "pytest_collect_file",
+    "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_generate_tests",
     "pytest_report_teststatus",

@@ -1,39 +1,34 @@
-"""Scenario files as tests, by opt-in: ``--defuse-collect``, or a scenario.yaml named on the command line."""
+"""Collection: items for scenarios, scenario files as tests, and what the collected tests require."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_defuse.plugin.session import SCENARIO, SESSION
+from pytest_defuse.plugin.markers import SCENARIO, bounds_of, fixtures_of, marker_values, scenario_of
+from pytest_defuse.plugin.session import SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
-    from _pytest._code.code import TerminalRepr
-
     from pytest_defuse.gate.gate import GatedScenario
+    from pytest_defuse.scenarios.bounds import Bounds
+    from pytest_defuse.scenarios.store import Scenario
 
 
 class ScenarioTest(pytest.Function):
-    """The test of one scenario; what failed is the file, not our code."""
+    """The test of one scenario, reported at the scenario's file."""
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Where the test is: the scenario's file."""
+        """The scenario's file and id."""
         return self.path, 0, self.name
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> "str | TerminalRepr":
-        """A bound that fails, as its sentence alone."""
-        if isinstance(excinfo.value, AssertionError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
 
 
 class ScenarioFile(pytest.File):
-    """A scenario.yaml: one test where the scenario is accepted, none where it is not."""
+    """A scenario.yaml: one test for an accepted scenario, none for others."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """The test, named by the scenario's id.
+        """Yield the test, named by the scenario's id.
 
         Raises:
             pytest.Collector.CollectError: the store cannot be read.
@@ -50,4 +45,77 @@ class ScenarioFile(pytest.File):
 
 
 def _check(defuse_scenario: "GatedScenario") -> None:
-    defuse_scenario.check()
+    try:
+        defuse_scenario.check()
+    except AssertionError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
+    """Give a test one item for each accepted scenario that its ``only`` bound names, or a skipped one if there is none.
+
+    Raises:
+        DefuseError: the store cannot be read, or ``only`` names something that is not there.
+    """
+    session = metafunc.config.stash[SESSION]
+    scenarios = session.accepted(bounds_of(metafunc.definition, session.options.bounds).only)
+    if scenarios:
+        metafunc.parametrize("defuse_scenario", scenarios, ids=[s.id for s in scenarios], indirect=True)
+    else:
+        root = session.options.store
+        reason = f"no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its candidates"
+        skipped = pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none-accepted")
+        metafunc.parametrize("defuse_scenario", [skipped], indirect=True)
+
+
+def uncovered_scenarios(items: Sequence[pytest.Item], accepted: "Sequence[Scenario]") -> list[str]:
+    """The ids of the accepted scenarios that no item tests."""
+    covered = {scenario.folder for item in items if (scenario := scenario_of(item))}
+    return [scenario.id for scenario in accepted if scenario.folder not in covered]
+
+
+def gate_requests(items: Sequence[pytest.Item], default: "Bounds | None") -> "list[tuple[Scenario, Bounds]]":
+    """Every scenario that an item tests, with the item's bounds, each pair once.
+
+    Raises:
+        DefuseError: an unknown bound, or one that is out of range.
+    """
+    requests = {}
+    for item in items:
+        if scenario := scenario_of(item):
+            bounds = bounds_of(item, default)
+            requests[scenario.folder, bounds] = (scenario, bounds)
+    return list(requests.values())
+
+
+def correction_settings(items: Sequence[pytest.Item]) -> dict[str, Any]:
+    """The settings in the items' ``defuse_correct`` markers: a session runs one correction.
+
+    Raises:
+        pytest.UsageError: two items give a setting different values.
+    """
+    settings: dict[str, Any] = {}
+    for item in items:
+        for name, value in marker_values(item, "defuse_correct").items():
+            if settings.setdefault(name, value) != value:
+                raise pytest.UsageError(
+                    f"two tests give defuse_correct({name}=...) different values, {settings[name]!r} and {value!r}: "
+                    "a session runs one correction, so give one value."
+                )
+    return settings
+
+
+def discovery_item(session: pytest.Session, items: Sequence[pytest.Item]) -> pytest.Item | None:
+    """A test that runs a discovery, unless one of the items does, or all tests of a subject use its failure modes."""
+    tests = [item for item in items if {"defuse_subject", "defuse_discovery"}.intersection(fixtures_of(item))]
+    if any("defuse_discovery" in fixtures_of(item) for item in tests):
+        return None
+    if tests and all("defuse_failure_modes" in fixtures_of(item) for item in tests):
+        return None
+    parent = tests[0].getparent(pytest.Module) if tests else session
+    item: pytest.Item = pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover)
+    return item
+
+
+def _discover(defuse_discovery: object) -> None:
+    """Discovery as a test item."""

@@ -1,4 +1,4 @@
-"""The end of a session: decide on a corrected model, write what was asked for."""
+"""The end of a session: the corrected checkpoint, the baseline and the reports."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_defuse.correct.results import CorrectionResult
-from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, save_baseline
-from pytest_defuse.gate.predictions import Predictions
-from pytest_defuse.gate.results import ScenarioResult, TestSetResult
+from pytest_defuse.gate.baseline import Baseline, save_baseline
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.plugin.run import SubjectRun
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.saved import dump_results
+from pytest_defuse.report.results_file import dump_results
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text, replace_text
 
@@ -25,40 +23,40 @@ if TYPE_CHECKING:
 def finish_correction(
     run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
 ) -> CorrectionResult | None:
-    """Write the corrected checkpoint if every bound holds, else keep the attempt under another name.
+    """Write the corrected checkpoint if every bound holds; else write the attempt under another name.
 
     Args:
-        collected: the results of all tests.
-        failed: ids of the tests of a subject that failed.
+        collected: the results of all tests, encoded.
+        failed: ids of the subject's tests that failed.
 
     Returns:
-        None where nothing was corrected.
+        None if no test started a correction.
     """
-    # Only a run whose model was judged has corrected anything; asking for the correction would start it.
+    # vars, because reading the property would start a correction.
     correcting: Correcting | DefuseError | None = vars(run).get("started_correction")
     if correcting is None or isinstance(correcting, DefuseError):
         return None
-    return correcting.settle(_problems(run, Results.of(collected), failed))
+    return correcting.finish(_problems(run, Results.of(collected), failed))
 
 
 def write_reports(options: Options, results: Results) -> list[str]:
-    """Write the baseline and the reports that the options ask for.
+    """Write the baseline and the reports that the options name.
 
     Returns:
-        A sentence for each file that could not be written.
+        A sentence for each file that cannot be written.
     """
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
-        # A run that judged nothing leaves an earlier run's baseline as it is.
+        # A run without verdicts does not replace an earlier run's baseline.
         (
-            options.save_baseline if results.scenarios or results.test_sets else None,
-            lambda path: save_baseline(path, _baseline(results)),
+            options.save_baseline if results.sets else None,
+            lambda path: save_baseline(path, Baseline.of_run(results.scenarios, results.test_sets)),
         ),
         (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
         (options.report, lambda path: _write_html(path, results)),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
         (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
-        # Other steps of the job may have written there already.
+        # Appended: other steps of the job may have written to this file.
         (
             Path(step_summary) if step_summary and results else None,
             lambda path: append_text(path, render_markdown(results)),
@@ -80,34 +78,16 @@ def _write_html(path: Path, results: Results) -> None:
     replace_text(path, render_html(results))
 
 
-def _baseline(results: Results) -> Baseline:
-    def said(result: ScenarioResult | TestSetResult) -> Predictions:
-        return Predictions(result.images, tuple(result.predicted), tuple(result.confidences))
-
-    tests = {test_set.subject: test_set for test_set in results.test_sets}
-    models = {s.subject: s.model for s in results.scenarios} | {t.subject: t.model for t in results.test_sets}
-    return Baseline(
-        {
-            subject: SubjectBaseline(
-                model=model,
-                scenarios={s.id: said(s) for s in results.scenarios if s.subject == subject},
-                test=said(tests[subject]) if subject in tests else None,
-            )
-            for subject, model in models.items()
-        }
-    )
-
-
 def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:
-    """What the tests say against the corrected model."""
+    """Failures of tests with the corrected model, in sentences."""
     problems = []
     if failed:
         problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
-    misses = [s for s in results.scenarios if s.outcome == "fails"]
+    misses = [scenario for scenario in results.scenarios if scenario.outcome == "FAIL"]
     if misses:
-        nearest = max(misses, key=lambda s: s.correct / s.total - s.bound)
+        nearest = max(misses, key=lambda scenario: scenario.accuracy.value - scenario.bound)
         problems.append(f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}")
-    judged = {s.id for s in results.scenarios}
-    if unjudged := [s.id for s in run.store.scenarios("accepted") if s.id not in judged]:
-        problems.append(f"no test judged {', '.join(unjudged)}: run the whole gate")
+    evaluated = {scenario.id for scenario in results.scenarios}
+    if missing := [scenario.id for scenario in run.store.scenarios("accepted") if scenario.id not in evaluated]:
+        problems.append(f"no test evaluated {', '.join(missing)}: run all tests of the gate")
     return problems

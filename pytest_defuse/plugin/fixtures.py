@@ -1,16 +1,17 @@
-"""The fixtures. What they give is computed in run.py, which loads the engine when a test first asks for it."""
+"""The fixtures. run.py computes their values, and imports the engine when a test first uses one."""
 
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_defuse.plugin.session import SESSION, asks, bounds_of, marker_values, scenario_of
+from pytest_defuse.plugin.markers import bounds_of, marker_values, requested_bounds, scenario_of
+from pytest_defuse.plugin.session import SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
     from pytest_defuse.discover.discovery import Discovery
     from pytest_defuse.explain.failure_modes import FailureModes
-    from pytest_defuse.gate.gate import GatedScenario, GatedSet
+    from pytest_defuse.gate.gate import GatedAccuracy, GatedScenario
     from pytest_defuse.plugin.run import SubjectRun
     from pytest_defuse.subject.subject import Subject
 
@@ -19,49 +20,57 @@ if TYPE_CHECKING:
 def defuse_subject() -> "Subject":
     """The model under test and its data. Override this in conftest.py."""
     raise DefuseError(
-        "There is no model to test: write a session fixture defuse_subject in conftest.py, beside or above the tests, "
-        "that returns "
+        "There is no model to test: in conftest.py, write a session fixture defuse_subject that returns "
         "pytest_defuse.Subject(name=..., model=..., classes=..., train=..., test=...)."
     )
 
 
 @pytest.fixture(scope="session")
 def defuse_run(pytestconfig: pytest.Config, defuse_subject: "Subject") -> "SubjectRun":
-    """The subject in this session: what the other fixtures share."""
+    """The subject in this session, shared by the other fixtures."""
     return pytestconfig.stash[SESSION].start(defuse_subject)
 
 
 @pytest.fixture
 def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedScenario":
-    """An accepted scenario with the model's predictions on its held-out tiles: one test item each."""
+    """An accepted scenario with the model's predictions on its held-out tiles; one test item per scenario."""
+    from pytest_defuse.gate.gate import GatedScenario
+
     scenario, subject = scenario_of(request.node), defuse_run.subject
     assert scenario is not None, "the item was made for a scenario"
     if scenario.subject != subject.name:
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
-    gated, result = defuse_run.gate(scenario, bounds_of(request.node))
-    request.config.stash[SESSION].record(request.node, result)
-    return gated
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate(scenario, bounds_of(request.node, session.options.bounds))
+    session.record(request.node, verdict)
+    return GatedScenario(scenario, verdict)
 
 
 @pytest.fixture
-def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
-    """Accuracy on all accepted scenarios of the subject together; can what ``defuse_test_accuracy`` can."""
-    gated, result = defuse_run.gate_all(bounds_of(request.node) if asks(request.node) else None)
-    request.config.stash[SESSION].record(request.node, result)
-    return gated
+def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedAccuracy":
+    """Accuracy on all accepted scenarios of the subject together; has the methods of ``defuse_test_accuracy``."""
+    from pytest_defuse.gate.gate import GatedAccuracy
+
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate_all(requested_bounds(request.node, session.options.bounds))
+    session.record(request.node, verdict)
+    return GatedAccuracy.of(verdict)
 
 
 @pytest.fixture
-def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedSet":
-    """Accuracy on the test set: compares like a number, prints its interval, ``check()`` holds it to its bounds."""
-    gated, result = defuse_run.gate_test(bounds_of(request.node) if asks(request.node) else None)
-    request.config.stash[SESSION].record(request.node, result)
-    return gated
+def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "GatedAccuracy":
+    """Accuracy on the test set: compares like a number, prints its interval; ``check()`` evaluates the bounds."""
+    from pytest_defuse.gate.gate import GatedAccuracy
+
+    session = request.config.stash[SESSION]
+    verdict = defuse_run.gate_test(requested_bounds(request.node, session.options.bounds))
+    session.record(request.node, verdict)
+    return GatedAccuracy.of(verdict)
 
 
 @pytest.fixture
 def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
-    """What discovery finds on the model under test; skipped without --defuse-discover."""
+    """A discovery on the model under test; skipped without --defuse-discover."""
     session = request.config.stash[SESSION]
     if not session.options.discover:
         pytest.skip("discovery runs with --defuse-discover")
@@ -73,7 +82,7 @@ def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
 
 @pytest.fixture
 def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "FailureModes":
-    """Barlow's rules: visual features that go with the model's failures on its test set.
+    """Failure modes (Barlow): rules over visual features that occur with the model's failures on its test set.
 
     With --defuse-discover each also becomes a candidate scenario of real images.
     """

@@ -1,31 +1,31 @@
-"""The pytest plugin: hooks only. Nothing here or imported here loads torch, numpy or pydantic."""
+"""The hooks of the plugin. No import here loads torch, numpy or pydantic."""
 
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_defuse.plugin import fixtures
+from pytest_defuse.plugin.collection import (
+    ScenarioFile,
+    correction_settings,
+    discovery_item,
+    gate_requests,
+    parametrize_scenarios,
+    uncovered_scenarios,
+)
 from pytest_defuse.plugin.inifile import sources_of
+from pytest_defuse.plugin.markers import MARKERS, fixtures_of
 from pytest_defuse.plugin.options import TABLE, resolve
-from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession, fixtures_of, parametrize_scenarios
+from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.statistics.accuracy import Accuracy
 
-MARKERS = (
-    "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "
-    "max_shift_drop, confidence, only): "
-    "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
-    "baseline or, for scenarios, from what was recorded at discovery",
-    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings for --defuse-correct",
-    "defuse_discover(draws, noise, budget, components, ...): settings for defuse_discovery",
-    "defuse_explain(layer, depth, top, delta, tau, ...): settings for defuse_failure_modes",
-)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register every option of the table. Defaults are None here, so that ini values can win."""
+    """Register every option of the table; its default here is None, so that the ini file can set it."""
     group = parser.getgroup("defuse", "model regression testing (pytest-defuse)")
     for row in TABLE:
         flag = f"--defuse-{row.name}"
@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Resolve the options and start the session's bookkeeping."""
+    """Register the markers, resolve the options, and register the session and the fixtures."""
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     try:
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test item per accepted scenario."""
+    """Give tests that use defuse_scenario one item for each accepted scenario."""
     if "defuse_scenario" in metafunc.fixturenames:
         try:
             parametrize_scenarios(metafunc)
@@ -60,26 +60,44 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A scenario.yaml is a test where the options say so, or where it was named on the command line."""
+    """Collect a scenario.yaml with --defuse-collect, or if it is named on the command line."""
     if file_path.name != "scenario.yaml":
         return None
     if not (parent.config.stash[SESSION].options.collect or parent.session.isinitpath(file_path)):
         return None
-    from pytest_defuse.plugin.collection import ScenarioFile
-
     return ScenarioFile.from_parent(parent, path=file_path)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, object, object]:
+    """Note what the collected tests cover and require, and add a discovery if no test runs one.
+
+    A test that is deselected still covers its scenario, but requires nothing of the model.
+    """
+    defuse = config.stash[SESSION]
+    if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
+        with suppress(DefuseError):  # the tests report a store that cannot be read
+            defuse.uncovered = uncovered_scenarios(items, defuse.accepted())
+    result = yield
+    defuse.requests = gate_requests(items, defuse.options.bounds)
+    defuse.correction = correction_settings(items)
+    if defuse.options.discover and (discovery := discovery_item(session, items)):
+        items.append(discovery)
+    return result
+
+
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """An accuracy that misses a number: by how much, and whether so few images can tell."""
-    measured = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
-    return measured.explain(op, left, right) if measured else None
+    """Explain a comparison with an accuracy: the difference in images, and whether it may be chance."""
+    accuracy = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
+    return accuracy.explain(op, left, right) if accuracy else None
 
 
 def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
-    """A bound that so few images cannot tell from is an outcome of its own, which does not fail."""
-    if report.when == "call" and report.passed and getattr(report, "defuse_unsure", False):
-        return "unsure", "u", ("UNSURE", {"yellow": True})
+    """INCONCLUSIVE is an outcome of its own, which does not fail the run."""
+    if report.when == "call" and report.passed and getattr(report, "defuse_inconclusive", False):
+        return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
     return None
 
 
@@ -87,16 +105,19 @@ def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Print a DefuseError as its sentence alone, and send an item's results along with its report."""
+    """Print a DefuseError as its sentence alone, and attach an item's results to its report."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, DefuseError):
         report.longrepr = str(call.excinfo.value)
     # Plain attributes of a report travel through xdist as JSON.
-    carried: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
+    attributes: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
     results = item.stash.get(RESULTS, [])
     if report.when == "call":
-        carried["defuse_unsure"] = any(result.get("outcome") == "unsure" for result in results)
-    if report.when == "teardown":
-        carried["defuse_results"] = results
-    vars(report).update(carried)
+        outcomes = [getattr(result, "outcome", None) for result in results]
+        attributes["defuse_inconclusive"] = "INCONCLUSIVE" in outcomes
+    if report.when == "teardown" and results:
+        from pytest_defuse.report.results import encode
+
+        attributes["defuse_results"] = [encode(result) for result in results]
+    vars(report).update(attributes)
     return report

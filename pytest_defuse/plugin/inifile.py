@@ -1,4 +1,4 @@
-"""The options that pytest would have in a folder: from its command line, environment and ini file."""
+"""The options of pytest in a folder, with and without a session: command line, environment and ini file."""
 
 import os
 from collections.abc import Generator, Sequence
@@ -21,36 +21,36 @@ def sources_of(config: pytest.Config) -> Sources:
 
 
 def options_here(arguments: Sequence[str] = ()) -> Options:
-    """The options that ``pytest *arguments`` would have in this folder, without running anything of it.
+    """The options that ``pytest *arguments`` would have in this folder; no test and no conftest.py is loaded.
 
     Raises:
-        DefuseError: pytest cannot start here, or an option has a value that cannot be read.
+        DefuseError: pytest cannot start here, or an option has an invalid value.
     """
     try:
         pytest.main(list(arguments), plugins=[_Interceptor()])
     except _Resolved as resolved:
         return resolved.options
-    raise DefuseError("pytest does not start in this folder: mend what it says above.")
+    raise DefuseError("pytest cannot start in this folder: fix the error above.")
 
 
 class _Resolved(Exception):  # noqa: N818 - not an error
-    """Carries the options out of pytest's start-up."""
+    """Carries the options out of pytest's startup."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
 
 class _Interceptor:
-    """Ends pytest's start-up as soon as its command line and ini file are read.
+    """Ends pytest's startup once its command line and ini file are read.
 
-    Any later, and conftest.py would load the user's model, and coverage would erase its last results.
+    A later hook would be too late: conftest.py would load the user's model, and coverage would erase its last results.
     """
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_load_initial_conftests(self, early_config: pytest.Config) -> Generator[None]:
         known = early_config.known_args_namespace
         if not hasattr(known, "defuse_store"):
-            raise DefuseError("pytest runs without this plugin here: load it with -p pytest_defuse.plugin.")
+            raise DefuseError("pytest does not load this plugin here: load it with -p pytest_defuse.plugin.")
         early_config.option = known
         raise _Resolved(resolve(sources_of(early_config)))
-        yield  # what makes this a wrapper, which comes before every other plugin
+        yield  # a wrapper runs before the hooks of every other plugin

@@ -1,4 +1,4 @@
-"""The one table of options: command line, then environment, then ini, then default."""
+"""The table of options, and their resolution: command line, then environment, then ini file, then default."""
 
 import os
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Option:
-    """One row: ``--defuse-<name>``, ``DEFUSE_<NAME>``, ini key ``defuse_<name>``.
+    """One option: ``--defuse-<name>``, ``DEFUSE_<NAME>``, ini key ``defuse_<name>``.
 
-    A row without ``metavar`` is a switch.
+    An option without ``metavar`` is a switch.
     """
 
     name: str
@@ -26,27 +26,27 @@ class Option:
 
     @property
     def key(self) -> str:
-        """The name in Python and in ini files."""
+        """The option's ini key, which is also its dest."""
         return "defuse_" + self.name.replace("-", "_")
 
 
-MEASURING = ("defuse_correct", "defuse_store", "defuse_device", "defuse_seed", "defuse_bounds", "defuse_baseline")
-"""Keys of the options that change what a gate measures."""
+AFFECTS_RESULTS = ("defuse_correct", "defuse_store", "defuse_device", "defuse_seed", "defuse_bounds", "defuse_baseline")
+"""Keys of the options that change the results of a gate, which a command that repeats it must have."""
 
 TABLE = (
     Option("discover", "search for failures and write candidate scenarios to the store"),
-    Option("correct", "finetune, gate the corrected model, write its checkpoint if the bounds hold"),
-    Option("correct-output", "where the corrected model goes (default: beside the checkpoint)", "FILE.safetensors"),
-    Option("store", "where scenarios live", "DIR", "fixtures"),
-    Option("cache", "where trained generators and judges are kept", "DIR", ".defuse_cache"),
-    Option("device", "auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
-    Option("seed", "what all randomness comes from", "N", "0"),
-    Option("bounds", 'bounds where a marker names none, such as "max_flips=3 confidence=0.95"', "BOUNDS"),
-    Option("collect", "collect the scenario.yaml files among the given paths as tests"),
-    Option("results", "write all results as JSON; pytest-defuse report renders it again", "FILE.json"),
+    Option("correct", "finetune, gate the corrected model, and write its checkpoint if all bounds hold"),
+    Option("correct-output", "file of the corrected model (default: beside the checkpoint)", "FILE.safetensors"),
+    Option("store", "folder of the scenarios", "DIR", "fixtures"),
+    Option("cache", "folder of trained generators and reference classifiers (judges)", "DIR", ".defuse_cache"),
+    Option("device", "device of the models: auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
+    Option("seed", "seed of all random numbers", "N", "0"),
+    Option("bounds", 'bounds that no marker gives, such as "max_flips=3 confidence=0.95"', "BOUNDS"),
+    Option("collect", "collect scenario.yaml files as tests"),
+    Option("results", "write all results as JSON, which pytest-defuse report renders", "FILE.json"),
     Option("report", "write a self-contained HTML report", "FILE.html"),
-    Option("summary", "write a markdown summary; also to $GITHUB_STEP_SUMMARY when that is set", "FILE.md"),
-    Option("code-quality", "write what does not hold as GitLab's code quality report", "FILE.json"),
+    Option("summary", "write a markdown summary; also appended to $GITHUB_STEP_SUMMARY, if set", "FILE.md"),
+    Option("code-quality", "write failures as a GitLab code quality report", "FILE.json"),
     Option("baseline", "compare with the predictions of an earlier run", "FILE"),
     Option("save-baseline", "save this run's predictions", "FILE"),
 )
@@ -54,8 +54,10 @@ TABLE = (
 
 @dataclass(frozen=True)
 class Options:
-    """The options of one session, resolved; relative paths are taken from the rootdir or, if given on
-    the command line, from where pytest was started."""
+    """The resolved options of one session.
+
+    Relative paths start at the rootdir or, if given on the command line, at the folder in which pytest was started.
+    """
 
     discover: bool
     correct: bool
@@ -76,12 +78,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where options come from.
+    """The places that an option's value may come from.
 
     Attributes:
-        command_line: by :attr:`Option.key`; None where an option was not given.
+        command_line: values by :attr:`Option.key`; None for an option that was not given.
         environment: environment variables.
-        ini: by :attr:`Option.key`; empty where the ini file has no such key.
+        ini: values by :attr:`Option.key`; empty for a key that is not in the ini file.
         start: the folder that paths on the command line are relative to.
         root: the folder that all other paths are relative to.
     """
@@ -93,10 +95,10 @@ class Sources:
     root: Path
 
     def text_of(self, row: Option) -> tuple[str, str]:
-        """The text of an option, and the name of the source it comes from."""
-        given = self.command_line.get(row.key)
-        if given is not None:
-            return str(given), f"--defuse-{row.name}"
+        """The value of an option as text, and the name of its source."""
+        value = self.command_line.get(row.key)
+        if value is not None:
+            return str(value), f"--defuse-{row.name}"
         variable = row.key.upper()
         if text := self.environment.get(variable):
             return text, f"environment variable {variable}"
@@ -109,7 +111,7 @@ def resolve(sources: Sources) -> Options:
     """The session's options.
 
     Raises:
-        DefuseError: a value that cannot be read; it names where the value comes from.
+        DefuseError: an invalid value; the message names its source.
     """
     values: dict[str, Any] = {}
     for row in TABLE:
@@ -130,14 +132,14 @@ def resolve(sources: Sources) -> Options:
 
 
 def to_repeat(sources: Sources) -> list[str]:
-    """The arguments that another ``pytest`` in this repository needs to measure the same.
+    """The arguments with which another ``pytest`` in this repository gives the same results.
 
-    Ini files are in the repository; an environment variable may exist in this shell or service alone.
+    Values from ini files are left out because these are in the repository; environment variables may not be set there.
     """
     arguments = []
     for row in TABLE:
         text, source = sources.text_of(row)
-        if row.key in MEASURING and source.startswith(("--", "environment")):
+        if row.key in AFFECTS_RESULTS and source.startswith(("--", "environment")):
             if row.metavar is not None:
                 arguments.append(f"--defuse-{row.name}={text}")
             elif _switch(text, source):

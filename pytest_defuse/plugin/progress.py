@@ -13,13 +13,14 @@ from rich.text import Text
 from pytest_defuse.runtime.progress import Advance, Progress
 
 LOG_SECONDS = 10.0
+"""Seconds between two lines in a log: our choice, between silence and noise."""
 
 
 class VisibleProgress(Progress):
-    """A live bar where the output is a terminal, else a line when work starts, every ten seconds, and at the end.
+    """A live bar on a terminal; in a log, one line at the start, every ten seconds, and at the end.
 
     Args:
-        uncaptured: opens pytest's output capture, so that bars reach the terminal and capsys stays clean.
+        uncaptured: suspends pytest's capturing of output, so that bars reach the terminal and capsys stays clean.
     """
 
     def __init__(self, uncaptured: Callable[[], AbstractContextManager[None]]) -> None:
@@ -27,22 +28,25 @@ class VisibleProgress(Progress):
 
     @contextmanager
     def task(self, title: str, total: int) -> Iterator[Advance]:
-        """Show ``total`` steps of work."""
+        """Show the progress of ``total`` steps."""
         with self.uncaptured():
-            console = Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
+            console = _console()
             show = _live if console.is_terminal else _logged
             with show(console, title, total) as advance:
                 yield advance
 
     def say(self, sentence: str) -> None:
-        """Print a sentence on a line of its own."""
+        """Print a sentence on a separate line."""
         with self.uncaptured():
-            console = Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
-            console.print(f"\ndefuse: {sentence}", highlight=False, soft_wrap=True)
+            _console().print(f"\ndefuse: {sentence}", highlight=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    return Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
 
 
 class _Rate(ProgressColumn):
-    """Steps a second, lately."""
+    """Recent steps per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -82,8 +86,7 @@ def _logged(console: Console, title: str, total: int) -> Iterator[Advance]:
             left = f"{rate:,.0f}/s, {(total - done) / rate:.0f} s left"
             console.print(f"defuse: {title}: {done:,}/{total:,}, {left}, {note}", highlight=False)
 
-    console.print(f"\ndefuse: {title}", end="", highlight=False)
-    console.print()
+    console.print(f"\ndefuse: {title}", highlight=False)
     yield advance
     seconds = time.monotonic() - start
     console.print(f"defuse: {title}: {done:,} done in {seconds:.1f} s, {noted}", highlight=False)

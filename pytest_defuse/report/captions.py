@@ -1,7 +1,7 @@
-"""A contact sheet as a reviewer reads it: each tile with its index and what the model says beneath it.
+"""A contact sheet with captions: below each tile its index and the class that the model predicts.
 
-The captions are drawn beside the pixels, never into them, as SVG without script or style, so that a page with a
-strict content policy shows them too.
+The captions are SVG beside the pixels, without scripts and style attributes, so that a page with a strict content
+security policy shows them too.
 """
 
 import base64
@@ -15,18 +15,19 @@ from pytest_defuse.scenarios.schema import Sheet, Tile
 from pytest_defuse.scenarios.sheets import grid
 
 WIDEST_TILE = 64
-"""Pixels; a sheet of larger tiles is shrunk on a page, where it is a thumbnail."""
+"""Pixels. A page shows a sheet of larger tiles as a thumbnail."""
 CELL, GAP, LINE = 32, 4, 10
+"""Width of a tile, gap between tiles and height of a line of text, in units of the drawing; the font's size is 8."""
 LONGEST, BESIDE = 6, 2
-"""Letters of a class that fit beneath a tile, and those that fit there beside its index."""
+"""Letters of a class that fit below a tile, and those that fit there beside its index."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """What stands beneath a tile; ``wrong`` where the model is, ``left_out`` where the tile does not count."""
+    """The caption of a tile; ``wrong`` if the prediction is, ``left_out`` if the tile is excluded."""
 
     index: int
-    says: str
+    predicted: str
     title: str
     x: float
     y: float
@@ -38,23 +39,23 @@ class Caption:
 
 @dataclass(frozen=True)
 class CaptionedSheet:
-    """Everything that a template needs to draw a sheet.
+    """The values with which a template draws a sheet.
 
     Attributes:
         name: unique on the page.
-        url: the picture, as an address or inline.
+        url: of the sheet; may be a data URL.
         width, height: of the drawing, in its own units.
-        picture_width, picture_height, tile_width, tile_height: pixels.
-        cell_height: of a tile, in the drawing's units; it is ``cell_width`` wide.
-        beside: whether the class stands beside the index, or a line below.
+        sheet_width, sheet_height, tile_width, tile_height: in pixels.
+        cell_width, cell_height: of a tile, in units of the drawing.
+        beside: whether the predicted class is beside the index, instead of one line below.
     """
 
     name: str
     url: str
     width: float
     height: float
-    picture_width: int
-    picture_height: int
+    sheet_width: int
+    sheet_height: int
     tile_width: int
     tile_height: int
     cell_height: float
@@ -65,35 +66,35 @@ class CaptionedSheet:
 
 
 def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) -> CaptionedSheet:
-    """A sheet with the index of each tile and the class that the model took it for.
+    """A sheet with the index and the predicted class of each tile.
 
     Args:
         name: unique on the page.
-        url: where the page finds the picture.
-        label: the class that the tiles show, as far as it is known.
+        url: of the sheet.
+        label: the class that the tiles show; None if it is unknown.
     """
     across, down = grid(sheet.images)
     predictions: Mapping[int, str] = sheet.prediction_of
-    beside = all(len(says) <= BESIDE for says in predictions.values())
+    beside = all(len(predicted) <= BESIDE for predicted in predictions.values())
     cell_height = CELL * tile.height / tile.width
     step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
     left_out = set(sheet.excluded)
     captions = []
     for number in range(sheet.images):
         row, column = divmod(number, across)
-        says = predictions.get(number)
-        short = "" if says is None else says if len(says) <= LONGEST else f"{says[: LONGEST - 1]}…"
-        title = f"tile {number}" + ("" if says is None else f": the model says {says}")
+        predicted = predictions.get(number, "")
+        short = predicted if len(predicted) <= LONGEST else f"{predicted[: LONGEST - 1]}…"
+        title = f"tile {number}" + (f": predicted {predicted}" if predicted else "")
         captions.append(
             Caption(
                 index=number,
-                says=short,
+                predicted=short,
                 title=f"{title} (excluded)" if number in left_out else title,
                 x=column * step_x,
                 y=row * step_y,
                 left=column * tile.width,
                 top=row * tile.height,
-                wrong=says is not None and label is not None and says != label,
+                wrong=bool(predicted) and label is not None and predicted != label,
                 left_out=number in left_out,
             )
         )
@@ -102,8 +103,8 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
         url=url,
         width=across * step_x - GAP,
         height=down * step_y - GAP,
-        picture_width=across * tile.width,
-        picture_height=down * tile.height,
+        sheet_width=across * tile.width,
+        sheet_height=down * tile.height,
         tile_width=tile.width,
         tile_height=tile.height,
         cell_height=cell_height,
@@ -112,14 +113,14 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
     )
 
 
-def inline(picture: bytes, tile: Tile, sheet: Sheet) -> str:
-    """The PNG of a sheet as a data URL, exact up to tiles of ``WIDEST_TILE``, else a smaller thumbnail."""
+def inline(png: bytes, tile: Tile, sheet: Sheet) -> str:
+    """A sheet as a data URL: the PNG itself, or a JPEG thumbnail if its tiles exceed :data:`WIDEST_TILE`."""
     if max(tile.width, tile.height) <= WIDEST_TILE:
-        return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
     factor = WIDEST_TILE / max(tile.width, tile.height)
     across, down = grid(sheet.images)
     size = (across * max(1, round(tile.width * factor)), down * max(1, round(tile.height * factor)))
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         image.convert(tile.mode).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

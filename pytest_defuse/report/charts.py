@@ -1,4 +1,4 @@
-"""The geometry of the page's charts; the template draws them."""
+"""The geometry of the HTML page's charts; the template draws them."""
 
 import re
 from collections import Counter
@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pytest_defuse.discover.results import LatentMapResult
 
 BINS = 20
+"""Bins of a histogram of confidences: five points each."""
 CONFUSED_CLASSES = 20
+"""Rows and columns of a confusion matrix, as many as a page shows without scrolling."""
 GOLDEN_ANGLE = 137.508
+"""Degrees between the hues of consecutive classes: any number of them stays far apart."""
 DIAMOND = 7
+"""Half the width of a failure's mark, in units of the map, which is 1000 wide."""
 
 
 @dataclass(frozen=True)
@@ -19,37 +23,35 @@ class Bin:
 
     low: float
     high: float
-    right: int
+    correct: int
     wrong: int
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Confidences of right and of wrong predictions; ``top`` is the count of the fullest bin."""
+    """Confidences of correct and of wrong predictions; ``top`` is the count of the fullest bin."""
 
     bins: tuple[Bin, ...]
     top: int
 
 
-def confidence_histogram(confidences: Sequence[float], right: Sequence[bool]) -> Histogram | None:
-    """How sure the model was where it was right, and where it was wrong; None without images."""
-    if not confidences:
+def confidence_histogram(predictions: Sequence[tuple[float, bool]]) -> Histogram | None:
+    """The histogram of predictions, each a confidence and whether it is correct; None without predictions."""
+    if not predictions:
         return None
-    counts = Counter(
-        (min(int(confidence * BINS), BINS - 1), hit) for confidence, hit in zip(confidences, right, strict=True)
-    )
+    counts = Counter((min(int(confidence * BINS), BINS - 1), correct) for confidence, correct in predictions)
     bins = tuple(Bin(n / BINS, (n + 1) / BINS, counts[n, True], counts[n, False]) for n in range(BINS))
-    return Histogram(bins, max(b.right + b.wrong for b in bins))
+    return Histogram(bins, max(b.correct + b.wrong for b in bins))
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """What images of each label were taken for.
+    """A confusion matrix.
 
     Attributes:
         labels, predictions: class names of the rows and of the columns.
-        counts: images, a row a label.
-        omitted: classes that are left out, those with the fewest errors.
+        counts: numbers of images, one row per label.
+        omitted: number of classes without a row, those with the fewest errors.
     """
 
     labels: tuple[str, ...]
@@ -63,7 +65,7 @@ class Confusion:
 
 
 def confusion(pairs: Iterable[tuple[str, str]]) -> Confusion:
-    """The confusion matrix of (label, prediction) pairs; of many classes, those that are confused most."""
+    """The confusion matrix of (label, prediction) pairs; of many classes, those with the most errors."""
     counts = Counter(pairs)
     errors: Counter[str] = Counter()
     for (label, prediction), count in counts.items():
@@ -78,7 +80,7 @@ def confusion(pairs: Iterable[tuple[str, str]]) -> Confusion:
 
 @dataclass(frozen=True)
 class ClassPoints:
-    """The training images of a class: an SVG path of dots, and where its name stands."""
+    """The training images of a class: an SVG path of dots, and the position of its name."""
 
     name: str
     hue: int
@@ -89,7 +91,7 @@ class ClassPoints:
 
 @dataclass(frozen=True)
 class Scatter:
-    """One projection of latent space, in a square of 1000.
+    """One projection of latent space, in a square of 1000 units.
 
     Attributes:
         failures: an SVG path of diamonds.
@@ -103,7 +105,7 @@ class Scatter:
 
 
 def scatters(latent: LatentMapResult) -> list[Scatter]:
-    """Each projection of a latent map."""
+    """The projections of a latent map."""
     return [_scatter(title, points, latent) for title, points in latent.projections.items()]
 
 
@@ -122,11 +124,11 @@ def _scatter(title: str, points: Sequence[tuple[int, int]], latent: LatentMapRes
 
 
 def _middle(points: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median of each coordinate: stragglers do not move it."""
+    """The median of each coordinate, which outliers do not move."""
     xs, ys = (sorted(axis) for axis in zip(*points, strict=True))
     return xs[len(xs) // 2], ys[len(ys) // 2]
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts ``2`` before ``10``, and numbers before words."""
+    """A sort key: ``2`` before ``10``, and numbers before words."""
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]

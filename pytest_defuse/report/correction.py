@@ -1,45 +1,47 @@
-"""A correction in a report: its tables, what is said beside them, and the trade-off as a figure."""
+"""A correction in a report: its tables, notes, and the trade-off as a figure."""
 
 from dataclasses import dataclass
 
-from pytest_defuse.correct.results import CorrectionResult, SetResult, TrialResult
+from pytest_defuse.correct.audit import SetScore
+from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.report.tables import Column, Row, Table, trial_table
-from pytest_defuse.report.words import percent, share, shift_sentences
+from pytest_defuse.report.words import percent, share
 
-MOST_CLASSES = 5
-"""Classes that a report lists, those that lost most."""
+CLASSES_SHOWN = 5
+"""Classes in the table of losses, those that lost most: as many rows as the other tables have."""
 
 WIDTH, HEIGHT, MARGIN = 460, 300, 48
+"""Of the figure, in pixels; its margin holds the axes' labels."""
 NAME = 56, 12
-"""Width and height that the name of a point takes at most."""
+"""Maximum width and height of a point's name, in pixels: ten characters of 11 pixels."""
 
 
 def correction_tables(result: CorrectionResult) -> list[Table]:
-    """Every model that was tried; what the chosen one and the control do to all else; the classes that lost."""
+    """The trials; the accuracies before, of the control and after; the classes that lost accuracy."""
     tables = [trial_table(result)]
     if result.sets:
         tables.append(_sets(result))
-    if any(entry.lost > entry.won for entry in result.classes):
+    if any(entry.lost > entry.gained for entry in result.classes):
         tables.append(_classes(result))
     return tables
 
 
 def correction_notes(result: CorrectionResult) -> list[str]:
-    """What the tables do not say."""
-    notes = shift_sentences(result)
+    """Remarks beside the tables."""
+    notes = []
     if result.sets:
         notes.append(
-            "chosen on validation images, their shifted copies and correction tiles; held-out tiles, test set, shifted "
-            "copies of it and shift sets were looked at once, at the end"
+            "the trial was chosen on validation images, their shifted copies and correction tiles; held-out tiles, the "
+            "test set, shifted copies of it and shift sets were evaluated once, afterwards"
         )
-        notes.append(f"test images that were right and are wrong: {result.lost}; the reverse: {result.won}")
-    if result.images:
-        notes.append(f"{result.images:,} images went forward and backward, the control's among them")
-    return notes + result.found
+        notes.append(f"test images that were correct and are wrong: {result.lost}; the reverse: {result.gained}")
+    if result.image_passes:
+        notes.append(f"{result.image_passes:,} images went forward and backward, including those of the control")
+    return notes + result.notes
 
 
 def tradeoff_mermaid(result: CorrectionResult) -> str:
-    """Validation and scenario accuracy over the trials as a Mermaid chart, which GitHub draws; empty for one trial."""
+    """Validation and scenario accuracy of the trials as a Mermaid chart, which GitHub draws; empty for one trial."""
     trials = sorted(_points(result), key=lambda point: point.trial.mean_scenario)
     if len(trials) < 2:
         return ""
@@ -60,7 +62,7 @@ def tradeoff_mermaid(result: CorrectionResult) -> str:
 
 
 def tradeoff_svg(result: CorrectionResult) -> str:
-    """Validation accuracy against accuracy on correction tiles over lambda and alpha (Defuse, figure 5), as SVG."""
+    """Validation accuracy over accuracy on correction tiles, for each lambda and alpha (Defuse, figure 5), as SVG."""
     points = _points(result)
     xs, ys = [p.trial.mean_scenario for p in points], [p.trial.validation for p in points]
     low, high = min(ys), max(ys)
@@ -74,7 +76,7 @@ def tradeoff_svg(result: CorrectionResult) -> str:
 
     parts = [
         f'<svg class="tradeoff" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
-        'aria-label="validation accuracy against scenario accuracy of every trial" fill="currentColor" '
+        'aria-label="validation accuracy over scenario accuracy of every trial" fill="currentColor" '
         'font-size="11" font-family="sans-serif">'
     ]
     parts += _axes(left, right, low, high)
@@ -91,7 +93,7 @@ def tradeoff_svg(result: CorrectionResult) -> str:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius}" fill="{fill}" stroke="currentColor">'
             f"<title>{point.name}</title></circle>"
         )
-        # A name that another would run into is shown when one points at its circle.
+        # Of two names that would overlap, the second is only in its circle's tooltip.
         if all(abs(x - a) > NAME[0] or abs(y - b) > NAME[1] for a, b in named):
             parts.append(f'<text x="{x - 8:.1f}" y="{y - 7:.1f}" text-anchor="end">{point.name}</text>')
             named.append((x, y))
@@ -106,15 +108,15 @@ class _Point:
 
 
 def _points(result: CorrectionResult) -> list[_Point]:
-    """The old model, the last epoch of every lambda, and what lies between the old weights and the winner's."""
+    """The uncorrected model, the last epoch of every lambda, and models interpolated between old and new weights."""
     last: dict[tuple[float, float, float], TrialResult] = {}
     for trial in result.trials:
-        last[trial.weight, trial.rate, trial.alpha] = trial
-    between = {(weight, rate) for weight, rate, alpha in last if alpha < 1}
+        last[trial.lambda_, trial.learning_rate, trial.alpha] = trial
+    between = {(lambda_, rate) for lambda_, rate, alpha in last if alpha < 1}
     points = [_Point("before", result.before, bool(between))]
-    for (weight, rate, alpha), trial in last.items():
-        name = f"{weight:g}" + ("" if alpha == 1 else f" at {alpha:g}")
-        points.append(_Point(name, trial, (weight, rate) in between))
+    for (lambda_, rate, alpha), trial in last.items():
+        name = f"{lambda_:g}" + ("" if alpha == 1 else f" at {alpha:g}")
+        points.append(_Point(name, trial, (lambda_, rate) in between))
     return points
 
 
@@ -137,7 +139,7 @@ def _sets(result: CorrectionResult) -> Table:
     return Table(columns, tuple(_set_row(entry) for entry in result.sets))
 
 
-def _set_row(entry: SetResult) -> Row:
+def _set_row(entry: SetScore) -> Row:
     shares = [share(count, entry.total) for count in (entry.before, entry.control, entry.after)]
     gains = [f"{100 * (entry.after - count) / max(1, entry.total):+.1f}" for count in (entry.before, entry.control)]
     return Row((entry.name, entry.kind, str(entry.total), *shares, *gains))
@@ -146,16 +148,16 @@ def _set_row(entry: SetResult) -> Row:
 def _classes(result: CorrectionResult) -> Table:
     columns = (
         Column("class", numeric=False),
-        *(Column(t, numeric=True) for t in ("test images", "lost", "won", "drop")),
+        *(Column(t, numeric=True) for t in ("test images", "lost", "gained", "drop")),
     )
-    losing = [entry for entry in result.classes if entry.lost > entry.won][:MOST_CLASSES]
+    losing = [entry for entry in result.classes if entry.lost > entry.gained][:CLASSES_SHOWN]
     rows = (
         (
             entry.label,
             str(entry.total),
             str(entry.lost),
-            str(entry.won),
-            percent((entry.lost - entry.won) / entry.total),
+            str(entry.gained),
+            percent((entry.lost - entry.gained) / entry.total),
         )
         for entry in losing
     )

@@ -1,4 +1,4 @@
-"""A difference between two revisions of a store: as a headline, as markdown, as one HTML file, and as JSON values."""
+"""The difference between two revisions of a store: as a headline, as markdown, as one HTML file, and as JSON."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from pytest_defuse.report.markdown import change_blocks, escape
 from pytest_defuse.scenarios.differences import KINDS, Change, Difference, Side
 from pytest_defuse.scenarios.schema import SPLITS, Split
 
-PICTURE_BUDGET = 8_000_000
-"""Characters of inline pictures, at most: some 35 sheets of 256 small grey tiles, before and after."""
+IMAGE_BUDGET = 8_000_000
+"""Maximum number of characters of inline sheets: about 35 of 256 tiles of 28 x 28 grey pixels."""
 
 
 def headline(difference: Difference) -> str:
@@ -21,10 +21,10 @@ def headline(difference: Difference) -> str:
     if not difference.changes:
         return "No scenario changed"
     counts = Counter(change.kinds[0] for change in difference.changes)
-    said = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+    tally = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
     subjects = ", ".join(sorted({change.subject for change in difference.changes}))
     noun = "scenario" if len(difference.changes) == 1 else "scenarios"
-    return f"{subjects}: {len(difference.changes)} {noun} changed ({', '.join(said)})"
+    return f"{subjects}: {len(difference.changes)} {noun} changed ({', '.join(tally)})"
 
 
 def render_json(difference: Difference) -> dict[str, Any]:
@@ -59,17 +59,17 @@ def render_markdown(difference: Difference, pictures: str | None = None) -> str:
     """The difference as GitHub's markdown, for a comment.
 
     Args:
-        pictures: the address of the repository's files, ``{commit}`` standing for a commit, such as
-            ``https://github.com/me/models/blob/{commit}``; without it pictures are named, not shown.
+        pictures: the URL of the repository's files, with ``{commit}`` in place of a commit, such as
+            ``https://github.com/me/models/blob/{commit}``; without it sheets are named, not shown.
     """
     blocks = [f"## {escape(headline(difference))}", *(escape(sentence) for sentence in difference.shared)]
     for change in difference.changes:
         blocks += change_blocks(change.subject, change.id, ", ".join(change.kinds), change.details)
-        blocks += _picture_table(difference, change, pictures)
+        blocks += _sheet_table(difference, change, pictures)
     return "\n\n".join(blocks) + "\n"
 
 
-def _picture_table(difference: Difference, change: Change, pictures: str | None) -> list[str]:
+def _sheet_table(difference: Difference, change: Change, pictures: str | None) -> list[str]:
     shown = _shown(change)
     if not shown:
         return []
@@ -87,16 +87,16 @@ def _picture_table(difference: Difference, change: Change, pictures: str | None)
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _TitledSheet:
     title: str
     sheet: CaptionedSheet
 
 
-def render_html(difference: Difference, budget: int = PICTURE_BUDGET) -> str:
-    """The difference as one self-contained HTML page: no script, nothing fetched.
+def render_html(difference: Difference, budget: int = IMAGE_BUDGET) -> str:
+    """The difference as one self-contained HTML page, without scripts and external resources.
 
     Args:
-        budget: characters that inline pictures may take; what does not fit is named at the top.
+        budget: maximum number of characters of inline sheets; the page names those that exceed it.
     """
     environment = Environment(
         loader=PackageLoader("pytest_defuse.report"),
@@ -105,10 +105,10 @@ def render_html(difference: Difference, budget: int = PICTURE_BUDGET) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cards: list[tuple[Change, list[_Picture]]] = []
+    cards: list[tuple[Change, list[_TitledSheet]]] = []
     omitted: list[str] = []
     for change in difference.changes:
-        found = []
+        sheets = []
         for when, split, side in _shown(change):
             assert side.record is not None
             record, sheet = side.record, side.record.sheet(split)
@@ -119,28 +119,28 @@ def render_html(difference: Difference, budget: int = PICTURE_BUDGET) -> str:
             budget -= len(url)
             name = f"{change.subject}-{change.id}-{split}-{when}"
             drawing = captioned(name, url, record.tile, sheet, record.label or record.proposed_label)
-            found.append(_Picture(_title(change, when, split), drawing))
-        cards.append((change, found))
+            sheets.append(_TitledSheet(_title(change, when, split), drawing))
+        cards.append((change, sheets))
     return environment.get_template("difference.html").render(
         difference=difference, headline=headline(difference), cards=cards, omitted=omitted
     )
 
 
 def _shown(change: Change) -> list[tuple[str, Split, Side]]:
-    """The pictures that a reviewer needs: one side where both show the same, else before and after."""
-    found: list[tuple[str, Split, Side]] = []
+    """The sheets that a reviewer needs: of one side if both are equal, else before and after."""
+    shown: list[tuple[str, Split, Side]] = []
     for split in SPLITS:
         sides = [("before", change.before), ("after", change.after)]
         readable = [(when, side) for when, side in sides if side is not None and split in side.pictures]
-        if len(readable) == 2 and _alike(readable[0][1], readable[1][1], split):
-            # What was edited in words alone needs no picture.
+        if len(readable) == 2 and _equal(readable[0][1], readable[1][1], split):
+            # An edit of the text alone needs no sheet.
             readable = [] if change.kinds == ("edited",) else readable[1:]
-        found += [(when, split, side) for when, side in readable]
-    return found
+        shown += [(when, split, side) for when, side in readable]
+    return shown
 
 
-def _alike(before: Side, after: Side, split: Split) -> bool:
-    """Whether two sides would be drawn alike."""
+def _equal(before: Side, after: Side, split: Split) -> bool:
+    """Whether the sheets of two sides look the same."""
     if before.record is None or after.record is None:
         return False
     old, new = before.record.sheet(split), after.record.sheet(split)

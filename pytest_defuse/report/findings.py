@@ -1,4 +1,4 @@
-"""Scenarios that do not hold, as code review shows them: each at the line of its scenario.yaml that it is about."""
+"""Scenarios that do not pass, as code review shows them: at the line of the label in their scenario.yaml."""
 
 import hashlib
 import json
@@ -7,20 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_defuse.gate.checks import WORST_FIRST, Outcome
 from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.gate.sentences import errors
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.words import VERDICTS, WORST_FIRST, bound_of, counted, measured, relative, taken_for
-from pytest_defuse.scenarios.bounds import Outcome
+from pytest_defuse.report.words import accuracy_text, bound_of, counted, outcome_text, relative
 
-GITHUB_LEVELS: dict[Outcome, str] = {"fails": "error", "unsure": "warning"}
-GITLAB_SEVERITIES: dict[Outcome, str] = {"fails": "major", "unsure": "info"}
+GITHUB_LEVELS: dict[Outcome, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
+GITLAB_SEVERITIES: dict[Outcome, str] = {"FAIL": "major", "INCONCLUSIVE": "info"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to look at.
+    """A scenario that does not pass.
 
     Attributes:
+        scenario: subject and id, ``digits/3-as-5-a1b2c3``.
         path: of the scenario.yaml, from the repository's root, with forward slashes.
         line: of its label, counted from 1.
     """
@@ -34,26 +36,30 @@ class Finding:
 
 
 def repository_root() -> Path:
-    """The root of the repository as the CI service says it, or as git lays it out around this folder."""
+    """The repository's root: the CI service's, else the parent folder that contains ``.git``, else this folder."""
     for variable in ("GITHUB_WORKSPACE", "CI_PROJECT_DIR"):
         if os.environ.get(variable):
             return Path(os.environ[variable])
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".git").exists()), here)
+    current = Path.cwd()
+    return next((folder for folder in (current, *current.parents) if (folder / ".git").exists()), current)
 
 
 def findings(results: Results, root: Path) -> list[Finding]:
-    """What does not hold, worst first; paths from ``root``, the repository's."""
-    noted = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
-    return [_finding(scenario, root) for scenario in sorted(noted, key=lambda s: WORST_FIRST.index(s.outcome))]
+    """The scenarios that do not pass, worst first.
+
+    Args:
+        root: of the repository, which paths are relative to.
+    """
+    scenarios = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
+    return [_finding(scenario, root) for scenario in sorted(scenarios, key=lambda s: WORST_FIRST.index(s.outcome))]
 
 
 def render_github(found: Iterable[Finding]) -> str:
-    """Workflow commands that GitHub Actions turns into annotations, a line each."""
+    """Workflow commands that GitHub Actions turns into annotations, one per line."""
     return "".join(
-        f"::{GITHUB_LEVELS[f.outcome]} file={_property(f.path)},line={f.line},title={_property(f.title)}"
-        f"::{_escaped(f.message)}\n"
-        for f in found
+        f"::{GITHUB_LEVELS[finding.outcome]} file={_property(finding.path)},line={finding.line},"
+        f"title={_property(finding.title)}::{_escaped(finding.message)}\n"
+        for finding in found
     )
 
 
@@ -61,14 +67,14 @@ def render_gitlab(found: Sequence[Finding]) -> str:
     """GitLab's code quality report (the subset of Code Climate's format that GitLab reads)."""
     issues = [
         {
-            "description": f"{f.title}: {f.message}",
-            "check_name": f"defuse-{f.outcome}",
-            # It names the problem across runs, so neither figures nor lines belong in it.
-            "fingerprint": hashlib.sha256(f"{f.outcome} {f.scenario}".encode()).hexdigest(),
-            "severity": GITLAB_SEVERITIES[f.outcome],
-            "location": {"path": f.path, "lines": {"begin": f.line}},
+            "description": f"{finding.title}: {finding.message}",
+            "check_name": f"defuse-{finding.outcome.lower()}",
+            # It identifies the problem across runs, so it contains neither figures nor lines.
+            "fingerprint": hashlib.sha256(f"{finding.outcome} {finding.scenario}".encode()).hexdigest(),
+            "severity": GITLAB_SEVERITIES[finding.outcome],
+            "location": {"path": finding.path, "lines": {"begin": finding.line}},
         }
-        for f in found
+        for finding in found
     ]
     return json.dumps(issues, indent=1, ensure_ascii=False) + "\n"
 
@@ -81,15 +87,20 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
         outcome=scenario.outcome,
         path=Path(relative(path, root)).as_posix(),
         line=_label_line(path),
-        title=f"{scenario.id} {VERDICTS[scenario.outcome]}",
-        message=f"label {scenario.label}: accuracy {measured(scenario.accuracy)}, "
-        f"bound {bound_of(scenario)} ({scenario.reason}){taken_for(scenario)}"
-        + (f"; {counted(len(lost), 'flip')} against the baseline" if lost else ""),
+        title=f"{scenario.id} {outcome_text(scenario)}",
+        message="; ".join(
+            [
+                f"label {scenario.label}: accuracy {accuracy_text(scenario.accuracy)}, "
+                f"bound {bound_of(scenario)} ({scenario.reason})",
+                *errors(scenario.predictions),
+                *([f"{counted(len(lost), 'flip')} from the baseline"] if lost else []),
+            ]
+        ),
     )
 
 
 def _label_line(path: Path) -> int:
-    """The line of the label that the model does not give; the first line where the file cannot be read."""
+    """The line of the label; the first line if the file cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -1,10 +1,9 @@
-"""Images that the baseline had right and this model has wrong."""
+"""Images that the baseline classifies correctly and this model does not."""
 
 from dataclasses import dataclass
 
 from pytest_defuse.gate.results import FLIPS_SHOWN, ScenarioResult, TestSetResult
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.words import name_of
 
 
 @dataclass(frozen=True)
@@ -12,10 +11,10 @@ class Flip:
     """One such image.
 
     Attributes:
-        name: what it belongs to, a scenario's id or a test set.
-        number: which it is there, from 0: a scenario's tile on its sheet, or a place in the test set.
-        label, predicted: class names, what it shows and what the model says now.
-        confidence: of that, in words; empty where it is not known.
+        name: of its set of images, a scenario's id or a test set.
+        number: position in that set from 0: of a scenario's tile on its sheet, of a test image in the test set.
+        label, predicted: class names.
+        confidence: of the prediction, in words; empty if unknown.
     """
 
     name: str
@@ -26,21 +25,22 @@ class Flip:
 
 
 def flips(results: Results) -> list[Flip]:
-    """The flips of all scenarios and test sets, at most :data:`FLIPS_SHOWN` of each."""
-    return [flip for judged in results.sets for flip in flips_of(judged)]
+    """The flips of all scenarios and test sets, at most :data:`FLIPS_SHOWN` per set."""
+    return [flip for verdict in results.sets for flip in flips_of(verdict)]
 
 
-def flips_of(judged: ScenarioResult | TestSetResult) -> list[Flip]:
+def flips_of(verdict: ScenarioResult | TestSetResult) -> list[Flip]:
     """The first :data:`FLIPS_SHOWN` flips of one set of images."""
-    lost = judged.comparison.lost[:FLIPS_SHOWN] if judged.comparison else []
-    places = judged.tiles if isinstance(judged, ScenarioResult) else range(judged.total)
+    predictions = verdict.predictions
+    lost = verdict.comparison.lost[:FLIPS_SHOWN] if verdict.comparison else []
+    numbers = verdict.tiles if isinstance(verdict, ScenarioResult) else range(verdict.total)
     return [
         Flip(
-            name=name_of(judged),
-            number=places[at],
-            label=judged.label if isinstance(judged, ScenarioResult) else judged.labels[at],
-            predicted=judged.predicted[at],
-            confidence=f"{judged.confidences[at]:.0%}" if judged.confidences else "",
+            name=verdict.name,
+            number=numbers[index],
+            label=predictions.labels[index],
+            predicted=predictions.predicted[index],
+            confidence=f"{predictions.confidences[index]:.0%}" if predictions.confidences else "",
         )
-        for at in lost
+        for index in lost
     ]

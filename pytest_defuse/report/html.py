@@ -1,4 +1,4 @@
-"""Results as one self-contained HTML file: no script, nothing fetched."""
+"""Results as one self-contained HTML file, without scripts and external resources."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,29 +9,32 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, NoveltyResult
-from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.gate.checks import WORST_FIRST, Outcome
+from pytest_defuse.gate.predictions import LabelledPredictions
+from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.report import charts, correction, tables, words
+from pytest_defuse.report.album import Album, EmbeddedSheet
 from pytest_defuse.report.charts import Confusion, Histogram, Scatter
 from pytest_defuse.report.flips import flips_of
-from pytest_defuse.report.pictures import Album, Sheet
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import Table
-from pytest_defuse.scenarios.bounds import Outcome
 
-PICTURE_BUDGET = 3_500_000
-MOST_BARS = 8
+IMAGE_BUDGET = 3_500_000
+"""Characters for images: with the text of many scenarios, the page stays below 5 MB (tests/report/test_html.py)."""
+BARS_SHOWN = 8
+"""Predicted classes with a bar of their own: as many as fit beside a sheet."""
 CAPTION = 130
-"""About as many characters as the page needs to show one tile with its verdict."""
+"""About the number of characters that the page needs for one tile with its prediction."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """How many tiles the model took for a class; ``wanted`` is the class that they show."""
+    """The number of tiles that the model predicts as one class; ``correct`` if it is their label."""
 
     name: str
     count: int
     share: float
-    wanted: bool
+    correct: bool
 
 
 @dataclass(frozen=True)
@@ -45,41 +48,41 @@ class Gauge:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """One picture of a sheet and what is said beside it; ``place`` is a CSS background position."""
+class PredictedTile:
+    """One tile of a sheet with its prediction; ``place`` is a CSS background position."""
 
     place: str
     number: int
-    sure: str
-    says: str
+    confidence: str
+    predicted: str
     wrong: bool
 
 
 @dataclass(frozen=True)
 class Group:
-    """All tiles that the model takes for one class."""
+    """All tiles with the same predicted class; ``correct`` if it is their label."""
 
     name: str
-    wanted: bool
-    tiles: list[Tile]
+    correct: bool
+    tiles: list[PredictedTile]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture of a region beside the nearest training image that the model gets wrong."""
+    """A tile of a region and the nearest misclassified training image, as CSS background positions."""
 
     tile: str
     nearest: str
-    says: str
+    error: str
 
 
 @dataclass(frozen=True)
 class Card:
-    """A scenario or a candidate: its pictures, what the model says of them, and what to type."""
+    """A scenario or a candidate: its sheet, the model's predictions, and the commands to run."""
 
     id: str
     facts: list[str]
-    sheet: Sheet
+    sheet: EmbeddedSheet
     bars: list[Bar]
     commands: list[str]
     outcome: Outcome | None = None
@@ -88,7 +91,7 @@ class Card:
     checks: Table | None = None
     histogram: Histogram | None = None
     groups: Sequence[Group] = ()
-    nearest: Sheet | None = None
+    nearest: EmbeddedSheet | None = None
     pairs: Sequence[Pair] = ()
     novelty: str = ""
 
@@ -98,8 +101,8 @@ class FlipGroup:
     """The flips of one set of images; ``more`` are not shown."""
 
     name: str
-    sheet: Sheet
-    tiles: list[Tile]
+    sheet: EmbeddedSheet
+    tiles: list[PredictedTile]
     more: int
 
 
@@ -112,12 +115,12 @@ class Plot:
     confusion: Confusion
 
 
-def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BUDGET) -> str:
+def render_html(results: Results, start: Path = Path(), budget: int = IMAGE_BUDGET) -> str:
     """All results as one HTML page.
 
     Args:
         start: paths are shown relative to it.
-        budget: most characters that pictures and what is said of each take.
+        budget: maximum number of characters for images and the captions of their tiles.
     """
     environment = Environment(
         loader=PackageLoader("pytest_defuse.report"),
@@ -128,8 +131,8 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
         keep_trailing_newline=True,
     )
     album = Album(budget)
-    # What fails comes first, so that it is what gets a picture.
-    worst_first = sorted(results.scenarios, key=lambda scenario: words.WORST_FIRST.index(scenario.outcome))
+    # Failing scenarios come first, so that they get the images.
+    worst_first = sorted(results.scenarios, key=lambda scenario: WORST_FIRST.index(scenario.outcome))
     cards = {scenario.id: _scenario_card(scenario, results.arguments, album) for scenario in worst_first}
     flips = _flip_groups(results, {name: card.sheet for name, card in cards.items()}, album)
     discoveries = [
@@ -151,51 +154,59 @@ def render_html(results: Results, start: Path = Path(), budget: int = PICTURE_BU
 
 
 def _scenario_card(result: ScenarioResult, arguments: Sequence[str], album: Album) -> Card:
-    accuracy = result.accuracy
+    accuracy, predictions = result.accuracy, result.predictions
     low, high = accuracy.interval
-    places = result.tiles or list(range(len(result.predicted)))
-    sheet = album.held_out(result.id, result.folder, result.sheet_tiles or len(places), CAPTION * len(places))
+    tiles = result.tiles or tuple(range(result.total))
+    sheet = album.held_out(result.id, result.folder, result.sheet_tiles or len(tiles), CAPTION * len(tiles))
     return Card(
         id=result.id,
         facts=[
             f"label {result.label}",
-            words.measured(accuracy),
+            words.accuracy_text(accuracy),
             f"bound {words.bound_of(result)}: {result.reason}",
         ],
         sheet=sheet,
-        bars=_bars(Counter(result.predicted), result.label),
+        bars=_bars(Counter(predictions.predicted), result.label),
         commands=[words.gate_command(result, arguments)],
         outcome=result.outcome,
-        badge=words.verdict(result),
+        badge=words.outcome_text(result),
         gauge=Gauge(low, accuracy.value, high, result.bound) if result.total else None,
         checks=tables.check_table(result) if len(result.checks) > 1 else None,
-        histogram=charts.confidence_histogram(
-            result.confidences, [name == result.label for name in result.predicted[: len(result.confidences)]]
-        ),
-        groups=_groups(result, places, sheet) if sheet.data else (),
+        histogram=_histogram(predictions),
+        groups=_groups(result, tiles, sheet) if sheet.data else (),
     )
 
 
-def _groups(result: ScenarioResult, places: Sequence[int], sheet: Sheet) -> list[Group]:
-    """The tiles of each predicted class, the most frequent mistake first and what is right last."""
-    counts = Counter(result.predicted)
-    sure = [f"{confidence:.0%}" for confidence in result.confidences] or [""] * len(places)
+def _histogram(predictions: LabelledPredictions) -> Histogram | None:
+    # Without confidences the histogram is empty, however many predictions there are.
+    pairs = zip(predictions.confidences, predictions.labels, predictions.predicted, strict=False)
+    return charts.confidence_histogram([(confidence, label == predicted) for confidence, label, predicted in pairs])
+
+
+def _groups(result: ScenarioResult, tiles: Sequence[int], sheet: EmbeddedSheet) -> list[Group]:
+    """The tiles by predicted class, the most frequent error first and the correct ones last."""
+    predicted = result.predictions.predicted
+    counts = Counter(predicted)
+    confidences = [f"{confidence:.0%}" for confidence in result.predictions.confidences] or [""] * len(tiles)
     order = sorted(
-        range(len(places)),
-        key=lambda at: (
-            result.predicted[at] == result.label,
-            -counts[result.predicted[at]],
-            result.predicted[at],
-            places[at],
+        range(len(tiles)),
+        key=lambda index: (
+            predicted[index] == result.label,
+            -counts[predicted[index]],
+            predicted[index],
+            tiles[index],
         ),
     )
     return [
         Group(
             name,
             name == result.label,
-            [Tile(sheet.place(places[at]), places[at], sure[at], name, name != result.label) for at in some],
+            [
+                PredictedTile(sheet.place(tiles[index]), tiles[index], confidences[index], name, name != result.label)
+                for index in indices
+            ],
         )
-        for name, some in groupby(order, key=lambda at: result.predicted[at])
+        for name, indices in groupby(order, key=lambda index: predicted[index])
     ]
 
 
@@ -221,59 +232,55 @@ def _candidate_card(candidate: CandidateResult, album: Album) -> Card:
     )
 
 
-def _pairs(novelty: NoveltyResult, sheet: Sheet, nearest: Sheet) -> list[Pair]:
-    shown = zip(novelty.tiles, novelty.labels, novelty.predicted, strict=True)
+def _pairs(novelty: NoveltyResult, sheet: EmbeddedSheet, nearest: EmbeddedSheet) -> list[Pair]:
+    rows = zip(novelty.tiles, novelty.labels, novelty.predicted, strict=True)
     return [
-        Pair(sheet.place(tile), nearest.place(at), f"{label} as {predicted}")
-        for at, (tile, label, predicted) in enumerate(shown)
+        Pair(sheet.place(tile), nearest.place(index), f"{label} as {predicted}")
+        for index, (tile, label, predicted) in enumerate(rows)
     ]
 
 
-def _flip_groups(results: Results, sheets: Mapping[str, Sheet], album: Album) -> list[FlipGroup]:
+def _flip_groups(results: Results, sheets: Mapping[str, EmbeddedSheet], album: Album) -> list[FlipGroup]:
     groups = []
-    for judged in results.sets:
-        flips = flips_of(judged)
-        if not flips or judged.comparison is None:
+    for verdict in results.sets:
+        flips = flips_of(verdict)
+        if not flips or verdict.comparison is None:
             continue
-        if isinstance(judged, ScenarioResult):
-            sheet, places = sheets[judged.id], [flip.number for flip in flips]
+        if isinstance(verdict, ScenarioResult):
+            sheet, positions = sheets[verdict.id], [flip.number for flip in flips]
         else:
-            sheet = album.encoded(words.name_of(judged), judged.flip_sheet, len(flips))
-            places = list(range(len(flips)))
+            sheet = album.encoded(verdict.name, verdict.flip_sheet, len(flips))
+            positions = list(range(len(flips)))
         tiles = [
-            Tile(sheet.place(at), flip.number, flip.confidence, f"{flip.label} → {flip.predicted}", wrong=True)
-            for at, flip in zip(places, flips, strict=True)
+            PredictedTile(
+                sheet.place(position), flip.number, flip.confidence, f"{flip.label} → {flip.predicted}", wrong=True
+            )
+            for position, flip in zip(positions, flips, strict=True)
         ]
-        groups.append(FlipGroup(words.name_of(judged), sheet, tiles, len(judged.comparison.lost) - len(flips)))
+        groups.append(FlipGroup(verdict.name, sheet, tiles, len(verdict.comparison.lost) - len(flips)))
     return groups
 
 
 def _plots(results: Results) -> list[Plot]:
-    plots = [
-        Plot(
-            words.name_of(t),
-            charts.confidence_histogram(
-                t.confidences, [a == b for a, b in zip(t.labels, t.predicted, strict=True)] if t.confidences else []
-            ),
-            charts.confusion(zip(t.labels, t.predicted, strict=True)),
-        )
-        for t in results.test_sets
-        if t.labels
-    ]
-    pairs = [(s.label, name) for s in results.scenarios for name in s.predicted]
-    return [*plots, Plot("scenarios", None, charts.confusion(pairs))] if pairs else plots
+    plots = [Plot(t.name, _histogram(t.predictions), _confusion([t])) for t in results.test_sets]
+    return [*plots, Plot("scenarios", None, _confusion(results.scenarios))] if results.scenarios else plots
+
+
+def _confusion(verdicts: Sequence[Verdict]) -> Confusion:
+    parts = [verdict.predictions for verdict in verdicts]
+    return charts.confusion(pair for part in parts for pair in zip(part.labels, part.predicted, strict=True))
 
 
 def _scatters(discovery: DiscoveryResult) -> list[Scatter]:
     return charts.scatters(discovery.latent_map) if discovery.latent_map else []
 
 
-def _bars(predicted: Mapping[str, int], wanted: str) -> list[Bar]:
-    """The classes that tiles were taken for, most frequent first; of many, the rare share the last bar."""
+def _bars(predicted: Mapping[str, int], label: str) -> list[Bar]:
+    """The predicted classes, most frequent first; the rare ones share the last bar."""
     ranked = Counter(predicted).most_common()
     total = sum(predicted.values())
-    bars = [Bar(name, count, count / total, name == wanted) for name, count in ranked[:MOST_BARS]]
-    if rest := ranked[MOST_BARS:]:
+    bars = [Bar(name, count, count / total, name == label) for name, count in ranked[:BARS_SHOWN]]
+    if rest := ranked[BARS_SHOWN:]:
         count = sum(count for _, count in rest)
-        bars.append(Bar(f"{len(rest)} more", count, count / total, wanted=False))
+        bars.append(Bar(f"{len(rest)} more", count, count / total, correct=False))
     return bars

@@ -1,4 +1,4 @@
-"""Results as markdown, as a pull request or a CI service shows it."""
+"""Results as markdown, for a pull request or a CI service."""
 
 import html
 import re
@@ -33,8 +33,8 @@ from pytest_defuse.report.words import (
     reject_command,
 )
 
-MOST_FLIPS = 100
-"""A comment on a pull request holds 65,536 characters."""
+FLIPS_SHOWN = 100
+"""A comment on a pull request can have 65,536 characters."""
 
 
 def render_markdown(results: Results, start: Path = Path()) -> str:
@@ -43,7 +43,7 @@ def render_markdown(results: Results, start: Path = Path()) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that markdown shows as it is, on one line, also in a table's cell."""
+    """Text that markdown shows unchanged, on one line, also in a table's cell."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
@@ -52,19 +52,19 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     if results.scenarios:
         yield _table(scenario_table(results.scenarios))
     yield _items([*accuracy_sentences(results), *results.notices])
-    if bounded := [judged for judged in results.judged if len(judged.checks) > 1]:
-        yield from _folded("Every bound, one by one", _table(check_table(*bounded)))
+    if several := [verdict for verdict in results.verdicts if len(verdict.checks) > 1]:
+        yield from _folded("All bounds", _table(check_table(*several)))
     changes = comparison_table(results)
     if changes or comparison_sentences(results):
-        yield "### Against the baseline"
+        yield "### Compared with the baseline"
         yield _table(changes) if changes else ""
         yield _items(comparison_sentences(results))
     if changed := flips(results):
-        rows = flip_table(changed[:MOST_FLIPS])
-        yield from _folded(f"{counted(len(changed), 'flip')}, right in the baseline and wrong now", _table(rows))
-    if misses := [scenario for scenario in results.scenarios if scenario.outcome != "holds"]:
-        commands = [gate_command(scenario, results.arguments) for scenario in misses]
-        yield from _folded("Measure again what does not hold", _code(commands))
+        rows = flip_table(changed[:FLIPS_SHOWN])
+        yield from _folded(f"{counted(len(changed), 'flip')}, correct in the baseline and wrong now", _table(rows))
+    if failing := [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]:
+        commands = [gate_command(scenario, results.arguments) for scenario in failing]
+        yield from _folded("Repeat the tests that did not pass", _code(commands))
     for correction in results.corrections:
         yield "### Correction"
         yield _items(outcome_sentences(correction, start))
@@ -88,7 +88,7 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
 
 
 def change_blocks(subject: str, scenario: str, kinds: str, details: Iterable[str]) -> Iterable[str]:
-    """A scenario that changed in a store, as the summary of a run and a comment on a pull request show it."""
+    """A changed scenario, as the summary of a run and a comment on a pull request show it."""
     yield f"### {escape(f'{subject}/{scenario}')}: {kinds}"
     yield "\n".join(f"- {escape(detail)}" for detail in details)
 
@@ -112,10 +112,10 @@ def _items(sentences: Iterable[str]) -> str:
     return "\n".join(f"- {_sentence(sentence)}" for sentence in sentences)
 
 
-def _sentence(words: str) -> str:
-    return escape(words[:1].upper() + words[1:])
+def _sentence(text: str) -> str:
+    return escape(text[:1].upper() + text[1:])
 
 
 def _code(lines: Iterable[str]) -> str:
-    # Indented, not fenced: no class name can close the block.
+    # Indented, not fenced: a class name could close a fence.
     return textwrap.indent("\n".join(lines), "    ")

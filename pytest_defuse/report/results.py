@@ -1,7 +1,7 @@
-"""A run's results as plain values. They travel as JSON on test reports; every report renders them."""
+"""All results of a run. They travel as JSON on test reports; every report renders them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from itertools import chain
 from typing import Any
@@ -13,22 +13,27 @@ from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
 
-Judged = ScenarioResult | TestSetResult | OverallResult
-Result = Judged | DiscoveryResult | CorrectionResult | ExplanationResult
-KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind
-    for kind in (ScenarioResult, TestSetResult, OverallResult, DiscoveryResult, CorrectionResult, ExplanationResult)
+AnyVerdict = ScenarioResult | TestSetResult | OverallResult
+Result = AnyVerdict | DiscoveryResult | CorrectionResult | ExplanationResult
+FIELDS: dict[str, tuple[str, type[Any]]] = {
+    "ScenarioResult": ("scenarios", ScenarioResult),
+    "TestSetResult": ("test_sets", TestSetResult),
+    "OverallResult": ("overall", OverallResult),
+    "DiscoveryResult": ("discoveries", DiscoveryResult),
+    "CorrectionResult": ("corrections", CorrectionResult),
+    "ExplanationResult": ("explanations", ExplanationResult),
 }
+"""The field of :class:`Results` and the class of each kind of result."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """All results of a run, each once, in the order in which they came.
+    """All results of a run, without duplicates, in the order in which they arrived.
 
     Attributes:
-        failed: ids of the tests of a subject that failed, whatever they tested.
-        notices: sentences about the run as a whole, such as scenarios that no test touches.
-        arguments: what must stand behind ``pytest`` to measure the same again.
+        failed: ids of the subjects' tests that failed, for any reason.
+        notices: sentences about the run as a whole, such as scenarios that no test covers.
+        arguments: command line arguments of ``pytest`` that repeat the run.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -48,65 +53,41 @@ class Results:
         notices: Sequence[str] = (),
         arguments: Sequence[str] = (),
     ) -> "Results":
-        """Results from their JSON values."""
+        """Results from their JSON values (:func:`encode`)."""
         results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments))
-        rows: dict[str, list[Any]] = {
-            "ScenarioResult": results.scenarios,
-            "TestSetResult": results.test_sets,
-            "OverallResult": results.overall,
-            "DiscoveryResult": results.discoveries,
-            "CorrectionResult": results.corrections,
-            "ExplanationResult": results.explanations,
-        }
         for item in items:
-            result = decode(item)
-            if result not in rows[type(result).__name__]:
-                rows[type(result).__name__].append(result)
+            group, result = getattr(results, FIELDS[item["kind"]][0]), decode(item)
+            if result not in group:
+                group.append(result)
         return results
 
     @property
-    def judged(self) -> list[Judged]:
-        """What was held against bounds: scenarios, all of them together, test sets."""
+    def verdicts(self) -> list[AnyVerdict]:
+        """Of scenarios, of all scenarios together, of test sets."""
         return [*self.scenarios, *self.overall, *self.test_sets]
 
     @property
     def sets(self) -> list[ScenarioResult | TestSetResult]:
-        """What has pictures of its own: scenarios and test sets."""
+        """The verdicts on sets of images of their own: scenarios and test sets."""
         return [*self.scenarios, *self.test_sets]
 
     def __iter__(self) -> Iterator[Result]:
-        return chain(self.judged, self.corrections, self.discoveries, self.explanations)
+        return chain(self.verdicts, self.corrections, self.discoveries, self.explanations)
 
     def __bool__(self) -> bool:
         return bool(self.failed) or any(True for _ in self)
 
 
-def properties(result: Result) -> list[tuple[str, str]]:
-    """What JUnit shows of a result, as names and values."""
-    if not isinstance(result, Judged):
-        return []
-    low, high = result.accuracy.interval
-    rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
-    if isinstance(result, ScenarioResult):
-        rows.append(("defuse_scenario", result.id))
-    if result.comparison is not None:
-        rows.append(("defuse_flips", str(len(result.comparison.lost))))
-        rows.append(("defuse_mcnemar_p", f"{result.comparison.p:.4g}"))
-    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
-
-
 def encode(result: Result) -> dict[str, Any]:
     """A result as a JSON value."""
-    kind = type(result).__name__
-    return {"kind": kind, **_adapter(kind).dump_python(result)}
+    return {"kind": type(result).__name__, **asdict(result)}
 
 
 def decode(item: dict[str, Any]) -> Any:
-    """The result that :func:`encode` made a JSON value of."""
-    values = dict(item)
-    return _adapter(values.pop("kind")).validate_python(values)
+    """The result of a value of :func:`encode`."""
+    return _adapter(item["kind"]).validate_python(item)
 
 
 @cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
-    return TypeAdapter(KINDS[kind])
+    return TypeAdapter(FIELDS[kind][1])

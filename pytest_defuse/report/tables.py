@@ -1,4 +1,4 @@
-"""Results as tables of text, the same in every rendering."""
+"""Results as tables of text; every rendering uses the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,28 +7,26 @@ from typing import Literal
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import FailureModeResult
-from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.gate.checks import Outcome
+from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.report.flips import Flip
-from pytest_defuse.report.results import Judged, Results
+from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import (
-    VERDICTS,
     bound_of,
     figures,
     fraction,
     interval_name,
-    name_of,
+    outcome_text,
     p_value,
     percent,
     share,
     span,
-    verdict,
 )
-from pytest_defuse.scenarios.bounds import Outcome
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; numbers are set to the right and never broken."""
+    """A column's title; numbers are aligned to the right and not wrapped."""
 
     title: str
     numeric: bool
@@ -36,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's cells, and what is special about it: a verdict, or that it was chosen."""
+    """A row's cells, with a mark that renderings may highlight: an outcome, or the chosen trial."""
 
     cells: tuple[str, ...]
     mark: Outcome | Literal["chosen"] | None = None
@@ -51,18 +49,18 @@ class Table:
 
 
 def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
-    """Scenarios against their bounds; before and after where a correction ran."""
-    corrected = any(scenario.before is not None for scenario in scenarios)
+    """The verdicts on scenarios; with accuracy before and after if there was a correction."""
+    corrected = any(scenario.correct_before is not None for scenario in scenarios)
     confidences = {scenario.confidence for scenario in scenarios}
     rows = []
     for scenario in scenarios:
-        before = [share(scenario.before, scenario.total)] if corrected else []
+        before = [share(scenario.correct_before, scenario.total)] if corrected else []
         interval = span(scenario.accuracy.interval)
         if len(confidences) > 1:
             interval += f" (at {scenario.confidence * 100:g}%)"
-        measured = (*before, fraction(scenario.correct, scenario.total), interval)
-        judged = (bound_of(scenario), verdict(scenario))
-        rows.append(Row((scenario.id, scenario.label, *measured, *judged), scenario.outcome))
+        accuracy = (*before, fraction(scenario.correct, scenario.total), interval)
+        cells = (scenario.id, scenario.label, *accuracy, bound_of(scenario), outcome_text(scenario))
+        rows.append(Row(cells, scenario.outcome))
     numbers = _numbers(
         *(("before", "after") if corrected else ("accuracy",)),
         interval_name(*confidences) if len(confidences) == 1 else "interval",
@@ -71,58 +69,58 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
     return Table((*_text("scenario", "label"), *numbers, *_text("verdict")), tuple(rows))
 
 
-def check_table(*judged: Judged) -> Table:
-    """Every bound, one by one, that was held against these sets of images; more than one are named."""
-    tested = any(check.p is not None for one in judged for check in one.checks)
+def check_table(*verdicts: Verdict) -> Table:
+    """Every bound that was evaluated; of several sets of images each row names its own."""
+    tested = any(check.p is not None for verdict in verdicts for check in verdict.checks)
     rows = []
-    for one in judged:
-        for check in one.checks:
+    for verdict in verdicts:
+        for check in verdict.checks:
             measured, interval, limit = figures(check)
             cells = (
-                *([name_of(one)] if len(judged) > 1 else []),
+                *([verdict.name] if len(verdicts) > 1 else []),
                 check.bound,
                 check.group or "all",
-                f"{check.images:,}",
+                f"{check.total:,}",
                 measured,
                 interval,
                 limit,
                 *([p_value(check.adjusted_p)] if tested else []),
-                VERDICTS[check.outcome],
+                check.outcome,
             )
             rows.append(Row(cells, check.outcome))
-    texts = _text(*(["of"] if len(judged) > 1 else []), "bound", "class")
+    texts = _text(*(["of"] if len(verdicts) > 1 else []), "bound", "class")
     numbers = _numbers("images", "measured", "interval", "limit", *(["adjusted p"] if tested else []))
     return Table((*texts, *numbers, *_text("verdict")), tuple(rows))
 
 
 def comparison_table(results: Results) -> Table | None:
-    """This model against the baseline, on each set of images where an answer changed; None where none did."""
+    """The changes from the baseline on each set of images; None without changes."""
     rows = tuple(
         Row(
             (
-                name_of(judged),
+                verdict.name,
                 f"{len(c.lost):,}",
                 f"{len(c.gained):,}",
-                f"{c.images:,}",
+                f"{c.total:,}",
                 p_value(c.p),
                 p_value(c.adjusted_p),
             )
         )
-        for judged in results.judged
-        if (c := judged.comparison) is not None and (c.lost or c.gained)
+        for verdict in results.verdicts
+        if (c := verdict.comparison) is not None and (c.lost or c.gained)
     )
-    numbers = _numbers("flips to wrong", "to right", "images", "McNemar's p", "adjusted")
-    return Table((*_text("against the baseline"), *numbers), rows) if rows else None
+    numbers = _numbers("flips to wrong", "to correct", "images", "McNemar's p", "adjusted")
+    return Table((*_text("compared with the baseline"), *numbers), rows) if rows else None
 
 
 def flip_table(flips: Sequence[Flip]) -> Table:
-    """Images that the baseline had right and this model has wrong."""
+    """Images that the baseline classifies correctly and this model does not."""
     rows = (Row((f.name, str(f.number), f.label, f.predicted, f.confidence)) for f in flips)
     return Table((*_text("images"), *_numbers("number"), *_text("label", "now"), *_numbers("confidence")), tuple(rows))
 
 
 def candidate_table(result: DiscoveryResult) -> Table:
-    """New candidates: the class they may show, what the model says, and how often it fails there."""
+    """New candidates: the proposed class, the class that the model predicts most, and the failure rate."""
     rows = (
         Row(
             (
@@ -134,14 +132,14 @@ def candidate_table(result: DiscoveryResult) -> Table:
         )
         for candidate in result.new
     )
-    return Table((*_text("candidate", "proposed", "model says"), *_numbers("failure rate")), tuple(rows))
+    return Table((*_text("candidate", "proposed", "predicted"), *_numbers("failure rate")), tuple(rows))
 
 
 def trial_table(result: CorrectionResult) -> Table:
-    """The uncorrected model, then one row a model that was tried."""
+    """The uncorrected model, then one row per trial."""
     rows = [Row(("before", "", "", *_shares(result.before)))]
     for trial in result.trials:
-        name = f"{trial.weight:g}" + (f" ({trial.role})" if trial.role else "")
+        name = f"{trial.lambda_:g}" + (f" ({trial.role})" if trial.role else "")
         mark: Literal["chosen"] | None = "chosen" if "chosen" in trial.role else None
         rows.append(Row((name, str(trial.epochs), f"{trial.alpha:g}", *_shares(trial)), mark))
     numbers = _numbers("epochs", "alpha", "validation", "and shifted", "correction tiles: worst", "mean")
@@ -150,7 +148,7 @@ def trial_table(result: CorrectionResult) -> Table:
 
 
 def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
-    """Failure modes of real images; the increase is in percentage points."""
+    """Failure modes of real images; the increase over the base error rate is in percentage points."""
     rows = (
         Row(
             (
@@ -179,5 +177,5 @@ def _numbers(*titles: str) -> list[Column]:
 
 
 def _shares(trial: TrialResult) -> tuple[str, ...]:
-    shifted = "" if trial.health is None else percent(trial.health)
+    shifted = "" if trial.mean_accuracy is None else percent(trial.mean_accuracy)
     return percent(trial.validation), shifted, percent(trial.worst_scenario), percent(trial.mean_scenario)

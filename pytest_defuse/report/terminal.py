@@ -34,19 +34,20 @@ from pytest_defuse.report.words import (
     reject_command,
 )
 
-STYLES = {"holds": "green", "fails": "red", "unsure": "yellow", "chosen": "bold"}
+STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "chosen": "bold"}
 SHORT_NAME = 16
+"""Characters of a first column that is not wrapped: an id such as ``3-as-5-a1b2c3`` has 13."""
 
 
 def render(results: Results, *, width: int, color: bool, start: Path, verbose: bool = False) -> str:
     """All results as text of at most ``width`` columns; paths are shown relative to ``start``.
 
     Args:
-        verbose: also every bound one by one, each flip, and how to measure what does not hold again.
+        verbose: also show every bound, each flip, and the commands that repeat the tests that did not pass.
     """
     buffer = io.StringIO()
-    # Whether to colour is pytest's to say, not the environment's. Class names are the user's: [brackets]
-    # and :colons: in them are no markup.
+    # pytest decides about colour, not the environment. Class names may contain [brackets] and :colons:, which are
+    # not markup.
     console = Console(
         file=buffer,
         width=width,
@@ -72,26 +73,25 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
     if results.scenarios:
         _table(console, scenario_table(results.scenarios))
     _sentences(console, accuracy_sentences(results))
-    # Where there is but one bound, the lines above say all of it.
-    asked = [judged for judged in results.judged if verbose or any(check.group for check in judged.checks)]
-    for judged in asked:
-        if len(judged.checks) > 1:
-            _sentences(console, check_sentences(judged))
+    for verdict in results.verdicts:
+        # The lines above contain everything about a single bound.
+        if len(verdict.checks) > 1 and (verbose or any(check.group for check in verdict.checks)):
+            _sentences(console, check_sentences(verdict))
     if changes := comparison_table(results):
         _table(console, changes)
     _sentences(console, comparison_sentences(results))
     if verbose and (changed := flips(results)):
         _table(console, flip_table(changed))
     if verbose:
-        misses = [scenario for scenario in results.scenarios if scenario.outcome != "holds"]
-        _sentences(console, (f"again: {gate_command(scenario, results.arguments)}" for scenario in misses))
-    _sentences(console, results.notices, STYLES["unsure"])
+        failing = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
+        _sentences(console, (f"repeat: {gate_command(scenario, results.arguments)}" for scenario in failing))
+    _sentences(console, results.notices, STYLES["INCONCLUSIVE"])
     for explanation in results.explanations:
         _sentences(console, explanation_sentences(explanation, start))
         if explanation.modes:
             _table(console, failure_mode_table(explanation.modes))
     for correction in results.corrections:
-        style = STYLES["fails" if correction.problems else "holds"]
+        style = STYLES["FAIL" if correction.problems else "PASS"]
         _sentences(console, outcome_sentences(correction, start), style)
     return buffer.getvalue()
 
@@ -105,7 +105,7 @@ def _table(console: Console, table: Table) -> None:
     console.print()
     grid = Grid(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, column in enumerate(table.columns):
-        # A broken name cannot be copied, but a long one would leave the other columns no room.
+        # A wrapped name cannot be copied, but a long one would leave no room for the other columns.
         short_name = index == 0 and all(len(row.cells[0]) <= SHORT_NAME for row in table.rows)
         grid.add_column(
             column.title,

@@ -1,4 +1,4 @@
-"""Results in words, the same in every rendering."""
+"""Results in words; every rendering uses the same."""
 
 import os
 import shlex
@@ -8,16 +8,11 @@ from pathlib import Path
 
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
-from pytest_defuse.explain.results import ExplanationResult
-from pytest_defuse.gate.checks import Check
-from pytest_defuse.gate.results import ScenarioResult, TestSetResult
-from pytest_defuse.report.results import Judged, Results
-from pytest_defuse.scenarios.bounds import Outcome
+from pytest_defuse.explain.results import ExplanationResult, NodeResult
+from pytest_defuse.gate.checks import WORST_FIRST, Check, Outcome
+from pytest_defuse.gate.results import ScenarioResult, Verdict
+from pytest_defuse.report.results import Results
 from pytest_defuse.statistics.accuracy import Accuracy
-
-WORST_FIRST: tuple[Outcome, ...] = ("fails", "unsure", "holds")
-VERDICTS = {"holds": "holds", "fails": "FAILS", "unsure": "too few images to tell"}
-TALLY = {"holds": "holding", "fails": "FAILING", "unsure": "with too few images to tell"}
 
 
 def percent(number: float) -> str:
@@ -26,7 +21,7 @@ def percent(number: float) -> str:
 
 
 def share(correct: int | None, total: int) -> str:
-    """Counts as ``91.4%``; nothing where nothing was counted."""
+    """Counts as ``91.4%``; empty without counts."""
     return percent(correct / total) if correct is not None and total else ""
 
 
@@ -59,148 +54,134 @@ def relative(path: str | Path, start: Path) -> str:
         return str(path)
 
 
-def overall(results: Results) -> Outcome | None:
-    """The worst outcome of tests, bounds and corrections; None where nothing was judged."""
-    outcomes: list[Outcome] = [judged.outcome for judged in results.judged if judged.reason]
-    outcomes += ["fails" for _ in results.failed]
-    outcomes += ["fails" if correction.problems else "holds" for correction in results.corrections]
+def worst_outcome(results: Results) -> Outcome | None:
+    """The worst outcome of tests, bounds and corrections; None if there is none."""
+    outcomes: list[Outcome] = [verdict.outcome for verdict in results.verdicts if verdict.checks]
+    outcomes += ["FAIL" for _ in results.failed]
+    outcomes += ["FAIL" if correction.problems else "PASS" for correction in results.corrections]
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
 
 
 def headline(results: Results) -> str:
-    """The run in one line: ``digits: 6 scenarios (1 FAILING, 5 holding), 2 new candidates``."""
+    """The run in one line: ``digits: 6 scenarios (1 FAIL, 5 PASS), 2 new candidates``."""
     if not results:
         return "pytest-defuse: no results"
-    said = []
+    parts = []
     if results.scenarios:
         counts = Counter(scenario.outcome for scenario in results.scenarios)
-        tally = [f"{counts[outcome]} {TALLY[outcome]}" for outcome in WORST_FIRST if counts[outcome]]
-        said.append(f"{counted(len(results.scenarios), 'scenario')} ({', '.join(tally)})")
-    said += [f"{share(test.correct, test.total)} on the test set" for test in results.test_sets]
-    said += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
-    said += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
-    said += [counted(len(explanation.modes), "failure mode") for explanation in results.explanations]
-    flips = sum(len(s.comparison.lost) for s in results.sets if s.comparison)
+        tally = [f"{counts[outcome]} {outcome}" for outcome in WORST_FIRST if counts[outcome]]
+        parts.append(f"{counted(len(results.scenarios), 'scenario')} ({', '.join(tally)})")
+    parts += [f"{share(test.correct, test.total)} on the test set" for test in results.test_sets]
+    parts += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
+    parts += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
+    parts += [counted(len(explanation.modes), "failure mode") for explanation in results.explanations]
+    flips = sum(len(verdict.comparison.lost) for verdict in results.sets if verdict.comparison)
     if flips:
-        said.append(counted(flips, "flip"))
+        parts.append(counted(flips, "flip"))
     if results.failed:
-        said.append(f"{counted(len(results.failed), 'test')} FAILED")
+        parts.append(f"{counted(len(results.failed), 'test')} FAILED")
     subjects = sorted({result.subject for result in results})
-    return f"{', '.join(subjects) or 'pytest-defuse'}: {', '.join(said)}"
+    return f"{', '.join(subjects) or 'pytest-defuse'}: {', '.join(parts)}"
 
 
-def measured(accuracy: Accuracy) -> str:
+def accuracy_text(accuracy: Accuracy) -> str:
     """``234/256 = 91.4% (95% interval 87.3% - 94.2%)``."""
-    return (
-        f"{fraction(accuracy.correct, accuracy.total)} ({interval_name(accuracy.confidence)} {span(accuracy.interval)})"
-    )
-
-
-def taken_for(scenario: ScenarioResult) -> str:
-    """What the wrong tiles were taken for: ``; taken for 3 (152), 5 (1)``; nothing where none was wrong."""
-    wrong = Counter(name for name in scenario.predicted if name != scenario.label).most_common(3)
-    return "; taken for " + ", ".join(f"{name} ({count})" for name, count in wrong) if wrong else ""
+    interval = f"{interval_name(accuracy.confidence)} {span(accuracy.interval)}"
+    return f"{fraction(accuracy.correct, accuracy.total)} ({interval})"
 
 
 def gate_command(scenario: ScenarioResult, arguments: Sequence[str]) -> str:
-    """The command that measures a scenario again."""
+    """The command that repeats the test of a scenario."""
     return shlex.join(["pytest", *arguments, "-k", scenario.id])
 
 
-def verdict(judged: Judged) -> str:
-    """An outcome in words; where it is unsure, with the number of images that would tell."""
-    enough = max((check.enough or 0 for check in judged.checks if check.outcome == "unsure"), default=0)
-    hint = f": about {enough:,} would do" if judged.outcome == "unsure" and enough else ""
-    return VERDICTS[judged.outcome] + hint
+def outcome_text(verdict: Verdict) -> str:
+    """An outcome; for INCONCLUSIVE with the number of images that would decide."""
+    needed = max((check.images_needed or 0 for check in verdict.checks if check.outcome == "INCONCLUSIVE"), default=0)
+    hint = f": needs about {needed:,} images" if verdict.outcome == "INCONCLUSIVE" and needed else ""
+    return verdict.outcome + hint
 
 
-def bound_of(judged: Judged) -> str:
-    """The bound that decided: an accuracy, or how many flips."""
-    flips = [c.limit for c in judged.checks if (c.bound, c.outcome) == ("max_flips", judged.outcome)]
-    return f"{flips[0]:.0f} flips" if flips and not judged.bound else percent(judged.bound)
-
-
-def name_of(judged: Judged) -> str:
-    """What was judged: a scenario's id, or which images."""
-    if isinstance(judged, ScenarioResult):
-        return judged.id
-    return (
-        f"test set of {judged.subject}" if isinstance(judged, TestSetResult) else f"all scenarios of {judged.subject}"
-    )
+def bound_of(verdict: Verdict) -> str:
+    """The decisive bound: an accuracy, or a number of flips."""
+    flips = [check.limit for check in verdict.checks if (check.bound, check.outcome) == ("max_flips", verdict.outcome)]
+    return f"{flips[0]:.0f} flips" if flips and not verdict.bound else percent(verdict.bound)
 
 
 def accuracy_sentences(results: Results) -> list[str]:
-    """Accuracy on all scenarios together and on each test set, also before the correction where one ran."""
+    """Accuracy on all scenarios together and on each test set, also before the correction if there was one."""
     return [
-        f"{name_of(judged)}: {measured(judged.accuracy)}"
-        + ("" if judged.before is None else f", {share(judged.before, judged.total)} before")
-        + (f", bound {bound_of(judged)} ({judged.reason}): {verdict(judged)}" if judged.reason else "")
-        for judged in results.judged
-        if not isinstance(judged, ScenarioResult)
+        f"{verdict.name}: {accuracy_text(verdict.accuracy)}"
+        + ("" if verdict.correct_before is None else f", {share(verdict.correct_before, verdict.total)} before")
+        + (f", bound {bound_of(verdict)} ({verdict.reason}): {outcome_text(verdict)}" if verdict.checks else "")
+        for verdict in results.verdicts
+        if not isinstance(verdict, ScenarioResult)
     ]
 
 
 def figures(check: Check) -> tuple[str, str, str]:
-    """What was measured, its interval, and the limit: flips are counted, all else is a share."""
+    """The measured value, its interval and the limit; flips are counts, all else are shares."""
     show = "{:,.0f}".format if check.bound == "max_flips" else percent
     low, high = check.interval
     return show(check.measured), f"{show(low)} - {show(high)}", show(check.limit)
 
 
-def check_sentences(judged: Judged) -> list[str]:
-    """Every bound that was held against one set of images."""
-    return [_check_sentence(judged, check) for check in judged.checks]
+def check_sentences(verdict: Verdict) -> list[str]:
+    """Every bound that was evaluated on one set of images."""
+    return [_check_sentence(verdict, check) for check in verdict.checks]
 
 
-def _check_sentence(judged: Judged, check: Check) -> str:
+def _check_sentence(verdict: Verdict, check: Check) -> str:
     measured, interval, limit = figures(check)
     group = f", class {check.group}" if check.group else ""
     p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
     return (
-        f"{name_of(judged)}{group}: {check.bound} {measured} ({interval}) on {counted(check.images, 'image')}, "
-        f"limit {limit}{p}: {VERDICTS[check.outcome]}"
+        f"{verdict.name}{group}: {check.bound} {measured} ({interval}) on {counted(check.total, 'image')}, "
+        f"limit {limit}{p}: {check.outcome}"
     )
 
 
 def comparison_sentences(results: Results) -> list[str]:
-    """What is to be said of the baseline beside the table of what changed."""
-    compared = [judged.comparison for judged in results.judged if judged.comparison is not None]
-    unchanged = sum(not (comparison.lost or comparison.gained) for comparison in compared)
-    same = any(comparison.same_model for comparison in compared)
+    """Remarks on the comparison with the baseline, beside the table of changes."""
+    compared = [verdict for verdict in results.verdicts if verdict.comparison]
+    unchanged = sum(not (v.comparison.lost or v.comparison.gained) for v in compared if v.comparison)
+    same_model = any(verdict.predictions.same_model for verdict in compared)
+    sets = counted(len(compared), "set")
     return [
-        *(["the baseline is of this very model: the same weights"] if same else []),
-        *([f"no answer changed on {unchanged} of {counted(len(compared), 'set')} of images"] if unchanged else []),
+        *(["the baseline is from the same model: its weights are equal"] if same_model else []),
+        *([f"no prediction changed on {unchanged} of {sets} of images"] if unchanged else []),
     ]
 
 
 def p_value(number: float | None) -> str:
-    """``0.032``, ``<0.001``; nothing for None."""
+    """``0.032``, ``<0.001``; empty for None."""
     if number is None:
         return ""
     return "<0.001" if number < 0.001 else f"{number:.3f}"
 
 
 def discovery_sentences(result: DiscoveryResult) -> list[str]:
-    """What a discovery did, and how far its judges can be trusted."""
+    """The numbers of a discovery, and the accuracies that say how reliable it is."""
     judges = ", ".join(percent(accuracy) for accuracy in result.judge_accuracies)
     return [
         f"discovery of {result.subject}: {counted(result.failures, 'failure')}, "
         f"{counted(result.regions, 'region')}, {len(result.new) + len(result.known)} confirmed, "
         f"in {result.seconds:.0f} s",
-        f"model on training images {percent(result.accuracy)}, on their reconstructions "
-        f"{percent(result.reconstruction_accuracy)}; judges on the test set {judges}",
+        f"accuracy of the model: {percent(result.accuracy)} on training images, "
+        f"{percent(result.reconstruction_accuracy)} on their reconstructions; of the reference classifiers (judges) on "
+        f"the test set: {judges}",
     ]
 
 
 def known_sentences(result: DiscoveryResult) -> list[str]:
-    """What a discovery found beside new candidates."""
+    """What a discovery found apart from new candidates."""
     if result.known:
-        return [f"known already: {', '.join(result.known)}"]
+        return [f"already in the store: {', '.join(result.known)}"]
     return [] if result.new else ["no region was confirmed: nothing to label"]
 
 
 def novelty_sentence(candidate: CandidateResult) -> str:
-    """How far a candidate's pictures are from errors on training images that are known already."""
+    """How far a candidate's images are from errors on training images; empty if they were not compared."""
     novelty = candidate.novelty
     if novelty is None:
         return ""
@@ -208,31 +189,42 @@ def novelty_sentence(candidate: CandidateResult) -> str:
     del wrong[candidate.proposed_label]
     error = (candidate.proposed_label, *(name for name, _ in wrong.most_common(1)))
     same = sum(pair == error for pair in zip(novelty.labels, novelty.predicted, strict=True))
-    typical = sorted(novelty.distances)[len(novelty.distances) // 2]
+    median = sorted(novelty.distances)[len(novelty.distances) // 2]
     return (
-        f"of {counted(len(novelty.tiles), 'picture')}, {same} have the same error as the nearest misclassified "
-        f"training image; the median distance to it is {typical:.2f} (root mean square over pixels from 0 to 1)"
+        f"of {counted(len(novelty.tiles), 'image')}, {same} have the same error as the nearest misclassified "
+        f"training image; the median distance to it is {median:.2f} (root mean square over pixels from 0 to 1)"
     )
 
 
 def explanation_sentences(result: ExplanationResult, start: Path) -> list[str]:
-    """How far an explanation looked, whose features it is about, and what became a candidate."""
-    looked = f"failure modes of {result.subject}: {len(result.modes)} in {counted(result.groups, 'group')}"
+    """The groups that were searched, the features that the rules use, and new and known candidates."""
+    searched = f"failure modes of {result.subject}: {len(result.modes)} in {counted(result.groups, 'group')}"
     if result.passed_over:
-        looked += f"; {counted(result.passed_over, 'group')} with too few failures to tell"
-    said = [looked]
+        searched += f"; {counted(result.passed_over, 'group')} with too few failures"
+    sentences = [searched]
     if result.modes:
-        said.append(f"features: {result.features}; their names are kept under {result.key} in store.yaml")
+        sentences.append(f"features: {result.features}; name them under {result.key} in store.yaml")
     if result.new:
-        said.append(look_sentence(result, start))
-        said += [label_command(candidate.id, candidate.proposed_label) for candidate in result.new]
+        sentences.append(look_sentence(result, start))
+        sentences += [label_command(candidate.id, candidate.proposed_label) for candidate in result.new]
     if result.known:
-        said.append(f"known already: {', '.join(result.known)}")
-    return said
+        sentences.append(f"already in the store: {', '.join(result.known)}")
+    return sentences
+
+
+def rate_sentences(node: NodeResult) -> list[str]:
+    """The rates of a tree's node with their intervals."""
+    cluster = node.cluster
+    rates = [
+        ("error rate", cluster.error_rate, cluster.error_rate_interval),
+        ("share of the group's failures", cluster.error_coverage, cluster.error_coverage_interval),
+        ("importance (their product)", cluster.importance, cluster.importance_interval),
+    ]
+    return [f"{name} {percent(value)}, 95% interval {span(interval)}" for name, value, interval in rates]
 
 
 def look_sentence(result: DiscoveryResult | ExplanationResult, start: Path) -> str:
-    """Where the pictures of new candidates are; the commands that label them follow."""
+    """The files of new candidates' images; the commands that label them follow."""
     sheets = Path(result.new[0].folder).parent / "*" / "held_out.png"
     return f"look at {relative(sheets, start)}, then accept what you can label:"
 
@@ -248,21 +240,13 @@ def reject_command(candidate: str) -> str:
 
 
 def correction_sentence(result: CorrectionResult) -> str:
-    """What was corrected, and what chose among the trials."""
+    """The subject, the duration and the images that chose among the trials."""
     return f"correction of {result.subject} in {result.seconds:.0f} s; validation: {result.validation_source}"
 
 
-def shift_sentences(result: CorrectionResult) -> list[str]:
-    """What a correction did to each shift set."""
-    return [
-        f"shift set {name}: {percent(before)} before, {percent(after)} after"
-        for name, (before, after) in result.shifts.items()
-    ]
-
-
 def outcome_sentences(result: CorrectionResult, start: Path) -> list[str]:
-    """Which bounds do not hold, and what was written where."""
+    """The bounds that fail, and the file that was written."""
     output = relative(result.output, start)
     if not result.problems:
-        return [f"every bound holds: wrote {output}"]
-    return [*result.problems, f"not every bound holds: nothing was overwritten; the attempt is {output}"]
+        return [f"every bound passes: wrote {output}"]
+    return [*result.problems, f"not every bound passes: nothing was overwritten; the attempt is {output}"]

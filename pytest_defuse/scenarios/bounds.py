@@ -1,14 +1,12 @@
 """Bounds: what a test requires of the model."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.settings import OpenShare, Settings, Share, setting
-
-Outcome = Literal["holds", "fails", "unsure"]
 
 UNBOUNDED = "no such bound by default"
 

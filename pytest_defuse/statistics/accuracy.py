@@ -1,10 +1,15 @@
-"""A measured accuracy: counts, and how sure they are."""
+"""An accuracy as counts, with its interval."""
 
 import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+DEFAULT_CONFIDENCE = 0.95
+"""Confidence of an interval that is only shown: the convention in statistics."""
 
-def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+
+def wilson_interval(successes: int, total: int, confidence: float = DEFAULT_CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval of a binomial proportion (Wilson 1927, JASA 22, p. 209).
 
     Args:
@@ -19,9 +24,9 @@ def wilson_interval(successes: int, total: int, confidence: float = 0.95) -> tup
     from pytest_defuse.statistics.significance import critical_value  # this module is loaded in every pytest session
 
     z = critical_value(confidence)
-    share, spread = successes / total, z * z / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    share, shrinkage = successes / total, z * z / total
+    centre = (share + shrinkage / 2) / (1 + shrinkage)
+    half = z / (1 + shrinkage) * math.sqrt(share * (1 - share) / total + shrinkage / (4 * total))
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == total else min(1.0, centre + half)
     return low, high
@@ -33,7 +38,7 @@ class Accuracy:
 
     correct: int
     total: int
-    confidence: float = 0.95
+    confidence: float = DEFAULT_CONFIDENCE
 
     @property
     def value(self) -> float:
@@ -74,18 +79,24 @@ class Accuracy:
     __repr__ = __str__
 
     def explain(self, op: str, left: object, right: object) -> list[str]:
-        """Why ``left op right`` is not so, one of them being this accuracy, in a few lines."""
-        lines = [f"{_said(left)} {op} {_said(right)}"]
+        """Lines that explain why ``left op right`` is false, where one of them is this accuracy."""
+        lines = [f"{_shown(left)} {op} {_shown(right)}"]
         other = right if left is self else left
         if not isinstance(other, (int, float, Accuracy)) or not self.total:
             return lines
-        away = abs(self.value - float(other))
-        lines.append(f"{away:.1%} of {self.total} images away, which is {math.ceil(away * self.total - 1e-9)} of them")
+        difference = abs(self.value - float(other))
+        images = math.ceil(difference * self.total - 1e-9)  # 1e-9: no further image for a rounding error
+        lines.append(f"a difference of {difference:.1%}, {images} of {self.total} images")
         low, high = self.interval
         if low <= float(other) <= high:
-            lines.append("the interval holds that number: with so few images the difference may be chance")
+            lines.append("the interval contains that number: with so few images the difference may be chance")
         return lines
 
 
-def _said(side: object) -> str:
+def accuracy_of(predicted: Sequence[object], labels: Sequence[object]) -> Accuracy:
+    """The accuracy of predicted classes against labels, one per image."""
+    return Accuracy(sum(map(operator.eq, predicted, labels)), len(labels))
+
+
+def _shown(side: object) -> str:
     return str(side) if isinstance(side, Accuracy) else repr(side)[:200]

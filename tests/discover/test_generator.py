@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,7 @@ def error(generator: TrainedVAE, pixels: Tensor) -> float:
 @pytest.mark.parametrize("settings", [GeneratorSettings(), GeneratorSettings.paper(100)], ids=["default", "paper"])
 def test_reconstructions_have_the_size_of_the_images(shape: tuple[int, int, int], settings: GeneratorSettings) -> None:
     with torch.random.fork_rng():
-        generator = TrainedVAE(BetaVAE(shape, replace(settings, latent_dim=5, channels=4, deep_channels=4)), "cpu")
+        generator = TrainedVAE(BetaVAE(shape, settings.replace(latent_dim=5, channels=4, deep_channels=4)), "cpu")
         pixels = torch.randint(256, (3, *shape), dtype=torch.uint8)
     means, deviations = generator.encode(pixels)
     assert means.shape == deviations.shape == (3, 5)

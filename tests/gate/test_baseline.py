@@ -12,8 +12,8 @@ from pytest_defuse.runtime.errors import DefuseError
 ID = "3-as-5-a1b2c3"
 
 
-def said(images: str, *predicted: str) -> Predictions:
-    return Predictions(images * 64, predicted, tuple(0.5 + index / 100 for index in range(len(predicted))))
+def predictions(sha256: str, *predicted: str) -> Predictions:
+    return Predictions(sha256 * 64, predicted, tuple(0.5 + index / 100 for index in range(len(predicted))))
 
 
 @pytest.fixture
@@ -22,10 +22,10 @@ def baseline() -> Baseline:
         {
             "digits": SubjectBaseline(
                 model="f" * 64,
-                scenarios={ID: said("1", "3", "3", "5", "3"), "8-as-3-d4e5f6": said("2", "ü", 'a "b"')},
-                test=said("3", "3", "8"),
+                scenarios={ID: predictions("1", "3", "3", "5", "3"), "8-as-3-d4e5f6": predictions("2", "ü", 'a "b"')},
+                test=predictions("3", "3", "8"),
             ),
-            "letters": SubjectBaseline("e" * 64, {}, said("4", "a")),
+            "letters": SubjectBaseline("e" * 64, {}, predictions("4", "a")),
         }
     )
 
@@ -44,8 +44,8 @@ def test_what_was_saved_is_loaded(path: Path, baseline: Baseline) -> None:
 
 def test_a_baseline_is_small_and_one_line_a_set_of_images(path: Path) -> None:
     """In git, a change of one scenario is a change of one line."""
-    scenarios = {f"s-{n}": said("1", *["three", "eight"] * 128) for n in range(20)}
-    save_baseline(path, Baseline({"digits": SubjectBaseline("f" * 64, scenarios, said("3", *["three"] * 1000))}))
+    scenarios = {f"s-{n}": predictions("1", *["three", "eight"] * 128) for n in range(20)}
+    save_baseline(path, Baseline({"digits": SubjectBaseline("f" * 64, scenarios, predictions("3", *["three"] * 1000))}))
     assert path.stat().st_size < 100_000
     assert sum('"predicted"' in line for line in path.read_text().splitlines()) == 21
 
@@ -56,9 +56,9 @@ def test_names_come_back_for_the_same_images(baseline: Baseline) -> None:
     assert digits.of_test("3" * 64, 2) == ("3", "8")
 
 
-def test_what_the_baseline_has_not_seen_is_none(baseline: Baseline) -> None:
-    assert baseline.of("digits").of_scenario("9-as-4-a1b2c3", "1" * 64, 2) == [None, None]
-    assert baseline.of("cats").of_test("3" * 64, 2) == [None, None]
+def test_images_that_the_baseline_does_not_contain_are_none(baseline: Baseline) -> None:
+    assert baseline.of("digits").of_scenario("9-as-4-a1b2c3", "1" * 64, 2) == (None, None)
+    assert baseline.of("cats").of_test("3" * 64, 2) == (None, None)
 
 
 def test_other_images_are_refused(baseline: Baseline) -> None:
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_read_is_answered_with_how_to_make_it(path: Path) 
 @pytest.mark.parametrize("content", [b"", b"{", b"no json", b"\xff\xfe", b"[]", b"null", b"1", b'"text"', b"{}"])
 def test_a_file_that_is_no_baseline_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(DefuseError, match="is not a baseline: make it anew"):
+    with pytest.raises(DefuseError, match="is not a baseline: make a new one"):
         load_baseline(path)
 
 
@@ -103,14 +103,14 @@ def test_a_baseline_with_wrong_parts_is_refused(path: Path, baseline: Baseline, 
     data = json.loads(path.read_text())
     data["subjects"]["digits"] |= changes
     path.write_text(json.dumps(data))
-    with pytest.raises(DefuseError, match="is not a baseline: make it anew"):
+    with pytest.raises(DefuseError, match="is not a baseline: make a new one"):
         load_baseline(path)
 
 
 def test_a_baseline_whose_store_was_changed_is_refused(path: Path, baseline: Baseline) -> None:
     save_baseline(path, baseline)
     path.write_text(path.read_text().replace(ID, "3-as-5-000000"))
-    with pytest.raises(DefuseError, match="was changed by hand or by a merge: make it anew"):
+    with pytest.raises(DefuseError, match="was changed by hand or by a merge: make a new one"):
         load_baseline(path)
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
-from pytest_defuse.gate.gate import GatedScenario, gate_scenario, gate_test
-from pytest_defuse.gate.predictions import Predictions, predict_test
+from pytest_defuse.gate.gate import GatedAccuracy, GatedScenario, gate_scenarios, gate_test, gate_together
+from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
@@ -61,7 +61,13 @@ def scenario(store: Store) -> Scenario:
 
 
 def gate(scenario: Scenario, subject: Subject, baseline: Baseline | None = None, **bounds: float) -> GatedScenario:
-    return gate_scenario(scenario, subject, subject.classifier(), Bounds.of(bounds), baseline)
+    model = subject.classifier()
+    predictions = predict_scenarios(subject, model, [scenario])
+    part = baseline.of(subject.name) if baseline else None
+    [verdict] = gate_scenarios([(scenario, Bounds.of(bounds))], predictions, model, part).values()
+    if isinstance(verdict, DefuseError):
+        raise verdict
+    return GatedScenario(scenario, verdict)
 
 
 def baseline_of(scenario: Scenario, *predicted: str) -> Baseline:
@@ -72,48 +78,48 @@ def baseline_of(scenario: Scenario, *predicted: str) -> Baseline:
 def test_the_held_out_tiles_are_counted(scenario: Scenario, subject: Subject) -> None:
     scenario.picture("correction").unlink()
     gated = gate(scenario, subject)
-    assert (gated.id, gated.label, gated.file) == (scenario.id, "bright", scenario.yaml)
+    assert (gated.id, gated.label) == (scenario.id, "bright")
     assert (gated.accuracy.correct, gated.accuracy.total) == (6, 10)
     assert gated.predictions == ("bright",) * 6 + ("dark",) * 3 + ("medium",)
     np.testing.assert_array_equal(gated.images.numpy(), HELD_OUT)
 
 
-def test_a_miss_says_what_how_sure_against_what_and_taken_for_what(scenario: Scenario, subject: Subject) -> None:
+def test_a_failure_is_one_sentence_with_interval_bound_and_errors(scenario: Scenario, subject: Subject) -> None:
     gated = gate(scenario, subject, min_accuracy=0.9)
     assert gated.sentence == (
         f"scenario {scenario.id} (label 'bright'): accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%) is below the "
-        "bound 90.0% (min_accuracy); taken for 'dark' (3), 'medium' (1)."
+        "bound 90.0% (min_accuracy); misclassified as 'dark' (3), 'medium' (1)."
     )
     with pytest.raises(AssertionError) as caught:
         gated.check()
     assert str(caught.value) == gated.sentence
 
 
-def test_a_bound_that_holds_passes_and_says_so(scenario: Scenario, subject: Subject) -> None:
+def test_a_bound_that_passes_is_named(scenario: Scenario, subject: Subject) -> None:
     gated = gate(scenario, subject, min_accuracy=0.6)
     gated.check()
-    assert "holds the bound 60.0% (min_accuracy)" in gated.sentence
+    assert "meets the bound 60.0% (min_accuracy)" in gated.sentence
 
 
-def test_too_few_images_to_tell_pass_and_say_so(scenario: Scenario, subject: Subject) -> None:
+def test_too_few_images_are_inconclusive_and_do_not_fail(scenario: Scenario, subject: Subject) -> None:
     gated = gate(scenario, subject, min_accuracy=0.8, confidence=0.99)
     gated.check()
-    assert gated.verdict.outcome == "unsure"
+    assert gated.verdict.outcome == "INCONCLUSIVE"
     assert (
-        "(99% interval 24.8% to 87.2%) cannot be told from the bound 80.0% (min_accuracy): too few images to tell, "
-        "about 27 would do" in gated.sentence
+        "(99% interval 24.8% to 87.2%) is not significantly different from the bound 80.0% (min_accuracy): "
+        "INCONCLUSIVE, about 27 images would decide" in gated.sentence
     )
 
 
-def test_a_perfect_scenario_is_taken_for_nothing_else(store: Store, subject: Subject) -> None:
+def test_a_scenario_without_errors_names_none(store: Store, subject: Subject) -> None:
     tiles = shaded("dark", "dark")
     gated = gate(plant(store, tiles, tiles, "dark", "bright", CLASSES, status="accepted", label="dark"), subject)
-    assert gated.sentence.endswith("holds the bound 50.0% (no regression from discovery).")
+    assert gated.sentence.endswith("meets the bound 50.0% (no regression from discovery).")
 
 
 def test_no_bound_means_no_regression_from_discovery(scenario: Scenario, subject: Subject) -> None:
     gated = gate(scenario, subject)
-    assert gated.verdict.bound == 0.1  # of the ten tiles, one was right when they were found
+    assert gated.verdict.bound == 0.1  # one of the ten tiles was classified correctly at discovery
     gated.check()
 
 
@@ -128,26 +134,26 @@ def test_excluded_tiles_are_not_counted(scenario: Scenario, subject: Subject) ->
     assert "dark" not in gated.predictions
 
 
-def test_a_drop_is_measured_against_the_baseline(scenario: Scenario, subject: Subject) -> None:
+def test_a_drop_is_measured_from_the_baseline(scenario: Scenario, subject: Subject) -> None:
     before = baseline_of(scenario, *["bright"] * 8, *["dark"] * 2)
-    assert gate(scenario, subject, before, max_drop=0.1).verdict.outcome == "fails"
-    assert gate(scenario, subject, before, max_drop=0.3).verdict.outcome == "holds"
+    assert gate(scenario, subject, before, max_drop=0.1).verdict.outcome == "FAIL"
+    assert gate(scenario, subject, before, max_drop=0.3).verdict.outcome == "PASS"
     assert (
         "accuracy 6/10 = 60.0% (95% interval 31.3% to 83.2%); a drop of 20.0% from the baseline (95% interval "
         in gate(scenario, subject, before, max_drop=0.1).sentence
     )
 
 
-def test_a_drop_without_a_baseline_holds_and_says_so(scenario: Scenario, subject: Subject) -> None:
+def test_a_drop_without_a_baseline_is_not_evaluated(scenario: Scenario, subject: Subject) -> None:
     for baseline in (None, Baseline()):
         gated = gate(scenario, subject, baseline, max_drop=0.0)
         gated.check()
-        assert "max_drop, without a baseline yet" in gated.sentence
+        assert "; max_drop not evaluated: no baseline yet" in gated.sentence
 
 
 def test_a_baseline_of_other_tiles_is_refused(scenario: Scenario, subject: Subject) -> None:
     before = baseline_of(scenario, *["bright"] * 10)
-    with pytest.raises(DefuseError, match="save the baseline anew"):
+    with pytest.raises(DefuseError, match="save a new baseline"):
         gate(exclude(scenario, "held_out", 0), subject, before, max_drop=0.1)
 
 
@@ -185,15 +191,41 @@ def test_a_model_with_chance_in_it_is_judged_the_same_every_time(scenario: Scena
     np.testing.assert_array_equal(np.random.get_state()[1], state[1])
 
 
-def test_the_test_set_is_judged_in_its_order(subject: Subject) -> None:
-    pairs = [
-        (tile[0], label) for tile, label in zip(shaded("bright", "dark", "medium", "dark"), (2, 0, 0, 0), strict=True)
-    ]
-    tested = replace(subject, test=pairs)
+@pytest.fixture
+def tested(subject: Subject) -> Subject:
+    """A test set of four images, of which the model misclassifies the third."""
+    tiles = zip(shaded("bright", "dark", "medium", "dark"), (2, 0, 0, 0), strict=True)
+    return replace(subject, test=[(tile[0], label) for tile, label in tiles])
+
+
+def test_the_test_set_is_predicted_in_its_order(tested: Subject) -> None:
     model = tested.classifier()
     predictions = predict_test(tested, model)
     assert predictions.predicted == ("bright", "dark", "medium", "dark")
-    accuracy = gate_test(tested, model, predictions, None)
+    accuracy = GatedAccuracy.of(gate_test(tested, model, predictions, None))
     assert (accuracy.correct, accuracy.total) == (3, 4)
     assert accuracy >= 0.75
-    accuracy.check()  # nobody asks for anything, and nothing was recorded
+    accuracy.check()  # no bound was requested, and there is no baseline
+
+
+def test_without_bounds_check_fails_on_a_regression(tested: Subject) -> None:
+    model = tested.classifier()
+    predictions = predict_test(tested, model)
+    better = SubjectBaseline("m", {}, replace(predictions, predicted=("bright", "dark", "dark", "dark")))
+    accuracy = GatedAccuracy.of(gate_test(tested, model, predictions, None, better))
+    assert accuracy.verdict.checks == ()
+    with pytest.raises(AssertionError, match="is a regression"):
+        accuracy.check()
+
+
+def test_a_correction_counts_the_uncorrected_predictions_too(scenario: Scenario, tested: Subject) -> None:
+    model = tested.classifier()
+    predictions = predict_scenarios(tested, model, [scenario])
+    worse = {scenario.id: Predictions(pixel_hash(HELD_OUT), ("bright", *["dark"] * 9), (0.5,) * 10)}
+    [alone] = gate_scenarios([(scenario, Bounds())], predictions, model, None, worse).values()
+    together = gate_together([scenario], predictions, model, None, None, worse)
+    test = predict_test(tested, model)
+    test_set = gate_test(tested, model, test, None, None, replace(test, predicted=("dark",) * 4))
+    assert not isinstance(alone, DefuseError)
+    assert [verdict.correct for verdict in (alone, together, test_set)] == [6, 6, 3]
+    assert [verdict.correct_before for verdict in (alone, together, test_set)] == [1, 1, 3]

@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from pytest_defuse.explain.explanation import explain
-from pytest_defuse.gate.gate import gate_scenario
-from pytest_defuse.gate.predictions import predict_test
-from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.gate.predictions import predict_scenarios, predict_test
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant, random_tiles
@@ -21,7 +19,7 @@ from tests.scenarios.planting import plant, random_tiles
 Verb = Callable[[Subject, Scenario], object]
 
 VERBS: dict[str, Verb] = {
-    "gate": lambda subject, scenario: gate_scenario(scenario, subject, subject.classifier(), Bounds()),
+    "scenarios": lambda subject, scenario: predict_scenarios(subject, subject.classifier(), [scenario]),
     "test set": lambda subject, _: predict_test(subject, subject.classifier()),
     "failure modes": lambda subject, _: explain(subject, subject.classifier()),
 }

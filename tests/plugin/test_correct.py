@@ -1,4 +1,4 @@
-"""--defuse-correct: finetune, gate the corrected model, write it only when every bound holds."""
+"""--defuse-correct: finetune, gate the corrected model, write it only if every bound passes."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.plugin.conftest import CONFTEST, TESTS, tree
 Accept = Callable[..., Scenario]
 
 
-def test_a_model_that_can_be_mended(project: pytest.Pytester, accept: Accept) -> None:
+def test_a_model_that_can_be_fixed(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.495)
     (project.path / "toy.pt").write_bytes(b"the old weights")
     before = tree(project.path)
@@ -27,8 +27,8 @@ def test_a_model_that_can_be_mended(project: pytest.Pytester, accept: Accept) ->
             "set *before*control*after*",
             "test set *",
             "blur *shifted copy*",
-            f"{scenario.id}*0.0%*16/16*holds*",
-            "every bound holds: wrote toy.defused.safetensors",
+            f"{scenario.id}*0.0%*16/16*PASS*",
+            "every bound passes: wrote toy.defused.safetensors",
         ]
     )
     after = tree(project.path)
@@ -51,7 +51,7 @@ def test_a_model_that_can_be_mended(project: pytest.Pytester, accept: Accept) ->
 
 
 def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept) -> None:
-    scenario = accept(mean=0.2)  # these are dark: no model can call them bright and keep its test accuracy
+    scenario = accept(mean=0.2)  # these are dark: no model can predict bright for them and keep its test accuracy
     (project.path / "toy.defused.safetensors").write_bytes(b"an earlier success")
     result = project.runpytest_subprocess("--defuse-correct")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -65,16 +65,16 @@ def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept
     assert (project.path / "toy.failed-attempt.safetensors").exists()
 
 
-def test_a_scenario_that_no_test_judged(project: pytest.Pytester, accept: Accept) -> None:
+def test_a_scenario_that_no_test_evaluated(project: pytest.Pytester, accept: Accept) -> None:
     judged, other = accept(mean=0.495), accept(mean=0.496)
     result = project.runpytest_subprocess("--defuse-correct", "-k", judged.id)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"no test judged {other.id}: run the whole gate", "*the attempt is *"])
+    result.stdout.fnmatch_lines([f"no test evaluated {other.id}: run all tests of the gate", "*the attempt is *"])
 
 
 def test_a_shift_set_that_got_worse(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
-    # On this set dark reaches up to 0.498: what mends the scenario breaks it.
+    # On this set dark reaches up to 0.498: what fixes the scenario breaks it.
     shift = "return subject(shifts={'dusk': [(torch.full((1, 8, 8), 127, dtype=torch.uint8), 0)] * 20})"
     project.makeconftest(CONFTEST.replace("return subject()", shift))
     result = project.runpytest_subprocess("--defuse-correct")
@@ -101,9 +101,9 @@ def test_no_checkpoint(project: pytest.Pytester, accept: Accept) -> None:
 def test_the_corrected_model_goes_where_one_says(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
-    result = project.runpytest_subprocess("--defuse-correct", "--defuse-correct-output", "out/mended.safetensors")
-    result.stdout.fnmatch_lines(["every bound holds: wrote out/mended.safetensors"])
-    assert (project.path / "out" / "mended.safetensors").exists()
+    result = project.runpytest_subprocess("--defuse-correct", "--defuse-correct-output", "out/fixed.safetensors")
+    result.stdout.fnmatch_lines(["every bound passes: wrote out/fixed.safetensors"])
+    assert (project.path / "out" / "fixed.safetensors").exists()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_corrected_model_goes_where_one_says(project: pytest.Pytester, accep
     [
         ("toy.pt", "*toy.pt is the model's own checkpoint, which is never overwritten: name another output."),
         (
-            "toy.pt/mended.safetensors",
+            "toy.pt/fixed.safetensors",
             "*the corrected checkpoint cannot be written to *toy.pt (*): make the folder writable.",
         ),
         ("tests", "*tests is a folder: give --defuse-correct-output a file."),
@@ -138,7 +138,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
     settings = 'search="grid", weights=[0.5], epochs=1, rates=[2e-3], frozen=["head.*"], loss=lambda z, y: z.sum() * 0'
     project.makepyfile(test_model=MARKED.format(settings))
     result = project.runpytest_subprocess("--defuse-correct")
-    result.stdout.fnmatch_lines(["0 (control*", "0.5 (chosen)*", "every bound holds: wrote *"])
+    result.stdout.fnmatch_lines(["0 (control*", "0.5 (chosen)*", "every bound passes: wrote *"])
     with safe_open(project.path / "toy.defused.safetensors", framework="pt") as checkpoint:
         assert checkpoint.get_tensor("head.weight").tolist() == [[-1.0], [1.0]]
         settings = json.loads(checkpoint.metadata()["pytest-defuse"])["settings"]
@@ -187,7 +187,7 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
         ]
     )
     page = (project.path / "report.html").read_text()
-    assert "lost: dark, was dark, is bright" in page
+    assert "lost: label dark, predicted dark → bright" in page
     assert '<svg class="tradeoff"' in page
     assert "xychart-beta" in (project.path / "s.md").read_text()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_defuse.report.saved import load_results
+from pytest_defuse.report.results_file import load_results
 from tests.plugin.conftest import tree
 
 SETTINGS = """
@@ -60,7 +60,7 @@ def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest
     assert candidates
     result = project.runpytest_subprocess("--defuse-discover")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["known already: bright-as-dark-*"])
+    result.stdout.fnmatch_lines(["already in the store: bright-as-dark-*"])
     assert "training the generator" not in result.stdout.str()
     assert tree(project.path) == first
     quiet = project.runpytest_subprocess("--defuse-discover", "-q")

@@ -22,18 +22,18 @@ def test_one_item_a_scenario(project: pytest.Pytester, accept: Accept, workers: 
         [
             f"*test_scenario?{good.id}?*",
             f"*scenario {bad.id} (label 'bright'): accuracy 0/16 = 0.0% (95% interval 0.0% to 19.4%) is below *",
-            f"{bad.id}*bright*0/16 = 0.0%*FAILS*",
+            f"{bad.id}*bright*0/16 = 0.0%*FAIL*",
             "test set of toy: 200/200 = 100.0% (95% interval 98.1% - 100.0%)",
         ]
     )
     assert tree(project.path) == before, "a gate writes nothing"
 
 
-def test_a_passing_run_says_what_held(project: pytest.Pytester, accept: Accept) -> None:
+def test_a_passing_run_shows_its_bounds(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     result = project.runpytest_subprocess()
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["*defuse*", "*16/16 = 100.0%*90.0%*holds*"])
+    result.stdout.fnmatch_lines(["*defuse*", "*16/16 = 100.0%*90.0%*PASS*"])
 
 
 def test_quiet_prints_no_table(project: pytest.Pytester, accept: Accept) -> None:
@@ -66,7 +66,9 @@ def test_without_a_bound_the_model_must_not_get_worse(project: pytest.Pytester, 
     project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
     result = project.runpytest_subprocess()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*is below the bound 100.0% (no regression from discovery); taken for 'dark' (16)."])
+    result.stdout.fnmatch_lines(
+        ["*is below the bound 100.0% (no regression from discovery); misclassified as 'dark' (16)."]
+    )
 
 
 def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -> None:
@@ -88,7 +90,7 @@ def test_results_reach_junit_report_and_summary(project: pytest.Pytester, accept
     arguments = ("--junitxml=junit.xml", "--defuse-report=out/report.html", "--defuse-summary=summary.md")
     project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, failed=1)
     properties = {(p.get("name"), p.get("value")) for p in ET.parse(project.path / "junit.xml").iter("property")}
-    assert {("defuse_accuracy", "0/16"), ("defuse_scenario", scenario.id), ("defuse_outcome", "fails")} <= properties
+    assert {("defuse_accuracy", "0/16"), ("defuse_scenario", scenario.id), ("defuse_outcome", "FAIL")} <= properties
     assert scenario.id in (project.path / "out" / "report.html").read_text()
     assert scenario.id in (project.path / "summary.md").read_text()
 
@@ -107,7 +109,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
     first = project.runpytest_subprocess(*both)
     first.assert_outcomes(passed=2)
-    first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: make it with --defuse-save-baseline *"])
+    first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: save one with --defuse-save-baseline *"])
     saved = json.loads((project.path / "baseline.json").read_text())["subjects"]["toy"]
     assert saved["scenarios"][scenario.id]["predicted"] == [saved["classes"].index("bright")] * 16
     assert len(saved["test"]["confidences"]) == 200
@@ -118,18 +120,17 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     worse.stdout.fnmatch_lines(
         [
             "*a drop of 100.0% from the baseline (95% interval *) is more than max_drop 5.0%; 16 of 16 flipped from "
-            "right to wrong, more than max_flips 3; against the baseline 16 lost, 0 gained (McNemar p = 3.1e-05); "
-            "taken for 'dark' (16).",
-            "*test set of toy: accuracy * is a regression; against the baseline *taken most 'bright' for 'dark' (*).",
+            "correct to wrong, more than max_flips 3; compared with the baseline 16 lost, 0 gained "
+            "(McNemar p = 3.1e-05); misclassified as 'dark' (16).",
+            "*test set of toy: accuracy * is a regression; compared with the baseline *most frequent errors: 'bright' "
+            "as 'dark' (*).",
         ]
     )
 
     project.makeconftest(CONFTEST.replace("images(200, 1)", "images(200, 2)"))
     other = project.runpytest_subprocess(*both)
     other.assert_outcomes(passed=1, errors=1)
-    other.stdout.fnmatch_lines(
-        ["The baseline's images of the test set are not the subject's: save the baseline anew *"]
-    )
+    other.stdout.fnmatch_lines(["The baseline's images of the test set are not the subject's: save a new baseline *"])
 
 
 def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, accept: Accept) -> None:

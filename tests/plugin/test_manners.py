@@ -83,7 +83,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
         result.stdout.fnmatch_lines(
             [
                 "*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
-                f"no test touches {other.id}: let a test use defuse_scenario*",
+                f"no test covers {other.id}: use defuse_scenario*",
             ]
         )
         saved[name] = json.loads((lazy.path / f".{name}.json").read_text())
@@ -91,7 +91,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
     assert all(baseline == saved["plain"] for baseline in saved.values())
 
 
-def test_what_is_deselected_is_not_untouched(lazy: pytest.Pytester, accept: Accept) -> None:
+def test_what_is_deselected_is_not_uncovered(lazy: pytest.Pytester, accept: Accept) -> None:
     first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
     lazy.makepyfile(test_model="def test_scenario(defuse_scenario): pass")
     result = lazy.runpytest_subprocess("--collect-only", "-q", "-k", first)
@@ -99,15 +99,15 @@ def test_what_is_deselected_is_not_untouched(lazy: pytest.Pytester, accept: Acce
     assert second not in result.stdout.str()
     marked = "import pytest\n@pytest.mark.skip\ndef test_scenario(defuse_scenario): pass"
     lazy.makepyfile(test_model=marked)
-    assert "no test touches" not in lazy.runpytest_subprocess("-rs").stdout.str()
-    assert "no test touches" not in lazy.runpytest_subprocess("--collect-only", "-k", first).stdout.str()
+    assert "no test covers" not in lazy.runpytest_subprocess("-rs").stdout.str()
+    assert "no test covers" not in lazy.runpytest_subprocess("--collect-only", "-k", first).stdout.str()
     only = f"import pytest\n@pytest.mark.defuse(only={first!r})\ndef test_scenario(defuse_scenario): pass"
     lazy.makepyfile(test_model=only)
-    named = f"no test touches {second}: *"
+    named = f"no test covers {second}: *"
     lazy.runpytest_subprocess("--collect-only").stdout.fnmatch_lines([named])
-    assert "no test touches" not in lazy.runpytest_subprocess("--collect-only", "test_model.py").stdout.str()
+    assert "no test covers" not in lazy.runpytest_subprocess("--collect-only", "test_model.py").stdout.str()
     lazy.makepyfile(test_model="def test_nothing(): pass")
-    assert "no test touches" not in lazy.runpytest_subprocess().stdout.str()
+    assert "no test covers" not in lazy.runpytest_subprocess().stdout.str()
 
 
 def test_the_last_failure_is_run_again_alone(lazy: pytest.Pytester, accept: Accept) -> None:
@@ -123,7 +123,7 @@ def test_the_last_failure_is_run_again_alone(lazy: pytest.Pytester, accept: Acce
     assert stopped.parseoutcomes()["failed"] == 1
     again = lazy.runpytest_subprocess("--lf")
     again.assert_outcomes(failed=1)
-    assert "no test touches" not in stopped.stdout.str() + again.stdout.str()
+    assert "no test covers" not in stopped.stdout.str() + again.stdout.str()
 
 
 def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accept) -> None:
@@ -152,7 +152,7 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     assert "Traceback" not in broken.stdout.str()
 
 
-def test_too_few_images_to_tell_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
+def test_inconclusive_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
     accept(mean=0.55)
     lazy.makepyfile(
         test_model="""
@@ -166,11 +166,15 @@ def test_too_few_images_to_tell_is_an_outcome_of_its_own(lazy: pytest.Pytester, 
     result = lazy.runpytest_subprocess("-v", "-s", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
-        ["*accuracy 16/16 = 100.0% * too few images to tell, about 35 would do.", "*UNSURE*", "*1 unsure*"]
+        [
+            "*accuracy 16/16 = 100.0% *: INCONCLUSIVE, about 35 images would decide.",
+            "*INCONCLUSIVE*",
+            "*1 inconclusive*",
+        ]
     )
-    assert '"defuse_outcome" value="unsure"' in (lazy.path / "junit.xml").read_text()
+    assert '"defuse_outcome" value="INCONCLUSIVE"' in (lazy.path / "junit.xml").read_text()
     quiet = lazy.runpytest_subprocess("-q", "--no-summary")
-    quiet.stdout.fnmatch_lines(["u*", "1 unsure*"])
+    quiet.stdout.fnmatch_lines(["I*", "1 inconclusive*"])
 
 
 def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest.Pytester, accept: Accept) -> None:

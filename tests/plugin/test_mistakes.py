@@ -22,7 +22,7 @@ def test_no_subject(project: pytest.Pytester) -> None:
     project.makeconftest("")
     says(
         project.runpytest_subprocess(),
-        "There is no model to test: write a session fixture defuse_subject in conftest.py*",
+        "There is no model to test: in conftest.py, write a session fixture defuse_subject that returns*",
     )
 
 
@@ -85,7 +85,7 @@ def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> N
             "*defuse has no setting 'min_acuracy' (did you mean 'min_accuracy'?): it has min_accuracy, *",
         ),
         ("defuse(min_accuracy=90)", "*defuse(min_accuracy=90): give a number from 0 to 1."),
-        ("defuse(0.9)", "*@pytest.mark.defuse takes names with values*"),
+        ("defuse(0.9)", "*@pytest.mark.defuse accepts only keyword arguments*"),
     ],
 )
 def test_a_wrong_bound(project: pytest.Pytester, accept: Accept, marker: str, sentence: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pytest_defuse.report.saved import load_results
+from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.words import gate_command
 from pytest_defuse.scenarios.store import Scenario
 
@@ -34,7 +34,7 @@ def test_a_quiet_run_in_a_service(
         *workers,
     )
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    annotation = f"::error file=fixtures/toy/{bad.id}/scenario.yaml,line=5,title={bad.id} FAILS::label bright: *"
+    annotation = f"::error file=fixtures/toy/{bad.id}/scenario.yaml,line=5,title={bad.id} FAIL::label bright: *"
     result.stdout.fnmatch_lines([annotation, "*report.html cannot be written (*"])
     result.stdout.no_fnmatch_line("*95% interval  bound*")
     results = load_results(project.path / "out" / "results.json", project.path)
@@ -43,11 +43,11 @@ def test_a_quiet_run_in_a_service(
     assert issue["location"] == {"path": f"fixtures/toy/{bad.id}/scenario.yaml", "lines": {"begin": 5}}
     cases = ET.parse(project.path / "out" / "junit.xml").iter("testcase")
     properties = {case.get("name"): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
-    assert properties[f"test_scenario[{bad.id}]"]["defuse_outcome"] == "fails"
+    assert properties[f"test_scenario[{bad.id}]"]["defuse_outcome"] == "FAIL"
     assert properties[f"test_scenario[{bad.id}]"]["defuse_accuracy"] == "0/16"
 
     if not workers:
-        failing = next(scenario for scenario in results.scenarios if scenario.outcome == "fails")
+        failing = next(scenario for scenario in results.scenarios if scenario.outcome == "FAIL")
         command = shlex.split(gate_command(failing, results.arguments))
         assert command[:2] == ["pytest", "--defuse-seed=3"]
         again = project.runpytest_subprocess(*command[1:])

@@ -1,4 +1,4 @@
-"""A subject's run: what it saves is enough to work out every number again."""
+"""A subject's run: every number can be calculated again from what it saves."""
 
 import json
 from collections.abc import Callable
@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_defuse.gate.gate import GatedAccuracy
 from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.plugin.finish import write_reports
 from pytest_defuse.plugin.options import Options
@@ -73,20 +74,19 @@ def run(options: Options, scenarios: list[Scenario]) -> Callable[[int], SubjectR
 
 def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
     """The run's results through JSON, its baseline written."""
-    results = [encode(run.gate(scenario, bounds)[1]) for scenario, bounds in run.asked]
-    results.append(encode(run.gate_test(BOUNDS)[1]))
+    results = [encode(run.gate(scenario, bounds)) for scenario, bounds in run.requests]
+    results.append(encode(run.gate_test(BOUNDS)))
     assert write_reports(options, Results.of(results)) == []
     return [decode(item) for item in json.loads(json.dumps(results))]
 
 
-def test_every_number_can_be_worked_out_from_what_is_saved(run: Callable[[int], SubjectRun], options: Options) -> None:
+def test_every_number_can_be_calculated_from_what_is_saved(run: Callable[[int], SubjectRun], options: Options) -> None:
     saved(run(0), options)
     *results, test_set = saved(run(1), options)
     for result in [*results, test_set]:
-        labels = getattr(result, "labels", None) or [getattr(result, "label", "")] * result.total
-        comparison = result.comparison
+        predictions, comparison = result.predictions, result.comparison
         assert comparison is not None
-        rows = list(enumerate(zip(labels, comparison.predicted, result.predicted, strict=True)))
+        rows = list(enumerate(zip(predictions.labels, predictions.baseline, predictions.predicted, strict=True)))
         lost = [index for index, (label, before, now) in rows if before == label != now]
         gained = [index for index, (label, before, now) in rows if now == label != before]
         assert (comparison.lost, comparison.gained) == (lost, gained)
@@ -112,47 +112,46 @@ def test_every_number_can_be_worked_out_from_what_is_saved(run: Callable[[int], 
         for check, met, adjusted in zip(tested, inside, benjamini_hochberg(p_values), strict=True):
             if met == side:
                 assert check.adjusted_p == pytest.approx(adjusted)
-                decided = "holds" if met else "fails"
-                assert check.outcome == ("unsure" if adjusted > 1 - 0.8 else decided)
+                decided = "PASS" if met else "FAIL"
+                assert check.outcome == ("INCONCLUSIVE" if adjusted > 1 - 0.8 else decided)
     comparisons = [result.comparison for result in results]
     assert [c.adjusted_p for c in comparisons] == pytest.approx(benjamini_hochberg([c.p for c in comparisons]))
 
 
-def test_the_same_model_is_said_to_be_the_same(run: Callable[[int], SubjectRun], options: Options) -> None:
+def test_the_same_model_is_named_as_the_same(run: Callable[[int], SubjectRun], options: Options) -> None:
     first = saved(run(0), options)
     again = saved(run(0), options)
     assert all(result.comparison is None for result in first)
-    assert all(result.comparison.same_model and not result.comparison.lost for result in again)
-    gated, _ = run(0).gate(run(0).asked[0][0], BOUNDS)
-    assert gated.sentence.rstrip(".").split("; taken")[0].endswith("; the baseline is of the same model")
+    assert all(result.predictions.same_model and not result.comparison.lost for result in again)
+    accuracy = GatedAccuracy.of(run(0).gate_test(BOUNDS))
+    assert "; the baseline is from the same model; most frequent errors: " in accuracy.sentence
 
 
-def test_flipped_test_images_come_as_a_picture(run: Callable[[int], SubjectRun], options: Options) -> None:
+def test_flipped_test_images_come_as_a_sheet(run: Callable[[int], SubjectRun], options: Options) -> None:
     saved(run(0), options)
     *_, test_set = saved(run(1), options)
     assert test_set.comparison.lost
     assert test_set.flip_sheet.startswith("iVBORw0KGgo")  # a PNG's signature in base64
 
 
-def test_bounds_that_come_while_a_test_runs_are_judged_alone(
+def test_bounds_that_a_test_adds_while_it_runs_are_evaluated_alone(
     run: Callable[[int], SubjectRun], scenarios: list[Scenario]
 ) -> None:
-    gated, result = run(0).gate(scenarios[0], BOUNDS.replace(min_accuracy=0.0))
-    assert result.checks[0].limit == 0
-    assert gated.verdict.checks[0].outcome == "holds"
+    result = run(0).gate(scenarios[0], BOUNDS.replace(min_accuracy=0.0))
+    assert (result.checks[0].limit, result.checks[0].outcome) == (0, "PASS")
 
 
 def test_all_scenarios_together(run: Callable[[int], SubjectRun], scenarios: list[Scenario]) -> None:
     subject_run = run(0)
-    together, result = subject_run.gate_all(Bounds(min_accuracy=0.5, per_class=True))
-    parts = [subject_run.gate(scenario, BOUNDS)[1] for scenario in sorted(scenarios, key=lambda s: s.id)]
-    assert result.scenarios == [part.id for part in parts]
+    together = subject_run.gate_all(Bounds(min_accuracy=0.5, per_class=True))
+    parts = [subject_run.gate(scenario, BOUNDS) for scenario in sorted(scenarios, key=lambda s: s.id)]
+    assert together.scenarios == tuple(part.id for part in parts)
     assert together.correct == sum(part.correct for part in parts)
-    assert result.predicted == [name for part in parts for name in part.predicted]
-    assert {check.group for check in result.checks} == {"", "0", "1", "2"}
+    assert together.predictions.predicted == tuple(name for part in parts for name in part.predictions.predicted)
+    assert {check.group for check in together.checks} == {"", "0", "1", "2"}
     with pytest.raises(AssertionError, match=r"all scenarios of digits: accuracy .* is below the bound 50\.0%"):
-        together.check()
-    only, _ = subject_run.gate_all(Bounds(only=("1",)))
+        GatedAccuracy.of(together).check()
+    only = subject_run.gate_all(Bounds(only=("1",)))
     assert only.correct == next(part.correct for part in parts if part.label == "1")
     with pytest.raises(DefuseError, match="There is no accepted scenario in"):
         subject_run.gate_all(Bounds(only=("9",)))

@@ -1,4 +1,4 @@
-"""Results as a run makes them, with pictures on disk."""
+"""Results of every kind, and the sheets on disk that reports show."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,10 +9,12 @@ import torch
 
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
-from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, RateResult, TreeResult
-from pytest_defuse.gate.checks import Comparison
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
+from pytest_defuse.gate.checks import Check, Comparison, Outcome
+from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import ScenarioResult, TestSetResult
 from pytest_defuse.report.results import Results
+from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.statistics.significance import mcnemar
 
@@ -36,25 +38,58 @@ def add_sheet(store: Path) -> Callable[..., str]:
     return add
 
 
+def predictions(labels: Sequence[str], predicted: Sequence[str], **changes: Any) -> LabelledPredictions:
+    values: dict[str, Any] = {
+        "sha256": "1" * 64,
+        "predicted": tuple(predicted),
+        "confidences": (),
+        "labels": tuple(labels),
+        "baseline": (None,) * len(labels),
+    }
+    return LabelledPredictions(**(values | changes))
+
+
+def check(outcome: Outcome, **changes: Any) -> Check:
+    """``min_accuracy=0.9`` on 256 images; the measured value does not matter."""
+    values: dict[str, Any] = {
+        "bound": "min_accuracy",
+        "group": "",
+        "total": 256,
+        "measured": 0.5,
+        "limit": 0.9,
+        "accuracy": 0.9,
+        "confidence": 0.95,
+        "interval": (0.4, 0.6),
+        "reason": "min_accuracy",
+    }
+    return Check(outcome=outcome, **(values | changes))
+
+
 @pytest.fixture
 def scenario(store: Path) -> Callable[..., ScenarioResult]:
-    """A scenario result: 3s of which ``correct`` of 256 are seen as such, the rest as 5s."""
+    """The result of a scenario of 256 images of 3, the first ``correct`` of which are predicted as 3, the rest as 5."""
 
-    def make(scenario_id: str = "3-as-5-a1b2c3", correct: int = 240, **changes: Any) -> ScenarioResult:
+    def make(
+        scenario_id: str = "3-as-5-a1b2c3",
+        correct: int = 240,
+        total: int = 256,
+        label: str = "3",
+        outcome: Outcome | None = None,
+        confidences: Sequence[float] = (),
+        predicted: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> ScenarioResult:
+        names = [label] * correct + ["5"] * (total - correct) if predicted is None else predicted
         values: dict[str, Any] = {
             "subject": "digits",
-            "id": scenario_id,
-            "label": "3",
-            "folder": str(store / scenario_id),
-            "correct": correct,
-            "total": 256,
-            "confidence": 0.95,
-            "outcome": "holds" if correct >= 0.9 * 256 else "fails",
-            "bound": 0.9,
-            "reason": "min_accuracy",
-            "predicted": ["3"] * correct + ["5"] * (256 - correct),
-            "images": "1" * 64,
             "model": "2" * 64,
+            "predictions": predictions([label] * len(names), names, confidences=tuple(confidences)),
+            "checks": (check(outcome or ("PASS" if correct >= 0.9 * total else "FAIL")),),
+            "id": scenario_id,
+            "label": label,
+            "folder": str(store / scenario_id),
+            "tiles": tuple(range(len(names))),
+            "sheet_tiles": len(names),
         }
         return ScenarioResult(**(values | changes))
 
@@ -63,7 +98,9 @@ def scenario(store: Path) -> Callable[..., ScenarioResult]:
 
 @pytest.fixture
 def tested() -> TestSetResult:
-    return TestSetResult("digits", 974, 1000, ["3"] * 1000, "3" * 64, "2" * 64)
+    """A test set of 1,000 images of 3, the last 26 of which are predicted as 5."""
+    names = ["3"] * 974 + ["5"] * 26
+    return TestSetResult(subject="digits", model="2" * 64, predictions=predictions(["3"] * 1000, names))
 
 
 @pytest.fixture
@@ -119,8 +156,6 @@ def correction(tmp_path: Path) -> Callable[..., CorrectionResult]:
                 TrialResult(0.0, 0.974, 0.25, 0.38, role="control"),
                 TrialResult(1.0, 0.972, 0.93, 0.96, role="chosen"),
             ],
-            "chosen": 1.0,
-            "shifts": {"scanned": (0.91, 0.905)},
             "output": str(tmp_path / "digits.defused.safetensors"),
             "problems": [],
             "seconds": 31.0,
@@ -132,17 +167,15 @@ def correction(tmp_path: Path) -> Callable[..., CorrectionResult]:
 
 @pytest.fixture
 def compare() -> Callable[..., Comparison]:
-    """A comparison with a baseline that had everything right but ``gained``."""
+    """A comparison with a baseline that misclassifies only ``gained``."""
 
-    def make(images: int, lost: Sequence[int] = (), gained: Sequence[int] = (), **changes: Any) -> Comparison:
+    def make(total: int, lost: Sequence[int] = (), gained: Sequence[int] = (), **changes: Any) -> Comparison:
         p = mcnemar(len(lost), len(gained))
         values: dict[str, Any] = {
-            "images": images,
-            "correct": images - len(gained),
-            "predicted": [],
+            "total": total,
+            "correct": total - len(gained),
             "lost": list(lost),
             "gained": list(gained),
-            "same_model": False,
             "p": p,
             "adjusted_p": p,
         }
@@ -156,11 +189,10 @@ def explanation() -> ExplanationResult:
     """A failure mode of depth 1 with its tree, whose nodes carry a figure of one pixel."""
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
     leaves = [
-        NodeResult(
-            "feature 12 <= 0.31", 13, 745, 35, [RateResult("error rate", 0.0174, (0.01, 0.03))], False, pixel, []
-        ),
-        NodeResult("feature 12 > 0.31", 22, 55, 35, [RateResult("error rate", 0.4, (0.28, 0.53))], True, pixel, []),
+        NodeResult("feature 12 <= 0.31", Cluster(13, 745, 35, 800), False, pixel, []),
+        NodeResult("feature 12 > 0.31", Cluster(22, 55, 35, 800), True, pixel, []),
     ]
+    root = NodeResult("", Cluster(35, 800, 35, 800), False, "", leaves)
     return ExplanationResult(
         subject="digits",
         features="input of 'head.4' of the model",
@@ -168,7 +200,7 @@ def explanation() -> ExplanationResult:
         groups=14,
         passed_over=6,
         modes=[FailureModeResult("label 9", "feature 12 > 0.31", 0.4, 0.044, 0.63, 55, (0.28, 0.53))],
-        trees=[TreeResult("label 9", 0.044, 0.26, (0.17, 0.35), NodeResult("", 35, 800, 35, [], False, "", leaves))],
+        trees=[TreeResult("label 9", 0.044, 0.26, (0.17, 0.35), root)],
     )
 
 
@@ -183,9 +215,9 @@ def everything(
     """One result of every kind, and scenarios of every outcome."""
     return Results(
         scenarios=[
-            scenario(before=60),
-            scenario("8-as-0-b7c8d9", 101, label="8", before=50),
-            scenario("5-as-6-e1f2a3", 29, total=32, outcome="unsure", before=3),
+            scenario(correct_before=60),
+            scenario("8-as-0-b7c8d9", 101, label="8", correct_before=50),
+            scenario("5-as-6-e1f2a3", 29, total=32, outcome="INCONCLUSIVE", correct_before=3),
         ],
         test_sets=[tested],
         discoveries=[discovery()],

@@ -1,4 +1,4 @@
-"""What the charts are drawn from."""
+"""The values from which the template draws charts."""
 
 from collections import Counter
 
@@ -14,16 +14,16 @@ NAMES = st.sampled_from(["1", "2", "10", "cat", "dog"])
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1))
 def test_a_histogram_counts_every_image_once(images: list[tuple[float, bool]]) -> None:
-    histogram = confidence_histogram([c for c, _ in images], [hit for _, hit in images])
+    histogram = confidence_histogram(images)
     assert histogram is not None
     assert len(histogram.bins) == BINS
-    assert sum(b.right for b in histogram.bins) == sum(hit for _, hit in images)
-    assert sum(b.right + b.wrong for b in histogram.bins) == len(images)
-    assert histogram.top == max(b.right + b.wrong for b in histogram.bins)
+    assert sum(b.correct for b in histogram.bins) == sum(correct for _, correct in images)
+    assert sum(b.correct + b.wrong for b in histogram.bins) == len(images)
+    assert histogram.top == max(b.correct + b.wrong for b in histogram.bins)
 
 
 def test_a_histogram_without_images() -> None:
-    assert confidence_histogram([], []) is None
+    assert confidence_histogram([]) is None
 
 
 @given(st.lists(st.tuples(NAMES, NAMES)))
@@ -43,8 +43,8 @@ def test_numbers_are_in_their_order() -> None:
 
 
 def test_of_many_classes_those_that_are_confused_stay() -> None:
-    right = [(f"class {n}", f"class {n}") for n in range(100) for _ in range(50)]
-    table = confusion([*right, ("class 73", "class 91")])
+    correct = [(f"class {n}", f"class {n}") for n in range(100) for _ in range(50)]
+    table = confusion([*correct, ("class 73", "class 91")])
     assert len(table.predictions) == CONFUSED_CLASSES
     assert {"class 73", "class 91"} <= set(table.labels)
     assert table.omitted == 80

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, SetResult, TrialResult
+from pytest_defuse.correct.audit import SetScore
+from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, TrialResult
 from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid, tradeoff_svg
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.results import Results
@@ -14,7 +15,7 @@ from pytest_defuse.report.results import Results
 
 @pytest.fixture
 def whole(correction: Callable[..., CorrectionResult]) -> CorrectionResult:
-    """A correction with everything that one can have."""
+    """A correction with every field set."""
     return correction(
         trials=[
             TrialResult(0.3, 0.972, 0.93, 0.96, 3e-4, 3, 1.0, 0.95),
@@ -22,15 +23,15 @@ def whole(correction: Callable[..., CorrectionResult]) -> CorrectionResult:
             TrialResult(0.3, 0.973, 0.92, 0.95, 3e-4, 3, 0.7, 0.952, "chosen"),
         ],
         sets=[
-            SetResult("test set", "test set", 1000, 970, 972, 974),
-            SetResult("blur", "shifted copy", 1000, 960, 965, 961),
+            SetScore("test set", "test set", 1000, 970, 972, 974),
+            SetScore("blur", "shifted copy", 1000, 960, 965, 961),
         ],
         classes=[ClassDropResult("9", 100, 4, 1), ClassDropResult("3", 100, 0, 2)],
         lost=4,
-        won=8,
+        gained=8,
         flips=[FlipResult("lost", 17, "9", "9", "<4>", "iVBORw0KGgo=")],
-        found=["no other region was confirmed"],
-        images=120_000,
+        notes=["no other region was confirmed"],
+        image_passes=120_000,
     )
 
 
@@ -41,10 +42,10 @@ def test_the_control_stands_beside_the_corrected_model(whole: CorrectionResult) 
     assert [row.cells for row in classes.rows] == [("9", "100", "4", "1", "3.0%")]
 
 
-def test_what_chose_is_said(whole: CorrectionResult) -> None:
+def test_the_notes_name_what_chose_the_trial(whole: CorrectionResult) -> None:
     notes = "\n".join(correction_notes(whole))
-    assert "looked at once, at the end" in notes
-    assert "right and are wrong: 4; the reverse: 8" in notes
+    assert "evaluated once, afterwards" in notes
+    assert "correct and are wrong: 4; the reverse: 8" in notes
     assert "no other region was confirmed" in notes
 
 
@@ -72,7 +73,7 @@ def test_a_correction_of_equal_trials_can_be_drawn(whole: CorrectionResult) -> N
     ET.fromstring(tradeoff_svg(replace(whole, before=same, trials=[same])))
 
 
-def test_flips_are_shown_with_their_pictures(whole: CorrectionResult) -> None:
+def test_flips_are_shown_with_their_images(whole: CorrectionResult) -> None:
     page = render_html(Results(corrections=[whole]))
     assert "data:image/png;base64,iVBORw0KGgo=" in page
-    assert "lost: 9, was 9, is &lt;4&gt;" in page
+    assert "lost: label 9, predicted 9 → &lt;4&gt;" in page

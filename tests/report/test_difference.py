@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_else_and_shows_every_picture_that_matters(found:
 def test_pictures_beyond_the_budget_are_named(found: Difference) -> None:
     text = render_html(found, budget=1)
     assert "data:image" not in text
-    assert "Pictures left out to keep this file small" in text
+    assert "Sheets left out to keep this file small" in text
 
 
 @needs_git
@@ -174,10 +174,10 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
     )
     drawn = captioned("name", "url", Tile(mode="L", width=8, height=16), sheet, "5")
     assert [caption.index for caption in drawn.captions] == [0, 1, 2, 3, 4]
-    assert [caption.says for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
+    assert [caption.predicted for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
     assert not drawn.beside
-    assert drawn.captions[2].title == "tile 2: the model says a long name"
-    assert drawn.captions[3].title == "tile 3: the model says 5 (excluded)"
+    assert drawn.captions[2].title == "tile 2: predicted a long name"
+    assert drawn.captions[3].title == "tile 3: predicted 5 (excluded)"
     assert [caption.wrong for caption in drawn.captions] == [False, False, True, False, True]
     assert [caption.left_out for caption in drawn.captions] == [False, False, False, True, False]
     assert [(caption.left, caption.top) for caption in drawn.captions] == [(0, 0), (8, 0), (16, 0), (0, 16), (8, 16)]
@@ -185,7 +185,7 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
     unknown = captioned(
         "name", "url", Tile(mode="L", width=8, height=8), sheet.model_copy(update={"predicted_tiles": None}), "5"
     )
-    assert [caption.says for caption in unknown.captions] == [""] * 5
+    assert [caption.predicted for caption in unknown.captions] == [""] * 5
 
 
 def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:

@@ -1,4 +1,4 @@
-"""Scenarios that do not hold, as GitHub and GitLab show them."""
+"""Scenarios that do not pass, as GitHub and GitLab show them."""
 
 import json
 from collections.abc import Callable
@@ -9,21 +9,22 @@ import pytest
 from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report.findings import findings, render_github, render_gitlab, repository_root
 from pytest_defuse.report.results import Results
+from tests.report.conftest import check
 
 YAML = 'format: 1\nid: "3-as-5-a1b2c3"\nstatus: "accepted"\nlabel: "3"\n'
 
 
 @pytest.fixture
 def failing(scenario: Callable[..., ScenarioResult], store: Path) -> Results:
-    """A scenario that fails, with a file; one with too few images, without; and one that holds."""
+    """A scenario that fails, with a file; an inconclusive one without a file; and one that passes."""
     folder = store / "3-as-5-a1b2c3"
     folder.mkdir(parents=True)
     (folder / "scenario.yaml").write_text(YAML)
     return Results(
         scenarios=[
-            scenario("7-as-1-000000", outcome="unsure"),
+            scenario("7-as-1-000000", outcome="INCONCLUSIVE"),
             scenario("8-as-9-000000"),
-            scenario(correct=100, reason="100% of it, or:\nnothing"),
+            scenario(correct=100, checks=(check("FAIL", reason="100% of it, or:\nnothing"),)),
         ]
     )
 
@@ -31,12 +32,12 @@ def failing(scenario: Callable[..., ScenarioResult], store: Path) -> Results:
 def test_an_annotation_is_at_the_label(failing: Results, tmp_path: Path) -> None:
     first, second = render_github(findings(failing, tmp_path)).splitlines()
     assert first == (
-        "::error file=fixtures/digits/3-as-5-a1b2c3/scenario.yaml,line=4,title=3-as-5-a1b2c3 FAILS"
+        "::error file=fixtures/digits/3-as-5-a1b2c3/scenario.yaml,line=4,title=3-as-5-a1b2c3 FAIL"
         "::label 3: accuracy 100/256 = 39.1%25 (95%25 interval 33.3%25 - 45.2%25), "
-        "bound 90.0%25 (100%25 of it, or:%0Anothing); taken for 5 (156)"
+        "bound 90.0%25 (100%25 of it, or:%0Anothing); misclassified as '5' (156)"
     )
     assert second.startswith(
-        "::warning file=fixtures/digits/7-as-1-000000/scenario.yaml,line=1,title=7-as-1-000000 too"
+        "::warning file=fixtures/digits/7-as-1-000000/scenario.yaml,line=1,title=7-as-1-000000 INCONCLUSIVE"
     )
 
 
@@ -49,7 +50,7 @@ def test_a_code_quality_report_has_what_gitlab_asks_for(failing: Results, tmp_pa
     issues = json.loads(render_gitlab(findings(failing, tmp_path)))
     assert [issue["severity"] for issue in issues] == ["major", "info"]
     assert issues[0]["location"] == {"path": "fixtures/digits/3-as-5-a1b2c3/scenario.yaml", "lines": {"begin": 4}}
-    assert issues[0]["description"].startswith("3-as-5-a1b2c3 FAILS: label 3: accuracy 100/256")
+    assert issues[0]["description"].startswith("3-as-5-a1b2c3 FAIL: label 3: accuracy 100/256")
     assert len({issue["fingerprint"] for issue in issues}) == 2
 
 
@@ -61,7 +62,7 @@ def test_a_fingerprint_stays_while_the_problem_does(scenario: Callable[..., Scen
     assert len(prints) == 1
 
 
-def test_what_holds_is_no_finding(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
+def test_a_scenario_that_passes_is_no_finding(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
     found = findings(Results(scenarios=[scenario()]), tmp_path)
     assert (render_github(found), json.loads(render_gitlab(found))) == ("", [])
 

@@ -14,8 +14,8 @@ from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
 from pytest_defuse.gate.checks import Comparison
 from pytest_defuse.gate.results import ScenarioResult, TestSetResult
+from pytest_defuse.report.album import PNG_SIGNATURE
 from pytest_defuse.report.html import render_html
-from pytest_defuse.report.pictures import PNG_SIGNATURE
 from pytest_defuse.report.results import Results
 from pytest_defuse.scenarios.sheets import encode_sheet
 
@@ -93,20 +93,20 @@ def test_light_dark_and_phones(everything: Results) -> None:
 
 
 def test_a_class_name_is_text(scenario: Callable[..., ScenarioResult]) -> None:
-    page = Page(render_html(Results(scenarios=[scenario(label="<b>|x", predicted=["<b>|x"] * 256)])))
+    page = Page(render_html(Results(scenarios=[scenario(label="<b>|x", correct=256)])))
     assert "b" not in {tag for tag, _ in page.tags}
     assert "\n<b>|x\n" in page.text
     assert "\nlabel <b>|x\n" in page.text
 
 
-def test_headline_wears_the_worst_outcome(everything: Results, correction: Callable[..., CorrectionResult]) -> None:
-    assert Page(render_html(everything)).classes("h1") == ["fails"]
-    assert Page(render_html(Results(corrections=[correction()]))).classes("h1") == ["holds"]
+def test_the_headline_has_the_worst_outcome(everything: Results, correction: Callable[..., CorrectionResult]) -> None:
+    assert Page(render_html(everything)).classes("h1") == ["FAIL"]
+    assert Page(render_html(Results(corrections=[correction()]))).classes("h1") == ["PASS"]
     missed = Results(corrections=[correction(problems=["too bad"])])
-    assert Page(render_html(missed)).classes("h1") == ["fails"]
+    assert Page(render_html(missed)).classes("h1") == ["FAIL"]
 
 
-def test_a_run_that_judges_nothing_has_no_outcome(discovery: Callable[..., DiscoveryResult]) -> None:
+def test_a_run_without_verdicts_has_no_outcome(discovery: Callable[..., DiscoveryResult]) -> None:
     assert Page(render_html(Results(discoveries=[discovery()]))).classes("h1") == [""]
 
 
@@ -122,7 +122,7 @@ def test_a_scenario_shows_its_sheet_and_how_to_run_it(
 
 
 def test_a_corrected_scenario_is_run_with_the_correction(scenario: Callable[..., ScenarioResult]) -> None:
-    page = Page(render_html(Results(scenarios=[scenario(before=3)], arguments=("--defuse-correct",))))
+    page = Page(render_html(Results(scenarios=[scenario(correct_before=3)], arguments=("--defuse-correct",))))
     assert "pytest --defuse-correct -k 3-as-5-a1b2c3" in page.text
 
 
@@ -137,10 +137,10 @@ def test_what_fails_comes_first_and_open(everything: Results) -> None:
 def test_bars_count_what_the_model_says(scenario: Callable[..., ScenarioResult]) -> None:
     predicted = ["3"] * 64 + ["5"] * 128 + [f"rare {n}" for n in range(64)]
     page = Page(render_html(Results(scenarios=[scenario(correct=64, predicted=predicted)])))
-    bars = [a for tag, a in page.tags if tag == "span" and (a.get("class") or "") in ("bar", "bar wanted")]
+    bars = [a for tag, a in page.tags if tag == "span" and (a.get("class") or "") in ("bar", "bar correct")]
     assert bars[:2] == [
         {"class": "bar", "style": "width: 50.0%"},
-        {"class": "bar wanted", "style": "width: 25.0%"},
+        {"class": "bar correct", "style": "width: 25.0%"},
     ]
     assert len(bars) == 9
     assert "58 more" in page.text
@@ -161,7 +161,7 @@ def test_candidates_show_their_sheet_and_how_to_label_them(
 def test_a_missing_picture_is_said(scenario: Callable[..., ScenarioResult]) -> None:
     page = Page(render_html(Results(scenarios=[scenario()])))
     assert page.pictures() == []
-    assert "no picture: held_out.png cannot be read (" in page.text
+    assert "no sheet: held_out.png cannot be read (" in page.text
 
 
 def test_a_git_lfs_pointer_is_no_picture(
@@ -190,7 +190,7 @@ def test_pictures_keep_to_a_budget_that_goes_to_what_fails(large: Results) -> No
     page = Page(source)
     assert len(source) < 5_000_000
     assert len(page.pictures()) == 2
-    assert "Pictures left out to keep this file small: 2-as-0-000000, 3-as-0-000000" in page.text
+    assert "Sheets left out to keep this file small: 2-as-0-000000, 3-as-0-000000" in page.text
 
 
 def test_a_budget_leaves_room_for_small_pictures(
@@ -203,7 +203,7 @@ def test_a_budget_leaves_room_for_small_pictures(
 
 
 def test_a_scenario_without_tiles(scenario: Callable[..., ScenarioResult]) -> None:
-    empty = scenario(correct=0, total=0, predicted=[], outcome="unsure")
+    empty = scenario(correct=0, total=0, outcome="INCONCLUSIVE")
     page = Page(render_html(Results(scenarios=[empty])))
     assert "0/0" in page.text
     assert "gauge" not in page.classes("div")
@@ -219,18 +219,16 @@ def tiles(page: Page) -> list[tuple[str, str]]:
     return [((a["class"] or "").split()[1], (a["style"] or "").removeprefix("background-position: ")) for a in shown]
 
 
-def test_every_picture_has_its_verdict_beside_it(
+def test_every_tile_has_its_prediction_beside_it(
     scenario: Callable[..., ScenarioResult], add_sheet: Callable[..., str]
 ) -> None:
-    result = scenario(
-        correct=2, total=3, predicted=["3", "5", "3"], confidences=[0.9, 0.61, 1.0], tiles=[0, 7, 15], sheet_tiles=16
-    )
+    result = scenario(predicted=["3", "5", "3"], confidences=[0.9, 0.61, 1.0], tiles=(0, 7, 15), sheet_tiles=16)
     add_sheet(result.id)
     page = Page(render_html(Results(scenarios=[result])))
     # Of 4 x 4 tiles, number 7 is in the second row and the last column; what is wrong comes first.
     assert [place for _, place in tiles(page)] == ["100% 33.33%", "0% 0%", "100% 100%"]
-    said = " ".join(page.text.split())
-    assert "Taken for 5 (1) 7 61% 5 Right: 3 (2) 0 90% 3 15 100% 3" in said
+    text = " ".join(page.text.split())
+    assert "Misclassified as 5 (1) 7 61% 5 Correct: 3 (2) 0 90% 3 15 100% 3" in text
 
 
 def test_flips_are_shown_with_thumbnails(
@@ -240,30 +238,28 @@ def test_flips_are_shown_with_thumbnails(
     add_sheet: Callable[..., str],
 ) -> None:
     flipped = scenario(
-        correct=254,
-        tiles=list(range(256)),
-        sheet_tiles=256,
         predicted=["3"] * 254 + ["5", "8"],
         comparison=compare(256, lost=[255]),
     )
     add_sheet(flipped.id, tiles=256)
     sheet = base64.b64encode(encode_sheet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))).decode()
-    test_set = replace(
-        tested, labels=["4"] * 1000, flip_sheet=sheet, comparison=compare(1000, lost=[17, 900], gained=[3])
-    )
+    fours = replace(tested.predictions, labels=("4",) * 1000)
+    comparison = compare(1000, lost=[17, 900], gained=[3])
+    test_set = replace(tested, predictions=fours, flip_sheet=sheet, comparison=comparison)
     page = Page(render_html(Results(scenarios=[flipped], test_sets=[test_set])))
     assert tiles(page)[:3] == [("sheet-0", "100% 100%"), ("sheet-1", "0% 0"), ("sheet-1", "100% 0")]
-    said = " ".join(page.text.split())
-    assert "3-as-5-a1b2c3 255 3 → 8 test set of digits 17 4 → 3 900 4 → 3" in said
-    assert "test set of digits 2 1 1,000 1.000 1.000" in said
+    text = " ".join(page.text.split())
+    assert "3-as-5-a1b2c3 255 3 → 8 test set of digits 17 4 → 3 900 4 → 3" in text
+    assert "test set of digits 2 1 1,000 1.000 1.000" in text
 
 
 def test_charts_of_confidence_and_confusion(tested: TestSetResult) -> None:
-    test_set = replace(tested, labels=["3"] * 900 + ["5"] * 100, confidences=[0.97] * 1000)
+    values = {"labels": ("3",) * 900 + ("5",) * 100, "predicted": ("3",) * 1000, "confidences": (0.97,) * 1000}
+    test_set = replace(tested, predictions=replace(tested.predictions, **values))
     page = Page(render_html(Results(test_sets=[test_set])))
-    assert "confidence 95 to 100%: 900 right, 100 wrong" in page.text
+    assert "confidence 95 to 100%: 900 correct, 100 wrong" in page.text
     cells = [(a["class"], a["style"]) for tag, a in page.tags if tag == "td" and "style" in a]
-    assert cells == [("right", "--share: 100.0%"), ("wrong", "--share: 100.0%")]
+    assert cells == [("correct", "--share: 100.0%"), ("wrong", "--share: 100.0%")]
 
 
 def test_a_latent_map_and_the_nearest_errors(
@@ -272,7 +268,7 @@ def test_a_latent_map_and_the_nearest_errors(
     add_sheet: Callable[..., str],
 ) -> None:
     nearest = base64.b64encode(encode_sheet(torch.zeros(2, 1, 8, 8, dtype=torch.uint8))).decode()
-    novelty = NoveltyResult([4, 9], ["9", "7"], ["4", "1"], [0.11, 0.13], nearest, 8, 8)
+    novelty = NoveltyResult([4, 9], ["9", "7"], ["4", "1"], [0.11, 0.13], nearest)
     latent = LatentMapResult(["9", "4", "9"], 1, ["9 as 4"], {"PCA": [(0, 0), (9, 9), (2, 4), (30, 40), (500, 500)]})
     new = candidate(novelty=novelty, predicted={"4": 12, "9": 4})
     add_sheet(new.id)
@@ -282,7 +278,7 @@ def test_a_latent_map_and_the_nearest_errors(
     assert dots == ["M9 9h0", "M0 0h0M2 4h0"]
     assert "1: 9 as 4" in page.text
     assert "9 as 4\n" in page.text
-    assert "of 2 pictures, 1 have the same error as the nearest misclassified training image" in page.text
+    assert "of 2 images, 1 have the same error as the nearest misclassified training image" in page.text
 
 
 def test_a_page_stays_below_five_megabytes_with_many_large_scenarios(

@@ -1,4 +1,4 @@
-"""Results survive the way that they travel: as JSON."""
+"""Results travel as JSON without a loss."""
 
 import json
 from typing import Any
@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
-from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, RateResult, TreeResult
+from pytest_defuse.explain.results import ExplanationResult, FailureModeResult, NodeResult, TreeResult
 from pytest_defuse.gate.checks import Check, Comparison
+from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.report.results import Results, decode, encode
 
 SHARES = st.floats(0, 1)
 COUNTS = st.integers(0, 10_000)
 SECONDS = st.floats(0, 1e6)
-TRIALS = st.builds(TrialResult, weight=st.floats(0, 10), validation=SHARES, worst_scenario=SHARES, mean_scenario=SHARES)
+TRIALS = st.builds(
+    TrialResult, lambda_=st.floats(0, 10), validation=SHARES, worst_scenario=SHARES, mean_scenario=SHARES
+)
 NOVELTIES = st.builds(NoveltyResult, distances=st.lists(SHARES, max_size=3))
 CANDIDATES = st.builds(
     CandidateResult,
@@ -39,25 +42,29 @@ CHECKS = st.builds(
     adjusted_p=st.none() | SHARES,
 )
 COMPARISONS = st.none() | st.builds(Comparison, p=SHARES, adjusted_p=SHARES)
-JUDGED: dict[str, st.SearchStrategy[Any]] = {
-    "correct": COUNTS,
-    "total": COUNTS,
+PREDICTIONS = st.builds(
+    LabelledPredictions,
+    confidences=st.lists(SHARES, max_size=3).map(tuple),
+    recorded=st.none() | SHARES,
+    base_error_rate=st.none() | SHARES,
+)
+VERDICT: dict[str, st.SearchStrategy[Any]] = {
+    "predictions": PREDICTIONS,
     "confidence": SHARES,
-    "bound": SHARES,
-    "checks": st.lists(CHECKS, max_size=2),
+    "checks": st.lists(CHECKS, max_size=2).map(tuple),
     "comparison": COMPARISONS,
+    "correct_before": st.none() | COUNTS,
 }
 RATES = dict.fromkeys(("error_rate", "base_error_rate", "error_coverage"), SHARES) | {
     "interval": st.tuples(SHARES, SHARES)
 }
-NODE_RATES = st.lists(st.builds(RateResult, value=SHARES, interval=st.tuples(SHARES, SHARES)), max_size=2)
-LEAVES = st.builds(NodeResult, rates=NODE_RATES, children=st.just([]))
-NODES = st.builds(NodeResult, rates=NODE_RATES, children=st.lists(LEAVES, max_size=2))
+LEAVES = st.builds(NodeResult, children=st.just([]))
+NODES = st.builds(NodeResult, children=st.lists(LEAVES, max_size=2))
 TREES = st.builds(TreeResult, root=NODES, base_error_rate=SHARES, aler=SHARES, aler_interval=st.tuples(SHARES, SHARES))
 KINDS: dict[str, st.SearchStrategy[Any]] = {
-    "scenario": st.builds(ScenarioResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
-    "test set": st.builds(TestSetResult, confidences=st.lists(SHARES, max_size=3), **JUDGED),
-    "overall": st.builds(OverallResult, **JUDGED),
+    "scenario": st.builds(ScenarioResult, **VERDICT),
+    "test set": st.builds(TestSetResult, flip_sheet=st.text(), **VERDICT),
+    "overall": st.builds(OverallResult, **VERDICT),
     "discovery": st.builds(
         DiscoveryResult,
         accuracy=SHARES,
@@ -71,8 +78,7 @@ KINDS: dict[str, st.SearchStrategy[Any]] = {
         CorrectionResult,
         before=TRIALS,
         trials=st.lists(TRIALS, max_size=3),
-        chosen=st.floats(0, 10),
-        shifts=st.dictionaries(st.text(), st.tuples(SHARES, SHARES), max_size=3),
+        notes=st.lists(st.text(), max_size=2),
         seconds=SECONDS,
     ),
     "explanation": st.builds(
@@ -91,13 +97,13 @@ def test_every_kind_survives_json(kind: str, data: st.DataObject) -> None:
     assert decode(json.loads(json.dumps(encode(result)))) == result
 
 
-def test_results_are_grouped_in_the_order_in_which_they_came(everything: Results) -> None:
+def test_results_are_grouped_in_the_order_in_which_they_arrive(everything: Results) -> None:
     items = [encode(result) for result in everything]
     assert Results.of(reversed(items)).scenarios == everything.scenarios[::-1]
     assert Results.of(items) == everything
 
 
-def test_a_result_that_two_tests_asked_for_is_there_once(tested: TestSetResult) -> None:
+def test_equal_results_of_two_tests_are_one(tested: TestSetResult) -> None:
     assert Results.of([encode(tested), encode(tested)]).test_sets == [tested]
 
 

@@ -9,8 +9,8 @@ import pytest
 from pytest_defuse.plugin.finish import write_reports
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.saved import load_results
-from pytest_defuse.report.words import headline, overall
+from pytest_defuse.report.results_file import load_results
+from pytest_defuse.report.words import headline, worst_outcome
 
 
 @pytest.fixture
@@ -61,12 +61,12 @@ def test_a_file_that_cannot_be_written_is_said_and_the_others_are_written(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     (tmp_path / "file").touch()
-    asked = replace(options, report=tmp_path / "file" / "r.html", summary=tmp_path / "s.md")
-    first, second = write_reports(asked, everything)
+    named = replace(options, report=tmp_path / "file" / "r.html", summary=tmp_path / "s.md")
+    first, second = write_reports(named, everything)
     assert first.startswith(f"{tmp_path / 'file' / 'r.html'} cannot be written (")
     assert second.startswith(f"{tmp_path} cannot be written (")
-    assert asked.summary is not None
-    assert asked.summary.exists()
+    assert named.summary is not None
+    assert named.summary.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "s.md"]
 
 
@@ -85,4 +85,4 @@ def test_a_run_without_results_says_so_and_keeps_the_baseline(
 def test_the_heading_counts_failed_tests(everything: Results) -> None:
     results = replace(everything, failed=("tests/test_model.py::test_accuracy",))
     assert "1 test FAILED" in headline(results)
-    assert overall(replace(Results(), failed=("test_accuracy",))) == "fails"
+    assert worst_outcome(replace(Results(), failed=("test_accuracy",))) == "FAIL"

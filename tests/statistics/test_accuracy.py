@@ -84,8 +84,8 @@ def test_a_comparison_that_does_not_hold_is_explained() -> None:
     accuracy = Accuracy(45, 50)
     assert accuracy.explain(">=", accuracy, 0.95) == [
         "45/50 = 90.0% (95% interval 78.6% to 95.7%) >= 0.95",
-        "5.0% of 50 images away, which is 3 of them",
-        "the interval holds that number: with so few images the difference may be chance",
+        "a difference of 5.0%, 3 of 50 images",
+        "the interval contains that number: with so few images the difference may be chance",
     ]
     assert accuracy.explain(">", 0.99, accuracy)[0] == "0.99 > 45/50 = 90.0% (95% interval 78.6% to 95.7%)"
     assert len(accuracy.explain(">", 0.99, accuracy)) == 2

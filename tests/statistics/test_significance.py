@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.statistics.significance import (
     benjamini_hochberg,
-    images_to_tell,
+    images_needed,
     mcnemar,
     paired_interval,
     paired_score,
@@ -134,21 +134,21 @@ def test_no_images_tell_nothing() -> None:
 def test_so_many_images_tell_and_hardly_fewer(correct: int, share: float, confidence: float) -> None:
     total, alpha = 40, 1 - confidence
     z = score(correct, total, share)
-    enough = images_to_tell(total, two_sided_p(z), alpha)
-    if enough is None:
+    needed = images_needed(total, two_sided_p(z), alpha)
+    if needed is None:
         assert z == pytest.approx(0, abs=1e-6)
     elif two_sided_p(z) > alpha:
-        assert enough > total
+        assert needed > total
 
         def p(images: int) -> float:
             return two_sided_p(z * math.sqrt(images / total))
 
-        assert p(enough) <= alpha * (1 + 1e-6)
-        assert p(enough - 1) >= alpha * (1 - 1e-6)
+        assert p(needed) <= alpha * (1 + 1e-6)
+        assert p(needed - 1) >= alpha * (1 - 1e-6)
 
 
-def test_where_the_measured_share_is_the_bound_no_number_of_images_tells() -> None:
-    assert images_to_tell(100, 1.0, 0.05) is None
+def test_no_number_of_images_decides_a_share_equal_to_its_bound() -> None:
+    assert images_needed(100, 1.0, 0.05) is None
 
 
 @pytest.mark.parametrize("total", [20, 256])

@@ -1,4 +1,4 @@
-"""Pictures for one page: each contact sheet is there once, and its tiles are parts of it."""
+"""The contact sheets in an HTML page. Each is embedded once; CSS shows its tiles as parts of it."""
 
 import base64
 import binascii
@@ -9,18 +9,18 @@ from pathlib import Path
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = 24
-"""Bytes up to and with the width and height of a PNG."""
+"""Bytes of a PNG up to and including its width and height (PNG specification, section 11.2.2)."""
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A contact sheet, or why there is none.
+class EmbeddedSheet:
+    """A contact sheet in a page, or the reason why it is missing.
 
     Attributes:
-        name: the CSS class of what shows it or a tile of it.
+        name: the CSS class of elements that show it or one of its tiles.
         columns, rows: of tiles.
-        aspect: width by height of the whole sheet.
-        data: the PNG in base64; empty where there is ``problem``.
+        aspect: width / height of the whole sheet.
+        data: the PNG in base64; empty with a ``problem``.
     """
 
     name: str = ""
@@ -31,58 +31,58 @@ class Sheet:
     problem: str = ""
 
     def place(self, tile: int) -> str:
-        """Where a tile is on the sheet, counted from 0 in reading order, as a CSS background position."""
+        """The CSS background position of a tile, counted from 0 in reading order."""
         row, column = divmod(tile, self.columns)
         return f"{_percent(column, self.columns - 1)} {_percent(row, self.rows - 1)}"
 
 
 class Album:
-    """The sheets of one page, as long as its budget lasts.
+    """The sheets of one page, within a budget.
 
     Attributes:
-        left: characters that still fit.
-        omitted: names of what did not fit.
-        sheets: those that did.
+        left: number of characters left in the budget.
+        omitted: names of the sheets that exceed it.
+        sheets: all others.
     """
 
     def __init__(self, budget: int) -> None:
         """An album of at most ``budget`` characters."""
         self.left = budget
         self.omitted: list[str] = []
-        self.sheets: list[Sheet] = []
+        self.sheets: list[EmbeddedSheet] = []
 
-    def held_out(self, scenario: str, folder: str, tiles: int, captions: int = 0) -> Sheet:
-        """The held-out sheet of a scenario; ``captions`` are the characters that the page says of its tiles."""
+    def held_out(self, scenario: str, folder: str, tiles: int, captions: int = 0) -> EmbeddedSheet:
+        """The held-out sheet of a scenario; ``captions`` is the number of characters of its tiles' captions."""
         path = Path(folder) / "held_out.png"
         try:
             size = path.stat().st_size
-            if 4 * size / 3 + captions > self.left:
+            if 4 * size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes
                 self.omitted.append(scenario)
-                return Sheet(problem="picture left out: other pictures fill this file")
+                return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
             data = path.read_bytes()
         except OSError as error:
-            return Sheet(problem=f"no picture: held_out.png cannot be read ({error.strerror})")
+            return EmbeddedSheet(problem=f"no sheet: held_out.png cannot be read ({error.strerror})")
         if not data.startswith(PNG_SIGNATURE):
-            return Sheet(problem="no picture: held_out.png is not a PNG (with Git LFS, run 'git lfs pull')")
+            return EmbeddedSheet(problem="no sheet: held_out.png is not a PNG (with Git LFS, run 'git lfs pull')")
         self.left -= captions
         return self._add(data, tiles)
 
-    def encoded(self, name: str, text: str, tiles: int) -> Sheet:
-        """A sheet that the results themselves carry, a PNG in base64."""
+    def encoded(self, name: str, text: str, tiles: int) -> EmbeddedSheet:
+        """A sheet that is part of the results, a PNG in base64."""
         if len(text) > self.left:
             self.omitted.append(name)
-            return Sheet(problem="pictures left out: other pictures fill this file")
+            return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
         try:
             data = base64.b64decode(text, validate=True)
         except binascii.Error:
             data = b""
-        return self._add(data, tiles) if data.startswith(PNG_SIGNATURE) else Sheet(problem="no picture")
+        return self._add(data, tiles) if data.startswith(PNG_SIGNATURE) else EmbeddedSheet(problem="no sheet")
 
-    def _add(self, data: bytes, tiles: int) -> Sheet:
+    def _add(self, data: bytes, tiles: int) -> EmbeddedSheet:
         columns = math.ceil(math.sqrt(max(tiles, 1)))
         rows = math.ceil(max(tiles, 1) / columns)
         width, height = struct.unpack(">II", data[HEADER - 8 : HEADER].ljust(8, b"\1"))
-        sheet = Sheet(
+        sheet = EmbeddedSheet(
             name=f"sheet-{len(self.sheets)}",
             columns=columns,
             rows=rows,

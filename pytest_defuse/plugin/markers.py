@@ -1,0 +1,73 @@
+"""Markers: their help, and the scenario, fixtures and bounds of a test item."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_defuse.runtime.errors import DefuseError
+
+if TYPE_CHECKING:
+    from pytest_defuse.scenarios.bounds import Bounds
+    from pytest_defuse.scenarios.store import Scenario
+
+MARKERS = (
+    "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "
+    "max_shift_drop, confidence, only): "
+    "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
+    "baseline or, for scenarios, from the accuracy recorded at discovery",
+    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings of --defuse-correct",
+    "defuse_discover(draws, noise, budget, components, ...): settings of defuse_discovery",
+    "defuse_explain(layer, depth, top, delta, tau, ...): settings of defuse_failure_modes",
+)
+
+SCENARIO = pytest.StashKey["Scenario"]()
+"""The scenario of an item that was collected from a scenario.yaml."""
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    """All fixtures that an item uses, directly or through others."""
+    return list(getattr(item, "fixturenames", []))
+
+
+def scenario_of(item: pytest.Item) -> "Scenario | None":
+    """The scenario that an item tests, if any."""
+    callspec = getattr(item, "callspec", None)
+    scenario: Scenario | None = callspec.params.get("defuse_scenario") if callspec else item.stash.get(SCENARIO, None)
+    return scenario
+
+
+def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:
+    """The keyword arguments of all markers of a name on an item; the closest marker wins for each.
+
+    Raises:
+        DefuseError: a marker with positional arguments.
+    """
+    values: dict[str, Any] = {}
+    for marker in item.iter_markers(name):
+        if marker.args:
+            raise DefuseError(f"@pytest.mark.{name} accepts only keyword arguments, such as {name}(name=value).")
+        values = {**marker.kwargs, **values}
+    return values
+
+
+def bounds_of(item: pytest.Item, default: "Bounds | None") -> "Bounds":
+    """The bounds of an item: those in its scenario's file, else in its ``defuse`` markers, else ``default``.
+
+    Raises:
+        DefuseError: an unknown bound, or one that is out of range.
+    """
+    from pytest_defuse.scenarios.bounds import Bounds
+
+    scenario = scenario_of(item)
+    own = Bounds.of(scenario.record.bounds) if scenario else Bounds()
+    marked = Bounds.of(marker_values(item, "defuse"))
+    return own.over(marked.over(default or Bounds()))
+
+
+def requested_bounds(item: pytest.Item, default: "Bounds | None") -> "Bounds | None":
+    """:func:`bounds_of` an item with a ``defuse`` marker, even an empty one, or with a default; else None.
+
+    Raises:
+        DefuseError: an unknown bound, or one that is out of range.
+    """
+    return bounds_of(item, default) if item.get_closest_marker("defuse") or default is not None else None

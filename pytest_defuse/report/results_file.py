@@ -1,0 +1,130 @@
+"""The results of a run as one JSON file, from which ``pytest-defuse report`` renders every report again."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from pytest_defuse.discover.results import CandidateResult
+from pytest_defuse.report.results import Results
+from pytest_defuse.report.words import relative
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.validation import first_invalid_value
+
+FORMAT = 2
+"""Format 1 stored what verdicts now derive."""
+DERIVED = ("correct", "total", "outcome", "bound", "reason")
+"""Properties of a verdict that the file also holds, for other tools. They are not read back."""
+OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}
+"""Names of outcomes in format 1."""
+
+
+def dump_results(results: Results, start: Path) -> str:
+    """All results as JSON, with paths relative to ``start``, so that the file is valid on another machine."""
+    moved = _with_paths(results, lambda path: Path(relative(path, start)).as_posix())
+    data = asdict(moved)
+    for group in ("scenarios", "test_sets", "overall"):
+        for values, verdict in zip(data[group], getattr(moved, group), strict=True):
+            values |= {name: getattr(verdict, name) for name in DERIVED}
+    return json.dumps({"format": FORMAT, "pytest-defuse": version("pytest-defuse"), **data}, ensure_ascii=False) + "\n"
+
+
+def load_results(path: Path, start: Path) -> Results:
+    """Read a file of :func:`dump_results` of this or an earlier version; relative paths begin at ``start``.
+
+    Raises:
+        DefuseError: the file cannot be read, has a newer format, or does not hold results.
+    """
+    make = f"make it with pytest --defuse-results={path}"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DefuseError(f"{path} cannot be read ({error.strerror}): {make}.") from error
+    except ValueError as error:
+        raise DefuseError(f"{path} is not JSON ({error}): {make}.") from error
+    number = data.get("format") if isinstance(data, dict) else None
+    if not isinstance(number, int):
+        raise DefuseError(f"{path} holds no results of a run: {make}.")
+    if number > FORMAT:
+        raise DefuseError(
+            f"{path} has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it."
+        )
+    try:
+        results: Results = TypeAdapter(Results).validate_python(_upgraded(data) if number < FORMAT else data)
+    except ValidationError as error:
+        raise DefuseError(f"{path}: {first_invalid_value(error)}: {make}.") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DefuseError(f"{path} does not hold results of format {number}: {make}.") from error
+    return _with_paths(results, lambda name: os.path.normpath(start.absolute() / name))
+
+
+def _with_paths(results: Results, move: Callable[[str], str]) -> Results:
+    """The results with every path changed."""
+
+    def moved(candidates: list[CandidateResult]) -> list[CandidateResult]:
+        return [replace(candidate, folder=move(candidate.folder)) for candidate in candidates]
+
+    return replace(
+        results,
+        scenarios=[replace(scenario, folder=move(scenario.folder)) for scenario in results.scenarios],
+        discoveries=[replace(discovery, new=moved(discovery.new)) for discovery in results.discoveries],
+        explanations=[replace(explanation, new=moved(explanation.new)) for explanation in results.explanations],
+        corrections=[replace(correction, output=move(correction.output)) for correction in results.corrections],
+    )
+
+
+def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 in the shape of format 2, changed in place.
+
+    Format 1 stored what verdicts now derive, called outcomes by other names, and kept the counts of a tree's nodes
+    beside their rates.
+    """
+    for verdict in [*data.get("scenarios", []), *data.get("test_sets", []), *data.get("overall", [])]:
+        comparison = verdict.get("comparison")
+        total = len(verdict["predicted"])
+        verdict["predictions"] = {
+            "sha256": verdict.get("images", ""),
+            "predicted": verdict["predicted"],
+            "confidences": verdict.get("confidences", []),
+            "labels": verdict.get("labels") or [verdict["label"]] * total,
+            "baseline": comparison["predicted"] if comparison else [None] * total,
+            "same_model": bool(comparison and comparison["same_model"]),
+        }
+        verdict["correct_before"] = verdict.get("before")
+        for part in [*verdict.get("checks", []), *([comparison] if comparison else [])]:
+            part["total"] = part["images"]
+        for check in verdict.get("checks", []):
+            check |= {"outcome": OUTCOMES[check["outcome"]], "images_needed": check.get("enough")}
+    for correction in data.get("corrections", []):
+        shifts = correction.get("shifts", {}).items()
+        correction["notes"] = [
+            *(f"shift set {name}: {before:.1%} before, {after:.1%} after" for name, (before, after) in shifts),
+            *correction.get("found", []),
+        ]
+        correction |= {"gained": correction.get("won", 0), "image_passes": correction.get("images", 0)}
+        for trial in [correction["before"], *correction["trials"]]:
+            trial |= {
+                "lambda_": trial["weight"],
+                "learning_rate": trial.get("rate", 0.0),
+                "mean_accuracy": trial.get("health"),
+            }
+        for entry in correction.get("classes", []):
+            entry["gained"] = entry["won"]
+        for flip in correction.get("flips", []):
+            flip |= {"kind": flip["kind"].replace("won", "gained"), "image": flip["picture"]}
+    for explanation in data.get("explanations", []):
+        for tree in explanation.get("trees", []):
+            _upgrade_node(tree["root"], tree["root"]["images"])
+    return data
+
+
+def _upgrade_node(node: dict[str, Any], group_images: int) -> None:
+    counts = {name: node[name] for name in ("failures", "images", "group_failures")}
+    node["cluster"] = {**counts, "group_images": group_images}
+    for child in node["children"]:
+        _upgrade_node(child, group_images)
