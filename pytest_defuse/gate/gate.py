@@ -146,10 +146,10 @@ def answers_to(
         before = baseline.of_scenario(scenario.id, said.images, count) if baseline else [None] * count
     except DefuseError as error:
         return error
-    sheet = scenario.record.sheets.held_out
+    counts = scenario.counts("held_out")
     same_model = baseline is not None and baseline.model == model.hash
-    recorded, base = sheet.accuracy(label), scenario.record.method.base_error_rate
-    return Answers([label] * count, said.predicted, before, same_model, recorded, base)
+    recorded = counts.get(label, 0) / sum(counts.values()) if counts else None
+    return Answers([label] * count, said.predicted, before, same_model, recorded, scenario.record.base_error_rate)
 
 
 def gate_scenarios(

@@ -74,8 +74,7 @@ def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = 
 
 def counted_tiles(scenario: Scenario) -> list[int]:
     """Where the held-out tiles that count lie on their sheet, from 0 in reading order."""
-    sheet = scenario.record.sheets.held_out
-    return [tile for tile in range(sheet.images) if tile not in sheet.excluded]
+    return scenario.record.sheets.held_out.kept
 
 
 def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
@@ -116,13 +115,18 @@ def _scenario_answers(subject: Subject, model: Classifier, scenarios: Sequence[S
 
 def _fitting_tiles(scenario: Scenario, subject: Subject) -> Any:
     label = scenario.record.label
+    if scenario.record.labels is not None:
+        raise DefuseError(
+            f"{scenario.yaml}: each image has its own label (labels: per image), which the gate cannot evaluate yet: "
+            "select other scenarios with only=..., or split it by class."
+        )
     if label is None or label not in subject.classes:
         raise DefuseError(
             f"{scenario.yaml}: label {label!r} is not a class of subject {subject.name!r}, "
             f"which has: {', '.join(subject.classes)}."
         )
     tiles = scenario.pixels("held_out")
-    subject.check_images(torch.from_numpy(tiles), str(scenario.picture("held_out")))
+    subject.check_images(torch.from_numpy(tiles), str(scenario.sheet_file("held_out")))
     return tiles
 
 

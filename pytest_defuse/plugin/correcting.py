@@ -60,7 +60,7 @@ class Correcting:
         self.settings = settings.replace(max_shift_drop=min(drops, default=settings.max_shift_drop))
         least: dict[str, float] = {}
         for scenario, bounds in asked:
-            wanted = bounds.required_accuracy(scenario.record.method.base_error_rate)
+            wanted = bounds.required_accuracy(scenario.record.base_error_rate)
             least[scenario.id] = max(least.get(scenario.id, 0.0), wanted)
         self.output = options.correct_output or corrected_path(subject.checkpoint)
         check_output(self.output, subject.checkpoint)

@@ -6,13 +6,13 @@ strict content policy shows them too.
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from pytest_defuse.scenarios.schema import Sheet, Tile
-from pytest_defuse.scenarios.sheets import grid
+from pytest_defuse.scenarios.schema import ScenarioRecord, Split
+from pytest_defuse.scenarios.sheets import grid, sheet_size, tile_corner
 
 WIDEST_TILE = 64
 """Pixels; a sheet of larger tiles is shrunk on a page, where it is a thumbnail."""
@@ -64,24 +64,28 @@ class CaptionedSheet:
     line: int = LINE
 
 
-def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) -> CaptionedSheet:
-    """A sheet with the index of each tile and the class that the model took it for.
+def captioned(
+    name: str, url: str, record: ScenarioRecord, split: Split, predicted: Sequence[str] | None
+) -> CaptionedSheet:
+    """A sheet with the index of each tile and the class that the model predicted for it.
 
     Args:
         name: unique on the page.
-        url: where the page finds the picture.
-        label: the class that the tiles show, as far as it is known.
+        url: address of the sheet.
+        predicted: class names, one a tile; None where they were not recorded.
     """
-    across, down = grid(sheet.images)
-    predictions: Mapping[int, str] = sheet.prediction_of
-    beside = all(len(says) <= BESIDE for says in predictions.values())
+    sheet, tile, label = record.sheet(split), record.tile, record.label or record.proposed_label
+    columns, rows = grid(sheet.images)
+    width, height = sheet_size(sheet.images, tile, record.gap)
+    beside = all(len(predicted_name) <= BESIDE for predicted_name in predicted or ())
     cell_height = CELL * tile.height / tile.width
     step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
     left_out = set(sheet.excluded)
     captions = []
     for number in range(sheet.images):
-        row, column = divmod(number, across)
-        says = predictions.get(number)
+        row, column = divmod(number, columns)
+        left, top = tile_corner(number, sheet.images, tile, record.gap)
+        says = predicted[number] if predicted is not None else None
         short = "" if says is None else says if len(says) <= LONGEST else f"{says[: LONGEST - 1]}…"
         title = f"tile {number}" + ("" if says is None else f": the model says {says}")
         captions.append(
@@ -91,8 +95,8 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
                 title=f"{title} (excluded)" if number in left_out else title,
                 x=column * step_x,
                 y=row * step_y,
-                left=column * tile.width,
-                top=row * tile.height,
+                left=left,
+                top=top,
                 wrong=says is not None and label is not None and says != label,
                 left_out=number in left_out,
             )
@@ -100,10 +104,10 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
     return CaptionedSheet(
         name=name,
         url=url,
-        width=across * step_x - GAP,
-        height=down * step_y - GAP,
-        picture_width=across * tile.width,
-        picture_height=down * tile.height,
+        width=columns * step_x - GAP,
+        height=rows * step_y - GAP,
+        picture_width=width,
+        picture_height=height,
         tile_width=tile.width,
         tile_height=tile.height,
         cell_height=cell_height,
@@ -112,14 +116,15 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
     )
 
 
-def inline(picture: bytes, tile: Tile, sheet: Sheet) -> str:
+def inline(png: bytes, record: ScenarioRecord, split: Split) -> str:
     """The PNG of a sheet as a data URL, exact up to tiles of ``WIDEST_TILE``, else a smaller thumbnail."""
+    tile = record.tile
     if max(tile.width, tile.height) <= WIDEST_TILE:
-        return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        return f"data:image/png;base64,{base64.b64encode(png).decode()}"
     factor = WIDEST_TILE / max(tile.width, tile.height)
-    across, down = grid(sheet.images)
-    size = (across * max(1, round(tile.width * factor)), down * max(1, round(tile.height * factor)))
+    width, height = sheet_size(record.sheet(split).images, tile, record.gap)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     buffer = io.BytesIO()
-    with Image.open(io.BytesIO(picture), formats=["PNG"]) as image:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         image.convert(tile.mode).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
