@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pytest_defuse.scenarios.schema import FailureRate, Method, Provenance, ScenarioRecord, Sheet, Sheets, StoreRecord
-from pytest_defuse.scenarios.sheets import Pixels, pixel_hash, tile_of
+from pytest_defuse.scenarios.machine import MachineRecord, Tiles
+from pytest_defuse.scenarios.schema import FORMAT, FailureRate, Provenance, ScenarioRecord, Sheets, StoreRecord
+from pytest_defuse.scenarios.sheets import Pixels, sheet_record, tile_format
 from pytest_defuse.scenarios.store import Store, scenario_id
 
 PAIRS = 7
@@ -94,21 +95,13 @@ def build(folder: Path) -> None:
 
 def add(store: Store, correction: Pixels, held_out: Pixels) -> None:
     """Store an accepted scenario with a region of 16 dimensions."""
-    classes = tuple("0123456789")
-    store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile_of(held_out)))
+    store.open_for(StoreRecord.of("0123456789", tile_format(held_out)))
     factor = np.random.default_rng(0).normal(size=(16, 16))
-    sheets = [Sheet(images=256, sha256=pixel_hash(part), predicted={"1": 256}) for part in (correction, held_out)]
-    record = ScenarioRecord(
-        format=1,
-        id=scenario_id("0", "1", sheets[1].sha256),
-        status="accepted",
-        label="0",
-        proposed_label="0",
-        failure_rate=FailureRate(failed=256, drawn=256, low=0.985, high=1),
-        tile=tile_of(held_out),
-        sheets=Sheets(correction=sheets[0], held_out=sheets[1]),
-        method=Method(name="defuse"),
-        provenance=Provenance(model="a" * 64, data="b" * 64, seed=0, versions={}),
+    predicted = ["1"] * 256
+    machine = MachineRecord(
+        format=FORMAT,
+        correction=Tiles(predicted=predicted),
+        held_out=Tiles(predicted=predicted),
         region={
             "generator": "c" * 64,
             "weight": 0.1,
@@ -117,7 +110,21 @@ def add(store: Store, correction: Pixels, held_out: Pixels) -> None:
             "covariance": (factor @ factor.T).tolist(),
         },
     )
-    store.add(record, correction, held_out)
+    sheets = Sheets(correction=sheet_record(correction, predicted), held_out=sheet_record(held_out, predicted))
+    record = ScenarioRecord(
+        format=FORMAT,
+        id=scenario_id("0", "1", sheets.held_out.sha256),
+        status="accepted",
+        label="0",
+        proposed_label="0",
+        failure_rate=FailureRate(failed=256, drawn=256, low=0.985, high=1),
+        tile=tile_format(held_out),
+        sheets=sheets,
+        method="defuse",
+        provenance=Provenance(model="a" * 64, data="b" * 64, seed=0, versions={}),
+        machine=machine.sha256,
+    )
+    store.add(record, machine, correction, held_out)
 
 
 def seconds(folder: Path, *command: str) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.schema import LatentRegion
+from pytest_defuse.scenarios.machine import LatentRegion
 from pytest_defuse.scenarios.store import Scenario, stores
 
 try:
@@ -65,10 +65,12 @@ def _strategy(
         options = options_here([caller])
         store, cache = store or options.store, cache or options.cache
     scenario = _find(Path(store), scenario_id)
-    region, tile = scenario.record.region, scenario.record.tile
+    region, tile = scenario.machine.region, scenario.record.tile
     if region is None:
-        raise DefuseError(f"{scenario.yaml} has no region to draw from: only discovery (method: defuse) finds regions.")
-    shape = (1 if tile.mode == "L" else 3, tile.height, tile.width)
+        raise DefuseError(
+            f"{scenario.folder} has no region to draw from: only discovery (method: defuse) finds regions."
+        )
+    shape = (tile.channels, tile.height, tile.width)
     generator = cached_generator(Path(cache), region.generator, shape, len(region.mean))
 
     def image(steps: list[int]) -> Tensor:

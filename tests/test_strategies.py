@@ -17,7 +17,7 @@ from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, Trained
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.strategies import offsets_inside, region_images
-from tests.scenarios.planting import plant, random_tiles
+from tests.scenarios.planting import machine_of, plant, random_tiles
 
 MEAN = [0.5, -1.0, 0.25]
 COVARIANCE = [[1.0, 0.3, 0.0], [0.3, 0.5, 0.0], [0.0, 0.0, 2.0]]
@@ -49,7 +49,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, generator: TrainedVAE) -> 
 def scenario(project: Path, generator: TrainedVAE) -> Scenario:
     region = {"generator": generator.hash, "weight": 0.1, "tau": 0.5, "mean": MEAN, "covariance": COVARIANCE}
     store = Store(project / "fixtures" / "digits")
-    return plant(store, random_tiles(seed=1), random_tiles(seed=2), region=region)
+    return plant(store, random_tiles(seed=1), random_tiles(seed=2), machine=machine_of(region=region))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_an_unknown_scenario_is_an_error(project: Path, scenario: Scenario) -> N
 
 def test_a_scenario_without_a_region_is_an_error(tmp_path: Path) -> None:
     planted = plant(Store(tmp_path / "digits"), random_tiles(seed=3), random_tiles(seed=4))
-    with pytest.raises(DefuseError, match=re.escape(f"{planted.yaml} has no region to draw from")):
+    with pytest.raises(DefuseError, match=re.escape(f"{planted.folder} has no region to draw from")):
         find(region_images(planted.id, store=tmp_path, cache=tmp_path), lambda _: True)
 
 

@@ -1,6 +1,6 @@
 """The command ``pytest-defuse``: what is not a test run.
 
-Each subcommand is a module with its ``HELP``, its ``arguments`` and ``run``, which gives an :class:`Answer`.
+Each subcommand is a module with its ``HELP``, its ``arguments`` and ``run``, which returns an :class:`Output`.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.runtime.errors import DefuseError
 
 VERBS = ("review", "label", "list", "votes", "verify", "diff", "export", "import", "migrate", "schema", "report")
@@ -19,7 +19,7 @@ exit codes:
   0  done; for diff: nothing changed
   1  verify found problems; diff found changes; migrate --check found old
      files; votes --decide left candidates undecided
-  2  what was asked for makes no sense here; nothing was written
+  2  wrong arguments, or a file that cannot be used; nothing was written
 """
 
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     as_json = getattr(arguments, "json", False)
     try:
-        answer: Answer = arguments.run(arguments)
+        output: Output = arguments.run(arguments)
     except (DefuseError, OSError) as error:
         words = str(error)
         if isinstance(error, OSError):
@@ -37,20 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if as_json:
             print(json.dumps({"error": words.splitlines()}, indent=2))
         return 2
-    lines = [json.dumps(answer.values, indent=2, ensure_ascii=False)] if as_json else answer.lines
+    lines = [json.dumps(output.values, indent=2, ensure_ascii=False)] if as_json else output.lines
     try:
         for line in lines:
             print(line)
         sys.stdout.flush()
-    except BrokenPipeError:  # such as of "| head": nobody reads on
+    except BrokenPipeError:  # the reader has stopped, such as "| head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return answer.code
+    return output.code
 
 
 def _parser() -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    shared.add_argument("--defuse-store", metavar="DIR", help="where scenarios live (default: as for pytest)")
-    shared.add_argument("--json", action="store_true", help="answer as JSON")
+    shared.add_argument("--defuse-store", metavar="DIR", help="folder of the scenarios (default: as for pytest)")
+    shared.add_argument("--json", action="store_true", help="print JSON")
     parser = argparse.ArgumentParser(
         prog="pytest-defuse",
         description="Label, check and compare the scenarios of pytest-defuse.",

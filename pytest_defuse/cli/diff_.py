@@ -1,10 +1,10 @@
-"""``pytest-defuse diff BASE [HEAD]``: what a reviewer needs to know of a branch."""
+"""``pytest-defuse diff BASE [HEAD]``: the changes that a reviewer of a branch needs to see."""
 
 import argparse
 import os
 from pathlib import Path
 
-from pytest_defuse.cli.answer import Answer, wrapped
+from pytest_defuse.cli.output import Output, wrapped
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.difference import headline, render_html, render_json, render_markdown
 from pytest_defuse.runtime.errors import DefuseError
@@ -16,23 +16,27 @@ HELP = "compare the scenarios of two git revisions"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
     parser.add_argument("base", metavar="BASE", help="the older revision, such as main")
     parser.add_argument("head", metavar="HEAD", nargs="?", default="HEAD", help="the newer one (default: HEAD)")
     parser.add_argument(
-        "--merge-base", action="store_true", help="compare with the commit where HEAD left BASE, as a pull request does"
+        "--merge-base",
+        action="store_true",
+        help="compare with the last commit that HEAD shares with BASE, as a pull request does",
     )
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write markdown for a comment")
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write a self-contained page with the pictures")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write a self-contained page with the contact sheets")
     parser.add_argument(
-        "--pictures", metavar="URL", help="where the repository's files are, {commit} in it (default: known on GitHub)"
+        "--pictures",
+        metavar="URL",
+        help="address of the repository's files, with {commit} in it (default: known on GitHub)",
     )
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Exit code 0: nothing changed; 1: something did; 2: it cannot be told, or HEAD holds what cannot be read.
+def run(arguments: argparse.Namespace) -> Output:
+    """Exit code 0: nothing changed; 1: something did; 2: the revisions, or files in HEAD, cannot be read.
 
-    The markdown is also appended to $GITHUB_STEP_SUMMARY, where that is set.
+    The markdown is also appended to $GITHUB_STEP_SUMMARY if that is set.
     """
     repository = Repository.around(store_root(arguments))
     base, head = repository.commit(arguments.base), repository.commit(arguments.head)
@@ -54,7 +58,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     lines = wrapped(headline(found), *found.shared)
     for change in found.changes:
         lines += ["", *wrapped(f"{change.subject}/{change.id}: {', '.join(change.kinds)}", *change.details)]
-    return Answer(lines, render_json(found), code)
+    return Output(lines, render_json(found), code)
 
 
 def _on_github() -> str | None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.runtime.errors import DefuseError
@@ -11,29 +11,29 @@ from pytest_defuse.scenarios.decisions import all_scenarios
 from pytest_defuse.scenarios.exchange import ground_truth, label_studio
 from pytest_defuse.scenarios.exchange.ballots import import_ballots
 
-HELP = "add the votes that Label Studio or SageMaker Ground Truth gathered"
+HELP = "add votes from Label Studio or SageMaker Ground Truth"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
     parser.add_argument("service", choices=["label-studio", "ground-truth"])
-    parser.add_argument("file", metavar="FILE", type=Path, help="a JSON export, or an output manifest")
+    parser.add_argument("file", metavar="FILE", type=Path, help="JSON export, or output manifest")
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Import all of it or nothing; decisions are for pytest-defuse label --by-votes."""
+def run(arguments: argparse.Namespace) -> Output:
+    """Import all votes or none; ``pytest-defuse votes --decide`` decides by them."""
     try:
         text = arguments.file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DefuseError(f"{arguments.file} cannot be read ({error}).") from error
     read = label_studio.read_export if arguments.service == "label-studio" else ground_truth.read_manifest
     try:
-        answers = read(text)
+        responses = read(text)
     except DefuseError as error:
         raise DefuseError(f"{arguments.file}: {error}") from error
-    imported = import_ballots(all_scenarios(store_root(arguments)), str(arguments.file), answers)
+    imported = import_ballots(all_scenarios(store_root(arguments)), str(arguments.file), responses)
     lines = [f"{counted(count, 'vote')} of {annotator}" for annotator, count in imported.votes.items()]
     lines.append(
-        f"on {counted(len(imported.scenarios), 'scenario')}; {counted(answers.skipped, 'item')} without an answer"
+        f"on {counted(len(imported.scenarios), 'scenario')}; {counted(responses.skipped, 'item')} without an answer"
     )
-    return Answer(lines, {"votes": imported.votes, "scenarios": list(imported.scenarios), "skipped": answers.skipped})
+    return Output(lines, {"votes": imported.votes, "scenarios": list(imported.scenarios), "skipped": responses.skipped})

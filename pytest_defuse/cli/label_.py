@@ -2,7 +2,7 @@
 
 import argparse
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.scenarios.decisions import all_scenarios, check_label, decide, find, full_name
 
@@ -10,15 +10,15 @@ HELP = "accept scenarios under a label, or reject them"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
-    parser.add_argument("ids", nargs="+", metavar="ID", help="as pytest-defuse list shows it")
+    """Declare the arguments."""
+    parser.add_argument("ids", nargs="+", metavar="ID", help="id of a scenario, from pytest-defuse list")
     decision = parser.add_mutually_exclusive_group(required=True)
-    decision.add_argument("--label", metavar="NAME", help="the class that the pictures show")
-    decision.add_argument("--reject", action="store_true", help="the pictures show no class, or several")
+    decision.add_argument("--label", metavar="NAME", help="the class that the images show")
+    decision.add_argument("--reject", action="store_true", help="reject: the images show no class, or several")
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Decide on all of them, or, where one cannot be decided on so, on none."""
+def run(arguments: argparse.Namespace) -> Output:
+    """Decide on all of them; if one cannot take the label, on none."""
     present = all_scenarios(store_root(arguments))
     chosen = {scenario.folder: scenario for scenario in (find(present, name) for name in arguments.ids)}
     if arguments.label is not None:
@@ -36,4 +36,4 @@ def run(arguments: argparse.Namespace) -> Answer:
         }
         for scenario in decided
     ]
-    return Answer(lines, values)
+    return Output(lines, values)

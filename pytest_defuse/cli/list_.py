@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted, percent
 from pytest_defuse.scenarios.decisions import stores_below
@@ -20,11 +20,11 @@ HELP = "show all scenarios"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Show them by subject and id."""
+def run(arguments: argparse.Namespace) -> Output:
+    """Show all scenarios, by subject and id."""
     root = store_root(arguments)
     stores = {store.folder.name: store.scenarios() for store in stores_below(root)}
     lines = []
@@ -38,23 +38,24 @@ def run(arguments: argparse.Namespace) -> Answer:
         f"{counted(statuses['candidate'], 'candidate')}, {statuses['accepted']} accepted, "
         f"{statuses['rejected']} rejected in {root}"
     )
-    return Answer(lines, [_values(scenario) for scenario in everything])
+    return Output(lines, [_values(scenario) for scenario in everything])
 
 
 def _values(scenario: Scenario) -> dict[str, Any]:
-    record = scenario.record
-    chosen = {"status", "label", "proposed_label", "notes", "failure_rate", "evidence"}
+    keys = {"status", "label", "labels", "proposed_label", "description", "notes", "failure_rate", "method"}
+    evidence = scenario.machine.evidence
     return {
         "subject": scenario.subject,
         "id": scenario.id,
         "folder": str(scenario.folder),
-        **record.model_dump(mode="json", include=chosen),
-        "predicted": record.sheets.held_out.counts,
+        **scenario.record.model_dump(mode="json", include=keys),
+        "predicted": scenario.counts("held_out"),
+        "evidence": evidence.model_dump(mode="json") if evidence else None,
     }
 
 
 def _drawn(table: Table) -> list[str]:
-    # What a file or another program reads is not folded.
+    # Output to a file or another program is not folded.
     width = Console().width if sys.stdout.isatty() else 1000
     console = Console(file=io.StringIO(), highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as capture:
@@ -64,18 +65,19 @@ def _drawn(table: Table) -> list[str]:
 
 def _table(scenarios: Sequence[Scenario]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("scenario", "status", "label", "model says"):
+    for column in ("scenario", "status", "label", "predicted"):
         table.add_column(column, overflow="fold", no_wrap=column in ("scenario", "status"))
     table.add_column("fails", justify="right", no_wrap=True)
     for scenario in scenarios:
         record = scenario.record
-        counts, rate = record.sheets.held_out.counts, record.failure_rate
-        says, most = next(iter(counts.items()))
+        counts, rate = scenario.counts("held_out"), record.failure_rate
+        proposed = f"({record.proposed_label})" if record.proposed_label is not None else ""
+        predicted, count = next(iter(counts.items()), ("", 0))
         table.add_row(
             scenario.id,
             record.status,
-            f"({record.proposed_label})" if record.label is None else record.label,
-            f"{says} {most}/{sum(counts.values())}",
-            percent(rate.failed / rate.drawn),
+            record.labels or proposed if record.label is None else record.label,
+            f"{predicted} {count}/{sum(counts.values())}" if counts else "",
+            percent(rate.failed / rate.drawn) if rate else "",
         )
     return table

@@ -1,58 +1,43 @@
-"""``pytest-defuse migrate``: write files of an older format anew."""
+"""``pytest-defuse migrate``: rewrite files of older formats."""
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.scenarios.decisions import stores_below
-from pytest_defuse.scenarios.documents import Document, Problem, StoreError, read_document
-from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord, StoreRecord, VotesRecord
-from pytest_defuse.scenarios.store import Store
+from pytest_defuse.scenarios.documents import read_document
+from pytest_defuse.scenarios.problems import Problem, StoreError, refuse
+from pytest_defuse.scenarios.schema import FORMAT
 
-HELP = "write files of an older format, or another form than the canonical, anew"
+HELP = "rewrite files of older formats; comments and contact sheets stay"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if something is to be done")
+    """Declare the arguments."""
+    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if files are of older formats")
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Write all of them, or, where one cannot be read, none."""
+def run(arguments: argparse.Namespace) -> Output:
+    """Rewrite all old files; if any file cannot be read, none is.
+
+    The layout of a file does not matter, only its format.
+    """
     problems: list[Problem] = []
-    old: list[tuple[Store, Path, Document[FileRecord], type[FileRecord]]] = []
+    old: dict[str, int] = {}
     stores = stores_below(store_root(arguments))
     for store in stores:
-        for path, kind in _files(store):
+        for path, kind in store.files():
             try:
-                document: Document[FileRecord] = read_document(path, kind)
+                number = read_document(path, kind).format
             except StoreError as error:
                 problems += error.problems
             else:
-                old += [] if document.canonical else [(store, path, document, kind)]
-    if problems:
-        raise StoreError(problems)
-    verb = "is" if arguments.check else "was"
-    lines = [
-        f"{path} {verb} of format {document.format}" if document.format < FORMAT else f"{path} {verb} not canonical"
-        for _, path, document, _ in old
-    ]
+                old |= {str(path): number} if number < FORMAT else {}
+    refuse(problems)
     if not arguments.check:
         for store in stores:
-            store.write_schemas()
-        for store, path, _, kind in old:
-            store.rewrite(path, kind)
-    values = [{"file": str(path), "format": document.format} for _, path, document, _ in old]
-    return Answer(
-        lines or [f"Every file is of format {FORMAT} and canonical."], values, 1 if old and arguments.check else 0
-    )
-
-
-def _files(store: Store) -> Iterator[tuple[Path, type[FileRecord]]]:
-    yield store.folder / "store.yaml", StoreRecord
-    for folder in store.folders():
-        yield folder / "scenario.yaml", ScenarioRecord
-        for path in sorted((folder / "votes").glob("*.yaml")):
-            yield path, VotesRecord
+            store.migrate()
+    verb = "is" if arguments.check else "was"
+    lines = [f"{path} {verb} of format {number}" for path, number in old.items()]
+    values = [{"file": path, "format": number} for path, number in old.items()]
+    return Output(lines or [f"Every file is of format {FORMAT}."], values, 1 if old and arguments.check else 0)

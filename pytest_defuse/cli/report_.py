@@ -1,10 +1,10 @@
-"""``pytest-defuse report``: the reports of a run again, from its results alone."""
+"""``pytest-defuse report``: render the reports of a run from its results."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_defuse.cli.answer import WIDTH, Answer
+from pytest_defuse.cli.output import WIDTH, Output
 from pytest_defuse.report.findings import findings, render_github, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
@@ -13,13 +13,16 @@ from pytest_defuse.report.terminal import render
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 
-HELP = "render the results of a run again"
+HELP = "render the reports of a run from its results"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
     parser.add_argument(
-        "results", type=Path, metavar="RESULTS.json", help="of pytest --defuse-results, in the folder in which it ran"
+        "results",
+        type=Path,
+        metavar="RESULTS.json",
+        help="results of pytest --defuse-results; run in the same folder",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the self-contained page")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the summary")
@@ -27,14 +30,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotations", action="store_true", help="print annotations for GitHub Actions")
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """Write what was asked for; print the annotations, or the terminal's rendering where nothing was asked for.
+def run(arguments: argparse.Namespace) -> Output:
+    """Write the requested files; print the annotations or, without options, the terminal's rendering.
 
     Raises:
         DefuseError: the results cannot be read, or a file cannot be written.
     """
-    here = Path.cwd()
-    results = load_results(arguments.results, here)
+    start = Path.cwd()
+    results = load_results(arguments.results, start)
     found = findings(results, repository_root())
     files: list[tuple[Path | None, Callable[[], str]]] = [
         (arguments.html, lambda: render_html(results)),
@@ -49,7 +52,7 @@ def run(arguments: argparse.Namespace) -> Answer:
                 raise DefuseError(f"{path} cannot be written ({error.strerror}): name another file.") from error
     written = [str(path) for path, _ in files if path is not None]
     if arguments.annotations:
-        return Answer(render_github(found).splitlines(), {"files": written})
+        return Output(render_github(found).splitlines(), {"files": written})
     if written:
-        return Answer([f"{path} is written" for path in written], {"files": written})
-    return Answer(render(results, width=WIDTH, color=False, start=here, verbose=True).splitlines(), {"files": []})
+        return Output([f"{path} is written" for path in written], {"files": written})
+    return Output(render(results, width=WIDTH, color=False, start=start, verbose=True).splitlines(), {"files": []})

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.runtime.errors import DefuseError
 
@@ -10,13 +10,15 @@ HELP = "label scenarios on a local page"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
-    parser.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
+    """Declare the arguments."""
+    parser.add_argument("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
-    parser.add_argument("--annotator", metavar="NAME", help="whose votes on single tiles these are (default: yours)")
+    parser.add_argument(
+        "--annotator", metavar="NAME", help="name for the votes on single tiles (default: git's user, or the system's)"
+    )
 
 
-def run(arguments: argparse.Namespace) -> Answer:
+def run(arguments: argparse.Namespace) -> Output:
     """Serve the page until Ctrl-C."""
     try:
         from pytest_defuse.review.app import serve
@@ -27,4 +29,4 @@ def run(arguments: argparse.Namespace) -> Answer:
 
     browser = not arguments.no_browser
     serve(store_root(arguments), port=arguments.port, browser=browser, annotator=arguments.annotator)
-    return Answer([], None)
+    return Output([], None)

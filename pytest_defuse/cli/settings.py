@@ -1,4 +1,4 @@
-"""Where the store is: the options that pytest would have here."""
+"""The folder of the store, from the options that pytest would have in this folder."""
 
 import argparse
 from pathlib import Path
@@ -8,7 +8,7 @@ from pytest_defuse.report.words import relative
 
 
 def store_root(arguments: argparse.Namespace) -> Path:
-    """The folder of the store, as one would type it from here."""
-    given = getattr(arguments, "defuse_store", None)
-    store = options_here([] if given is None else [f"--defuse-store={given}"]).store
+    """The folder of the store, relative to the working directory."""
+    folder = getattr(arguments, "defuse_store", None)
+    store = options_here([] if folder is None else [f"--defuse-store={folder}"]).store
     return Path(relative(store, Path.cwd()))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from pytest_defuse.cli.answer import Answer
+from pytest_defuse.cli.output import Output
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.scenarios.decisions import stores_below
@@ -12,11 +12,11 @@ HELP = "check every file of the store"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """A line a problem; warnings alone leave the exit code 0."""
+def run(arguments: argparse.Namespace) -> Output:
+    """Print a line a problem; with warnings alone the exit code is 0."""
     root = store_root(arguments)
     stores = stores_below(root)
     problems = verify(stores)
@@ -25,9 +25,9 @@ def run(arguments: argparse.Namespace) -> Answer:
     lines = [str(problem) for problem in problems]
     if not wrong:
         warned = f", {counted(len(problems), 'warning')}" if problems else ""
-        lines.append(f"{counted(count, 'scenario')} in {root}: every file is whole{warned}")
+        lines.append(f"{counted(count, 'scenario')} in {root}: every file is valid{warned}")
     values = {
         "scenarios": count,
         "problems": [{"file": p.file, "line": p.line, "message": p.words, "warning": p.warning} for p in problems],
     }
-    return Answer(lines, values, 1 if wrong else 0)
+    return Output(lines, values, 1 if wrong else 0)

@@ -1,31 +1,31 @@
-"""``pytest-defuse votes``: what annotators saw, how far they agree, and what follows."""
+"""``pytest-defuse votes``: votes on tiles, agreement, and the decisions that they give."""
 
 import argparse
 import math
 from typing import Any
 
-from pytest_defuse.cli.answer import Answer, wrapped
+from pytest_defuse.cli.output import Output, wrapped
 from pytest_defuse.cli.settings import store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.scenarios.decisions import all_scenarios, decide_by_votes, find, full_name, tally_of
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.scenarios.votes import Agreement, Tally, agreement_table
 
-HELP = "show the votes on single tiles, and how far annotators agree"
+HELP = "show the votes on single tiles, and the agreement of annotators"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what it takes."""
+    """Declare the arguments."""
     parser.add_argument("--only", nargs="+", default=[], metavar="ID", help="scenarios (default: all)")
     parser.add_argument(
-        "--decide", action="store_true", help="accept and reject candidates as their votes say, excluding tiles"
+        "--decide", action="store_true", help="accept and reject candidates by their votes, and exclude tiles"
     )
 
 
-def run(arguments: argparse.Namespace) -> Answer:
-    """What the votes on each scenario say, and the agreement over all of them.
+def run(arguments: argparse.Namespace) -> Output:
+    """Show the decision that the votes on each scenario give, and the agreement over all scenarios.
 
-    With --decide the exit code is 1 where the votes on a candidate leave it undecided.
+    With --decide the exit code is 1 if the votes leave a candidate undecided.
     """
     present = all_scenarios(store_root(arguments))
     chosen = [find(present, name) for name in arguments.only] or present
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     table = agreement_table(tally for _, tally in tallies)
     if table[-1].images:
         lines += ["", "agreement       images  mean +- standard error", *(_row(row) for row in table if row.images)]
-    return Answer(
+    return Output(
         lines,
         {
             "scenarios": [_values(scenario, tally) for scenario, tally in tallies],

@@ -77,6 +77,5 @@ def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledI
 
 def _labelled_tiles(scenario: Scenario, subject: Subject) -> LabelledImages:
     pixels = torch.from_numpy(scenario.pixels("correction"))
-    subject.check_images(pixels, str(scenario.picture("correction")))
-    assert scenario.record.label is not None, "an accepted scenario has a label"
-    return LabelledImages(pixels, torch.full((len(pixels),), subject.index_of(scenario.record.label)))
+    subject.check_images(pixels, str(scenario.sheet_file("correction")))
+    return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels("correction")]))

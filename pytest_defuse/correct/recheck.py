@@ -14,7 +14,7 @@ from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.scenarios.schema import LatentRegion
+from pytest_defuse.scenarios.machine import LatentRegion
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
@@ -46,10 +46,12 @@ def recheck(
     Raises:
         DefuseError: the discovery fails.
     """
-    known = {s.id: s.record for s in scenarios if s.record.region is not None}
+    known = {s.id: (s.record, s.machine.region) for s in scenarios if s.machine.region is not None}
     if not known:
         return ["not searched again: no accepted scenario has a region in latent space"]
-    origins = Counter((r.region.generator, len(r.region.mean), r.provenance.seed) for r in known.values() if r.region)
+    origins = Counter(
+        (region.generator, len(region.mean), record.provenance.seed or 0) for record, region in known.values()
+    )
     available = (
         (generator, seed)
         for (sha256, latent_dim, seed), _ in origins.most_common()
@@ -68,9 +70,9 @@ def recheck(
     )
     discovery.journal.remove()
     regions = {
-        name: _region(record.region, subject.index_of(record.label))
-        for name, record in known.items()
-        if record.region is not None and record.label and record.region.generator == discovery.generator_hash
+        name: _region(region, subject.index_of(record.label))
+        for name, (record, region) in known.items()
+        if record.label and region.generator == discovery.generator_hash
     }
     findings = [
         f"searched again with {BUDGET:,} forward passes: {discovery.failures:,} failures, "

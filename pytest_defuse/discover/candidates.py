@@ -5,25 +5,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.regions import Region
+from pytest_defuse.scenarios.machine import Evidence, LatentRegion, MachineRecord, Tiles
 from pytest_defuse.scenarios.schema import (
     FORMAT,
-    Evidence,
     FailureRate,
-    LatentRegion,
-    Method,
     Provenance,
     ScenarioRecord,
-    Sheet,
     Sheets,
     StoreRecord,
+    description_of,
     installed_versions,
 )
-from pytest_defuse.scenarios.sheets import sheet_of, tile_of
-from pytest_defuse.scenarios.store import Store, Stored, scenario_id
+from pytest_defuse.scenarios.sheets import sheet_record, tile_format
+from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
 from pytest_defuse.scenarios.verify import budget_warnings
 from pytest_defuse.subject.subject import Subject
 
@@ -39,53 +36,32 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
     """
     if not discovery.candidates:
         return Stored((), ())
-    tile = tile_of(discovery.candidates[0].held_out.numpy())
-    store.open_for(
-        subject.classes,
-        StoreRecord(format=FORMAT, classes=tuple(subject.classes), tile=tile),
-    )
+    store.open_for(StoreRecord.of(subject.classes, tile_format(discovery.candidates[0].held_out.numpy())))
     stored = store.scenarios()
     new, known = [], []
     for candidate in discovery.candidates:
-        same = [s for s in stored if _same(s.record, candidate.region, subject, discovery)]
+        same = [s for s in stored if _same(s, candidate.region, subject, discovery)]
         if same:
             known.append(same[0])
         else:
-            record = record_of(candidate, subject, discovery)
-            new.append(store.add(record, candidate.correction.numpy(), candidate.held_out.numpy()))
+            records = records_of(candidate, subject, discovery)
+            new.append(store.add(*records, candidate.correction.numpy(), candidate.held_out.numpy()))
     for problem in budget_warnings(store):
         warnings.warn(str(problem), stacklevel=2)
     return Stored(tuple(new), tuple(known))
 
 
-def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> ScenarioRecord:
-    """The content of a candidate's scenario.yaml."""
+def records_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> tuple[ScenarioRecord, MachineRecord]:
+    """The content of a candidate's scenario.yaml and machine.json."""
     region = candidate.region
     # A computed covariance is symmetric only up to rounding.
     covariance = (region.covariance + region.covariance.T) / 2
-    label, prediction = subject.classes[region.label], subject.classes[region.prediction]
-    low, high = candidate.interval
-    held_out = _sheet(candidate.held_out, candidate.held_out_predictions, subject.classes)
-    return ScenarioRecord(
+    correction = [subject.classes[index] for index in candidate.correction_predictions.tolist()]
+    held_out = [subject.classes[index] for index in candidate.held_out_predictions.tolist()]
+    machine = MachineRecord(
         format=FORMAT,
-        id=scenario_id(label, prediction, held_out.sha256),
-        status="candidate",
-        label=None,
-        proposed_label=label,
-        failure_rate=FailureRate(failed=candidate.failed, drawn=candidate.drawn, low=low, high=high),
-        tile=tile_of(candidate.held_out.numpy()),
-        sheets=Sheets(
-            correction=_sheet(candidate.correction, candidate.correction_predictions, subject.classes),
-            held_out=held_out,
-        ),
-        method=Method(name="defuse"),
-        evidence=_evidence(candidate, subject.classes),
-        provenance=Provenance(
-            model=discovery.model_fingerprint,
-            data=discovery.data_hash,
-            seed=discovery.seed,
-            versions=installed_versions(),
-        ),
+        correction=Tiles(predicted=tuple(correction)),
+        held_out=Tiles(predicted=tuple(held_out)),
         region=LatentRegion(
             generator=discovery.generator_hash,
             weight=region.weight,
@@ -93,11 +69,34 @@ def record_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> S
             mean=tuple(region.mean.tolist()),
             covariance=tuple(tuple(row) for row in covariance.tolist()),
         ),
+        evidence=_evidence(candidate, subject.classes),
     )
-
-
-def _sheet(pixels: Tensor, predictions: Tensor, classes: Sequence[str]) -> Sheet:
-    return sheet_of(pixels.numpy(), [classes[index] for index in predictions.tolist()])
+    label, prediction = subject.classes[region.label], subject.classes[region.prediction]
+    low, high = candidate.interval
+    sheets = Sheets(
+        correction=sheet_record(candidate.correction.numpy(), correction),
+        held_out=sheet_record(candidate.held_out.numpy(), held_out),
+    )
+    record = ScenarioRecord(
+        format=FORMAT,
+        id=scenario_id(label, prediction, sheets.held_out.sha256),
+        status="candidate",
+        label=None,
+        proposed_label=label,
+        description=description_of(label, prediction),
+        failure_rate=FailureRate(failed=candidate.failed, drawn=candidate.drawn, low=low, high=high),
+        tile=tile_format(candidate.held_out.numpy()),
+        sheets=sheets,
+        method="defuse",
+        provenance=Provenance(
+            model=discovery.model_fingerprint,
+            data=discovery.data_hash,
+            seed=discovery.seed,
+            versions=installed_versions(),
+        ),
+        machine=machine.sha256,
+    )
+    return record, machine
 
 
 def _evidence(candidate: Candidate, classes: Sequence[str]) -> Evidence | None:
@@ -112,9 +111,9 @@ def _evidence(candidate: Candidate, classes: Sequence[str]) -> Evidence | None:
     )
 
 
-def _same(record: ScenarioRecord, region: Region, subject: Subject, discovery: Discovery) -> bool:
+def _same(scenario: Scenario, region: Region, subject: Subject, discovery: Discovery) -> bool:
     """Whether a stored scenario has the same error as a region, and a region that overlaps it."""
-    stored = record.region
+    record, stored = scenario.record, scenario.machine.region
     if stored is None or stored.generator != discovery.generator_hash:
         return False
     errors = Counter(record.sheets.held_out.predicted)

@@ -21,6 +21,8 @@ from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.scenarios.schema import Budgets
+from pytest_defuse.scenarios.sheets import tile_format
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
@@ -243,7 +245,8 @@ def _candidate(
     evidence: LabelEvidence,
 ) -> Candidate:
     pixels = sheet_images(region.region, evaluator, settings, seed, number)
-    correction, held_out = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
+    half, budget = len(pixels) // 2, Budgets.of(tile_format(pixels.numpy())).tiles
+    correction, held_out = pixels[:half][:budget], pixels[half:][:budget]
     return Candidate(
         **vars(region),
         correction=correction,

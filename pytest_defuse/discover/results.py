@@ -130,15 +130,16 @@ def discovery_result(
 
 def candidate_result(scenario: Scenario, novelty: NoveltyResult | None = None) -> CandidateResult:
     """The values of a stored candidate."""
-    record = scenario.record
+    record, rate = scenario.record, scenario.record.failure_rate
+    assert rate is not None, "every method that finds candidates measures it"
     return CandidateResult(
         id=scenario.id,
         folder=str(scenario.folder),
-        proposed_label=record.proposed_label,
-        predicted=record.sheets.held_out.counts,
-        failed=record.failure_rate.failed,
-        drawn=record.failure_rate.drawn,
-        facts=facts(record),
+        proposed_label=str(record.proposed_label),
+        predicted=scenario.counts("held_out"),
+        failed=rate.failed,
+        drawn=rate.drawn,
+        facts=facts(record, scenario.machine),
         novelty=novelty,
     )
 

@@ -13,17 +13,18 @@ from pytest_defuse.explain.failure_modes import FailureMode
 from pytest_defuse.rules.honest import Rows
 from pytest_defuse.rules.trees import matches
 from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.scenarios.machine import MachineRecord, Tiles
 from pytest_defuse.scenarios.schema import (
     FORMAT,
+    Budgets,
     FailureRate,
-    Method,
     Provenance,
     ScenarioRecord,
     Sheets,
     StoreRecord,
     installed_versions,
 )
-from pytest_defuse.scenarios.sheets import sheet_of, tile_of
+from pytest_defuse.scenarios.sheets import pixel_hash, sheet_record, tile_format
 from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
 from pytest_defuse.statistics.accuracy import wilson_interval
 
@@ -64,11 +65,10 @@ def store_failure_modes(store: Store, explanation: Explanation, cache: Path | No
             selected = slice_of(explanation, mode, cache)
             if not len(selected.correction):
                 continue
-            record, held_out = _record(explanation, selected)
-        classes = explanation.subject.classes
-        store.open_for(classes, StoreRecord(format=FORMAT, classes=tuple(classes), tile=record.tile))
+            record, machine, held_out = _records(explanation, selected)
+        store.open_for(StoreRecord.of(explanation.subject.classes, record.tile))
         present = record.id in {scenario.id for scenario in store.scenarios()}
-        scenario = store.add(record, selected.correction.numpy(), held_out.numpy())
+        scenario = store.add(record, machine, selected.correction.numpy(), held_out.numpy())
         (known if present else new).append(scenario)
     return Stored(tuple(new), tuple(known))
 
@@ -86,44 +86,55 @@ def slice_of(explanation: Explanation, mode: FailureMode, cache: Path | None = N
     return Slice(mode, label, rows, _sample(explanation, correction, 5))
 
 
-def _record(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, Tensor]:
-    """The scenario.yaml of a slice, and the held-out tiles."""
+def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, MachineRecord, Tensor]:
+    """The scenario.yaml and machine.json of a slice, and the held-out tiles."""
     subject, network, mode = explanation.subject, explanation.network, selected.mode
     label = subject.classes[selected.label]
     failed = int(explanation.failed[selected.rows].sum())
     low, high = wilson_interval(failed, len(selected.rows))
     rows = _sample(explanation, torch.from_numpy(selected.rows), 6)
-    tiles, predictions = subject.test_images.pixels[rows], torch.from_numpy(explanation.predictions)[rows]
-    wrong = Counter(predictions[predictions != selected.label].tolist()).most_common(1)
-    held_out = sheet_of(tiles.numpy(), [subject.classes[index] for index in predictions.tolist()])
-    predicted = explanation.model.predict(selected.correction).tolist()
-    correction = sheet_of(selected.correction.numpy(), [subject.classes[index] for index in predicted])
+    tiles = subject.test_images.pixels[rows]
+    held_out = [subject.classes[index] for index in explanation.predictions[rows.numpy()].tolist()]
+    correction = [subject.classes[index] for index in explanation.model.predict(selected.correction).tolist()]
+    wrong = Counter(name for name in held_out if name != label).most_common(1)
+    machine = MachineRecord(
+        format=FORMAT, correction=_tiles(selected.correction, correction), held_out=_tiles(tiles, held_out)
+    )
+    sheets = Sheets(
+        correction=sheet_record(selected.correction.numpy(), correction),
+        held_out=sheet_record(tiles.numpy(), held_out),
+    )
     record = ScenarioRecord(
         format=FORMAT,
-        id=scenario_id(label, subject.classes[wrong[0][0]] if wrong else "other", held_out.sha256),
+        id=scenario_id(label, wrong[0][0] if wrong else "other", sheets.held_out.sha256),
         status="candidate",
         label=None,
         proposed_label=label,
+        description=f"{mode.group}: {mode.rule} ({network.name}, {network.key})",
         failure_rate=FailureRate(failed=failed, drawn=len(selected.rows), low=low, high=high),
-        tile=tile_of(tiles.numpy()),
-        sheets=Sheets(correction=correction, held_out=held_out),
-        method=Method(
-            name="barlow",
-            rule=f"{mode.group}: {mode.rule} ({network.name}, {network.key})",
-            base_error_rate=mode.base_error_rate,
-        ),
+        base_error_rate=mode.base_error_rate,
+        tile=tile_format(tiles.numpy()),
+        sheets=sheets,
+        method="barlow",
         provenance=Provenance(
             model=explanation.model.fingerprint,
             data=subject.train_images.hash,
             seed=explanation.seed,
             versions=installed_versions(),
         ),
-        region=None,
+        machine=machine.sha256,
     )
-    return record, tiles
+    return record, machine, tiles
+
+
+def _tiles(pixels: Tensor, predicted: list[str]) -> Tiles:
+    sources = tuple(pixel_hash(image[None]) for image in pixels.numpy())
+    return Tiles(predicted=tuple(predicted), sources=sources)
 
 
 def _sample(explanation: Explanation, items: Tensor, stream: int) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
-    drawn = random_numbers(explanation.seed, stream).permutation(len(items))[: explanation.settings.images]
+    tile = tile_format(explanation.subject.test_images.pixels[:1].numpy())
+    count = min(explanation.settings.images, Budgets.of(tile).tiles)
+    drawn = random_numbers(explanation.seed, stream).permutation(len(items))[:count]
     return items[np.sort(drawn)]

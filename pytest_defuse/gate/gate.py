@@ -246,12 +246,12 @@ def _labelled(
     own = predictions[scenario.id]
     if isinstance(own, DefuseError):
         raise own
-    label, total = str(scenario.record.label), len(own.predicted)
+    label, total, counts = str(scenario.record.label), len(own.predicted), scenario.counts("held_out")
     return LabelledPredictions(
         **vars(own),
         labels=(label,) * total,
         baseline=baseline.of_scenario(scenario.id, own.sha256, total) if baseline else (None,) * total,
         same_model=baseline is not None and baseline.model == model.hash,
-        recorded=scenario.record.sheets.held_out.accuracy(label),
-        base_error_rate=scenario.record.method.base_error_rate,
+        recorded=counts.get(label, 0) / sum(counts.values()) if counts else None,
+        base_error_rate=scenario.record.base_error_rate,
     )

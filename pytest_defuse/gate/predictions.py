@@ -115,8 +115,7 @@ def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = 
 
 def counted_tiles(scenario: Scenario) -> tuple[int, ...]:
     """Positions of the held-out tiles that are not excluded, from 0 in reading order of the sheet."""
-    sheet = scenario.record.sheets.held_out
-    return tuple(tile for tile in range(sheet.images) if tile not in sheet.excluded)
+    return tuple(scenario.record.sheets.held_out.kept)
 
 
 def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
@@ -163,13 +162,18 @@ def _checked_tiles(scenario: Scenario, subject: Subject) -> Any:
         DefuseError: the label or the images do not fit the subject.
     """
     label = scenario.record.label
+    if scenario.record.labels is not None:
+        raise DefuseError(
+            f"{scenario.yaml}: each image has its own label (labels: per image), which the gate cannot evaluate yet: "
+            "select other scenarios with only=..., or split it by class."
+        )
     if label is None or label not in subject.classes:
         raise DefuseError(
             f"{scenario.yaml}: label {label!r} is not a class of subject {subject.name!r}, "
             f"which has: {', '.join(subject.classes)}."
         )
     tiles = scenario.pixels("held_out")
-    subject.check_images(torch.from_numpy(tiles), str(scenario.picture("held_out")))
+    subject.check_images(torch.from_numpy(tiles), str(scenario.sheet_file("held_out")))
     return tiles
 
 

@@ -48,7 +48,7 @@ class Correcting:
         self.settings = settings.replace(max_shift_drop=min(drops, default=settings.max_shift_drop))
         minimum: dict[str, float] = {}
         for scenario, bounds in requests:
-            required = bounds.required_accuracy(scenario.record.method.base_error_rate)
+            required = bounds.required_accuracy(scenario.record.base_error_rate)
             minimum[scenario.id] = max(minimum.get(scenario.id, 0.0), required)
         self.output = options.correct_output or corrected_path(subject.checkpoint)
         check_output(self.output, subject.checkpoint)

@@ -6,13 +6,13 @@ security policy shows them too.
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
-from pytest_defuse.scenarios.schema import Sheet, Tile
-from pytest_defuse.scenarios.sheets import grid
+from pytest_defuse.scenarios.schema import ScenarioRecord, Split
+from pytest_defuse.scenarios.sheets import grid, sheet_size, tile_corner
 
 WIDEST_TILE = 64
 """Pixels. A page shows a sheet of larger tiles as a thumbnail."""
@@ -65,26 +65,30 @@ class CaptionedSheet:
     line: int = LINE
 
 
-def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) -> CaptionedSheet:
-    """A sheet with the index and the predicted class of each tile.
+def captioned(
+    name: str, url: str, record: ScenarioRecord, split: Split, predicted: Sequence[str] | None
+) -> CaptionedSheet:
+    """A sheet with the index of each tile and the class that the model predicted for it.
 
     Args:
         name: unique on the page.
-        url: of the sheet.
-        label: the class that the tiles show; None if it is unknown.
+        url: address of the sheet.
+        predicted: class names, one a tile; None where they were not recorded.
     """
-    across, down = grid(sheet.images)
-    predictions: Mapping[int, str] = sheet.prediction_of
-    beside = all(len(predicted) <= BESIDE for predicted in predictions.values())
+    sheet, tile, label = record.sheet(split), record.tile, record.label or record.proposed_label
+    columns, rows = grid(sheet.images)
+    width, height = sheet_size(sheet.images, tile, record.gap)
+    beside = all(len(predicted_name) <= BESIDE for predicted_name in predicted or ())
     cell_height = CELL * tile.height / tile.width
     step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
     left_out = set(sheet.excluded)
     captions = []
     for number in range(sheet.images):
-        row, column = divmod(number, across)
-        predicted = predictions.get(number, "")
-        short = predicted if len(predicted) <= LONGEST else f"{predicted[: LONGEST - 1]}…"
-        title = f"tile {number}" + (f": predicted {predicted}" if predicted else "")
+        row, column = divmod(number, columns)
+        left, top = tile_corner(number, sheet.images, tile, record.gap)
+        prediction = predicted[number] if predicted is not None else ""
+        short = prediction if len(prediction) <= LONGEST else f"{prediction[: LONGEST - 1]}…"
+        title = f"tile {number}" + (f": predicted {prediction}" if prediction else "")
         captions.append(
             Caption(
                 index=number,
@@ -92,19 +96,19 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
                 title=f"{title} (excluded)" if number in left_out else title,
                 x=column * step_x,
                 y=row * step_y,
-                left=column * tile.width,
-                top=row * tile.height,
-                wrong=bool(predicted) and label is not None and predicted != label,
+                left=left,
+                top=top,
+                wrong=bool(prediction) and label is not None and prediction != label,
                 left_out=number in left_out,
             )
         )
     return CaptionedSheet(
         name=name,
         url=url,
-        width=across * step_x - GAP,
-        height=down * step_y - GAP,
-        sheet_width=across * tile.width,
-        sheet_height=down * tile.height,
+        width=columns * step_x - GAP,
+        height=rows * step_y - GAP,
+        sheet_width=width,
+        sheet_height=height,
         tile_width=tile.width,
         tile_height=tile.height,
         cell_height=cell_height,
@@ -113,13 +117,14 @@ def captioned(name: str, url: str, tile: Tile, sheet: Sheet, label: str | None) 
     )
 
 
-def inline(png: bytes, tile: Tile, sheet: Sheet) -> str:
+def inline(png: bytes, record: ScenarioRecord, split: Split) -> str:
     """A sheet as a data URL: the PNG itself, or a JPEG thumbnail if its tiles exceed :data:`WIDEST_TILE`."""
+    tile = record.tile
     if max(tile.width, tile.height) <= WIDEST_TILE:
         return f"data:image/png;base64,{base64.b64encode(png).decode()}"
     factor = WIDEST_TILE / max(tile.width, tile.height)
-    across, down = grid(sheet.images)
-    size = (across * max(1, round(tile.width * factor)), down * max(1, round(tile.height * factor)))
+    width, height = sheet_size(record.sheet(split).images, tile, record.gap)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         image.convert(tile.mode).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=80)

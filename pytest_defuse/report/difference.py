@@ -111,14 +111,14 @@ def render_html(difference: Difference, budget: int = IMAGE_BUDGET) -> str:
         sheets = []
         for when, split, side in _shown(change):
             assert side.record is not None
-            record, sheet = side.record, side.record.sheet(split)
-            url = inline(side.pictures[split], record.tile, sheet)
+            url = inline(side.sheets[split], side.record, split)
             if len(url) > budget:
                 omitted.append(f"{change.id} {split} {when}")
                 continue
             budget -= len(url)
             name = f"{change.subject}-{change.id}-{split}-{when}"
-            drawing = captioned(name, url, record.tile, sheet, record.label or record.proposed_label)
+            predicted = side.machine.tiles(split).predicted if side.machine else None
+            drawing = captioned(name, url, side.record, split, predicted)
             sheets.append(_TitledSheet(_title(change, when, split), drawing))
         cards.append((change, sheets))
     return environment.get_template("difference.html").render(
@@ -131,7 +131,7 @@ def _shown(change: Change) -> list[tuple[str, Split, Side]]:
     shown: list[tuple[str, Split, Side]] = []
     for split in SPLITS:
         sides = [("before", change.before), ("after", change.after)]
-        readable = [(when, side) for when, side in sides if side is not None and split in side.pictures]
+        readable = [(when, side) for when, side in sides if side is not None and split in side.sheets]
         if len(readable) == 2 and _equal(readable[0][1], readable[1][1], split):
             # An edit of the text alone needs no sheet.
             readable = [] if change.kinds == ("edited",) else readable[1:]

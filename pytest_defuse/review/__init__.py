@@ -1,1 +1,1 @@
-"""Labelling candidates by hand: what a decision is, and a local page to take it on."""
+"""The labelling page: a local web page for decisions and votes."""

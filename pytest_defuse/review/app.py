@@ -1,7 +1,7 @@
-"""The review page: a person looks at a scenario's pictures and says what they show.
+"""The review page: a person looks at a scenario's images and labels them.
 
-It is served on this machine only and changes nothing but scenario.yaml files. The store is read afresh for
-every request, so that what git or an editor does meanwhile is seen.
+It is served on this machine only and changes only scenario.yaml files and votes. Every request reads the store again,
+so the page shows what git or an editor changed in the meantime.
 """
 
 import contextlib
@@ -30,12 +30,13 @@ from pytest_defuse.report.captions import captioned
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.decisions import all_scenarios, classes_of, decide, decide_by_votes, full_name, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
-from pytest_defuse.scenarios.sheets import grid
+from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Scenario
 
 SHEET_WIDTH = 1024
+"""Maximum width of a contact sheet on the page, in CSS pixels: what most windows have beside the form."""
 VOTED_TILES = 10
-"""Tiles of a scenario that each person is asked about, as in the Defuse paper; tiles are independent draws."""
+"""Tiles of a scenario on which each person votes (Defuse paper, section 4.1); tiles are independent draws."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
@@ -52,10 +53,10 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
         root: the folder of the store.
         port: 0 for a free one.
         browser: whether to open the page.
-        annotator: whose votes on single tiles these are; by default git's user, or the system's.
+        annotator: name for the votes on single tiles; by default git's user, or the system's.
 
     Raises:
-        DefuseError: there is nothing to review, or the port cannot be had.
+        DefuseError: there is nothing to review, or the port cannot be used.
     """
     app = create_app(root, annotator_name(annotator or _user()))
     try:
@@ -72,7 +73,7 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
 
 
 def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
-    """The page as an ASGI application; ``annotator`` is whose votes on single tiles are written.
+    """The page as an ASGI application; votes on single tiles are written under the name ``annotator``.
 
     Raises:
         DefuseError: there is no store, or some of its files are wrong.
@@ -84,7 +85,7 @@ def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
             Route("/", review.index),
             Route("/scenarios/{subject}/{id}", review.scenario),
             Route("/scenarios/{subject}/{id}", review.decision, methods=["POST"]),
-            Route("/scenarios/{subject}/{id}/correction.png", review.picture),
+            Route("/scenarios/{subject}/{id}/correction.png", review.sheet),
             Route("/scenarios/{subject}/{id}/votes", review.next_tile),
             Route("/scenarios/{subject}/{id}/votes", review.vote, methods=["POST"]),
             Mount("/static", StaticFiles(packages=[("pytest_defuse.review", "static")])),
@@ -101,9 +102,9 @@ def address_of(scenario: Scenario) -> str:
 
 
 def shortcuts(classes: Sequence[str]) -> list[str]:
-    """A key for each class, none where there are more than ten classes.
+    """A key for each class; no keys for more than ten classes.
 
-    Classes that are digits have themselves, others 1 to 9 and then 0, as the keys lie.
+    A class that is a digit has its own key; other classes have 1 to 9 and then 0, in the order of the keyboard.
     """
     if len(classes) > 10:
         return []
@@ -135,19 +136,21 @@ class _Review:
         scenarios, at = self._find(request)
         scenario = scenarios[at]
         record = scenario.record
-        scenario.pixels("correction")  # nobody shall label a picture that is not the one recorded
+        scenario.pixels("correction")  # raises if the sheet is not the one recorded: nobody must label it
         sheet = record.sheets.correction
         classes = classes_of(scenario)
-        width = grid(sheet.images)[0] * record.tile.width
-        picture = f"{address_of(scenario)}/correction.png"
+        width, _ = sheet_size(sheet.images, record.tile, record.gap)
+        address = f"{address_of(scenario)}/correction.png"
+        evidence = scenario.machine.evidence
         return self._page(
             "scenario.html",
             scenario=scenario,
             record=record,
             sheet=sheet,
             sheet_width=width * max(1, SHEET_WIDTH // width),
-            tiles=captioned("tiles", picture, record.tile, sheet, record.label or record.proposed_label),
-            counts=sheet.counts,
+            tiles=captioned("tiles", address, record, "correction", scenario.machine.correction.predicted),
+            evidence=evidence.in_words(record.proposed_label) if evidence else [],
+            counts=scenario.counts("correction"),
             choices=list(zip_longest(classes, shortcuts(classes))),
             tally=tally_of(scenario),
             position=at + 1,
@@ -158,54 +161,54 @@ class _Review:
             decided=_decided(request, scenarios),
         )
 
-    def picture(self, request: Request) -> Response:
+    def sheet(self, request: Request) -> Response:
         scenarios, at = self._find(request)
-        return FileResponse(scenarios[at].picture("correction"), headers=HEADERS)
+        return FileResponse(scenarios[at].sheet_file("correction"), headers=HEADERS)
 
     async def decision(self, request: Request) -> Response:
-        """Write what the person decided, then show the next candidate."""
+        """Write the decision, then show the next candidate."""
         form = await _form(request)
         scenarios, at = self._find(request)
         scenario = scenarios[at]
         if "by_votes" in form:
             tally = tally_of(scenario)
             if tally.outcome == "undecided":
-                raise HTTPException(400, "The votes do not decide on this scenario.")
+                raise HTTPException(400, "The votes leave this scenario undecided.")
             decide_by_votes(scenario, tally)
         else:
             label = None if "reject" in form else form.get("label", [""])[0]
             if label is not None and label not in classes_of(scenario):
                 raise HTTPException(400, f"{label!r} is not a class of this scenario.")
-            notes = form.get("notes", [scenario.record.notes])[0].replace("\r\n", "\n").strip()
-            decide(scenario, label, notes=notes)
+            before = scenario.record.notes
+            notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
+            decide(scenario, label, notes=before if notes == before.strip() else notes)
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
         target = address_of(candidates[0]) if candidates else "/"
         return RedirectResponse(f"{target}?{urlencode({'decided': full_name(scenario)})}", status_code=303)
 
     def next_tile(self, request: Request) -> Response:
-        """One tile that the annotator has not voted on, without a word of the model; after the last, the scenario."""
+        """One tile that the annotator has not voted on, without predictions; after the last one, the scenario."""
         scenarios, at = self._find(request)
         scenario = scenarios[at]
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")
-        asked = sheet.kept[:VOTED_TILES]
+        tiles = sheet.kept[:VOTED_TILES]
         done = self._voted(scenario)
-        left = [tile for tile in asked if tile not in done]
+        left = [tile for tile in tiles if tile not in done]
         if not left:
             return RedirectResponse(address_of(scenario), status_code=303)
-        across, down = grid(sheet.images)
-        row, column = divmod(left[0], across)
+        corner = tile_corner(left[0], sheet.images, record.tile, record.gap)
         classes = classes_of(scenario)
         return self._page(
             "vote.html",
             scenario=scenario,
             annotator=self._annotator,
             tile=left[0],
-            window=(column * record.tile.width, row * record.tile.height, record.tile.width, record.tile.height),
-            picture=(across * record.tile.width, down * record.tile.height),
+            window=(*corner, record.tile.width, record.tile.height),
+            sheet_size=sheet_size(sheet.images, record.tile, record.gap),
             choices=list(zip_longest(classes, shortcuts(classes))),
-            position=len(asked) - len(left) + 1,
-            count=len(asked),
+            position=len(tiles) - len(left) + 1,
+            count=len(tiles),
         )
 
     async def vote(self, request: Request) -> Response:
@@ -231,13 +234,13 @@ class _Review:
         return self._page("error.html", status=500, problems=str(error).splitlines())
 
     def _find(self, request: Request) -> tuple[list[Scenario], int]:
-        """All scenarios, and the place of the one that the path names."""
+        """All scenarios, and the position of the one that the path names."""
         scenarios = all_scenarios(self._root)
-        wanted = f"{request.path_params['subject']}/{request.path_params['id']}"
+        name = f"{request.path_params['subject']}/{request.path_params['id']}"
         names = [full_name(scenario) for scenario in scenarios]
-        if wanted not in names:
-            raise HTTPException(404, f"There is no scenario {wanted}.")
-        return scenarios, names.index(wanted)
+        if name not in names:
+            raise HTTPException(404, f"There is no scenario {name}.")
+        return scenarios, names.index(name)
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
         text = self._templates.get_template(template).render(values)
@@ -245,20 +248,20 @@ class _Review:
 
 
 async def _form(request: Request) -> dict[str, list[str]]:
-    """What a form of this page sent; another page's forms are refused."""
+    """The content of a form of this page; forms of other pages are refused."""
     origin = request.headers.get("origin")
     if origin is not None and origin != f"http://{request.headers['host']}":
-        raise HTTPException(403, "This decision comes from another page.")
+        raise HTTPException(403, "This form was sent by another page.")
     return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
 
 
 def _user() -> str:
-    """Who sits at this machine, as git knows them."""
+    """The user of this machine: git's email, or the system's name."""
     try:
-        known = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True, check=False).stdout
+        email = subprocess.run(["git", "config", "user.email"], capture_output=True, text=True, check=False).stdout
     except OSError:
-        known = ""
-    return known.strip() or getpass.getuser()
+        email = ""
+    return email.strip() or getpass.getuser()
 
 
 def _candidates(scenarios: Sequence[Scenario]) -> list[Scenario]:
@@ -266,6 +269,6 @@ def _candidates(scenarios: Sequence[Scenario]) -> list[Scenario]:
 
 
 def _decided(request: Request, scenarios: Sequence[Scenario]) -> Scenario | None:
-    """The scenario that was just decided on, if any: the page says so, with a way back."""
-    wanted = request.query_params.get("decided")
-    return next((scenario for scenario in scenarios if full_name(scenario) == wanted), None)
+    """The scenario that was just decided on, if any: the page names it, with a link to change the decision."""
+    name = request.query_params.get("decided")
+    return next((scenario for scenario in scenarios if full_name(scenario) == name), None)

@@ -1,1 +1,1 @@
-"""Scenarios on disk: schema, contact sheets, store."""
+"""Scenarios on disk: schema, contact sheets, store, decisions, comparison of revisions."""

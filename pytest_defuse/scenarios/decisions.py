@@ -1,4 +1,4 @@
-"""Decisions on scenarios: what ``pytest-defuse label`` and the page share."""
+"""Decisions on scenarios: what ``pytest-defuse label`` and the review page share."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,7 +44,7 @@ def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
     if not found:
         raise DefuseError(f"There is no scenario {name!r}: see pytest-defuse list.")
     if len(found) > 1:
-        raise DefuseError(f"Several subjects have {name!r}: say {' or '.join(full_name(s) for s in found)}.")
+        raise DefuseError(f"Several subjects have {name!r}: name {' or '.join(full_name(s) for s in found)}.")
     return found[0]
 
 
@@ -59,44 +59,54 @@ def classes_of(scenario: Scenario) -> tuple[str, ...]:
 
 
 def check_label(scenario: Scenario, label: str) -> None:
-    """Raise a DefuseError if a label is not one of the scenario's classes."""
+    """Raise a DefuseError if a scenario cannot be given a label."""
     classes = classes_of(scenario)
     if label not in classes:
         raise DefuseError(f"{label!r} is not a class of {full_name(scenario)}: choose from {', '.join(classes)}.")
+    if scenario.record.labels is not None:
+        raise DefuseError(
+            f"Each image of {full_name(scenario)} has its own label: to accept it, set status in {scenario.yaml}."
+        )
 
 
 def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
-    """Accept a scenario under a label that was checked, or reject it with None; ``changes`` go along.
+    """Accept a scenario under a label, or reject it with None.
+
+    Args:
+        changes: further keys of scenario.yaml.
 
     Raises:
-        DefuseError: the scenario has gone, or its file is wrong.
+        DefuseError: the label cannot be given, the scenario no longer exists, or its file is wrong.
     """
+    if label is not None:
+        check_label(scenario, label)
     status = "rejected" if label is None else "accepted"
     return scenario.store.update(scenario.id, status=status, label=label, **changes)
 
 
 def tally_of(scenario: Scenario) -> Tally:
-    """What the votes on a scenario's tiles say.
+    """The votes on a scenario's tiles, counted.
 
     Raises:
         DefuseError: a file of votes is wrong.
     """
-    return tally(scenario.record, scenario.votes(), scenario.store.record().voting)
+    return tally(scenario.record, scenario.machine, scenario.votes(), scenario.store.record().voting)
 
 
-def decide_by_votes(scenario: Scenario, found: Tally) -> Scenario:
+def decide_by_votes(scenario: Scenario, votes: Tally) -> Scenario:
     """Decide as the votes say, excluding the tiles on which they see no class or another one.
 
-    Where they leave it undecided, nothing changes.
+    An undecided scenario is not changed.
 
     Raises:
-        DefuseError: the scenario has gone, or its file is wrong.
+        DefuseError: the scenario no longer exists, or its file is wrong.
     """
-    if found.outcome == "undecided":
+    if votes.outcome == "undecided":
         return scenario
-    if found.outcome == "no scenario":
+    if votes.outcome == "no scenario":
         return decide(scenario, None)
     sheets = scenario.record.sheets.model_dump()
     for split in SPLITS:
-        sheets[split]["excluded"] = sorted({*sheets[split]["excluded"], *found.excluded(split)})
-    return decide(scenario, found.label, sheets=sheets)
+        # New tiles come last, so that comments on those that are there stay with them.
+        sheets[split]["excluded"] = list(dict.fromkeys([*sheets[split]["excluded"], *votes.excluded(split)]))
+    return decide(scenario, votes.label, sheets=sheets)

@@ -1,6 +1,6 @@
-"""What changed in a store between two revisions, as a reviewer wants to know it."""
+"""What changed in a store between two revisions, in the words of a review."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -8,32 +8,37 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from pytest_defuse.scenarios.documents import Problem, R, StoreError, parse_document
+from pytest_defuse.scenarios.checks import listed
+from pytest_defuse.scenarios.documents import Document, R, parse_document, parse_machine_of
+from pytest_defuse.scenarios.machine import MachineRecord, Tiles, counts
+from pytest_defuse.scenarios.problems import Problem, StoreError
 from pytest_defuse.scenarios.revisions import Revision
-from pytest_defuse.scenarios.schema import SPLITS, ScenarioRecord, Split, StoreRecord, VotesRecord
+from pytest_defuse.scenarios.schema import SPLITS, Record, ScenarioRecord, Split, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import Pixels, decode_sheet
 
 T = TypeVar("T")
 Kind = Literal["added", "removed", "relabelled", "pixels changed", "edited", "unreadable"]
 KINDS: tuple[Kind, ...] = ("unreadable", "added", "removed", "relabelled", "pixels changed", "edited")
-"""Every kind of change, what matters most first."""
+"""Every kind of change, the most important first."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A scenario as one revision has it.
+    """A scenario at one revision.
 
     Attributes:
         path: its folder, relative to the repository's root.
-        pictures: the PNG of each split, as far as there is one.
-        pixels: what they show, as far as that can be read.
+        record, machine: None where the file cannot be read.
+        sheets: the PNG of each split whose pixels are those recorded.
+        pixels: their tiles.
         problems: what cannot be read, and why.
     """
 
     path: PurePosixPath
     record: ScenarioRecord | None
+    machine: MachineRecord | None
     votes: tuple[VotesRecord, ...]
-    pictures: dict[Split, bytes]
+    sheets: dict[Split, bytes]
     pixels: dict[Split, Pixels]
     problems: tuple[Problem, ...]
 
@@ -45,7 +50,7 @@ class Change:
     Attributes:
         kinds: most important first.
         details: what changed, a sentence each.
-        before, after: None where the revision does not have it.
+        before, after: None if the revision does not have it.
     """
 
     subject: str
@@ -65,10 +70,11 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """Everything that changed from ``base`` to ``head``, two full commit hashes.
+    """Everything that changed between two commits.
 
     Attributes:
-        shared: what changed in the stores' own files, a sentence each.
+        base, head: full commit hashes.
+        shared: changes of store.yaml files, a sentence each.
     """
 
     base: str
@@ -108,35 +114,44 @@ def difference(base: Revision, head: Revision) -> Difference:
 
 def _side(revision: Revision, folder: PurePosixPath) -> Side | None:
     names = {f"{split}.png": split for split in SPLITS}
-    own = [path for path in (folder / name for name in ("scenario.yaml", *names)) if path in revision.blobs]
+    files = ("scenario.yaml", "machine.json", *names)
+    own = [path for path in (folder / name for name in files) if path in revision.blobs]
     if not own:
         return None
-    cast = sorted(p for p in revision.blobs if p.parent == folder / "votes" and p.suffix == ".yaml")
+    vote_files = sorted(p for p in revision.blobs if p.parent == folder / "votes" and p.suffix == ".yaml")
     place = revision.repository.folder / folder
-    contents = revision.contents([*own, *cast])
+    contents = revision.contents([*own, *vote_files])
     problems: list[Problem] = []
-    record = _read(contents.get(folder / "scenario.yaml"), place / "scenario.yaml", ScenarioRecord, problems)
-    votes, pictures, pixels = [], {}, {}
-    for path in cast:
+    document = _read(contents.get(folder / "scenario.yaml"), place / "scenario.yaml", ScenarioRecord, problems)
+    record = document.record if document else None
+    machine = document.machine if document else None
+    if document and machine is None:
+        data, file = contents.get(folder / "machine.json"), str(place / "machine.json")
+        if data is None:
+            problems.append(Problem(file, "is missing."))
+        else:
+            machine = _kept(partial(parse_machine_of, document, data, file), problems)
+    votes: list[VotesRecord] = []
+    sheets, pixels = {}, {}
+    for path in vote_files:
         vote = _read(contents[path], revision.repository.folder / path, VotesRecord, problems)
-        votes += [vote] if vote else []
+        votes += [vote.record] if vote else []
     for name, split in names.items():
         file = str(place / name)
         if (data := contents.get(folder / name)) is None:
             problems.append(Problem(file, "is missing."))
         elif record is not None:
-            tiles = _kept(partial(decode_sheet, data, file, record.tile, record.sheet(split)), problems)
+            tiles = _kept(partial(decode_sheet, data, file, record.sheet(split), record.tile, record.gap), problems)
             if tiles is not None:
-                pictures[split], pixels[split] = data, tiles
-    return Side(place, record, tuple(votes), pictures, pixels, tuple(problems))
+                sheets[split], pixels[split] = data, tiles
+    return Side(place, record, machine, tuple(votes), sheets, pixels, tuple(problems))
 
 
-def _read(data: bytes | None, path: PurePosixPath, kind: type[R], problems: list[Problem]) -> R | None:
+def _read(data: bytes | None, path: PurePosixPath, kind: type[R], problems: list[Problem]) -> Document[R] | None:
     if data is None:
         problems.append(Problem(str(path), "is missing."))
         return None
-    document = _kept(partial(parse_document, data, str(path), kind), problems)
-    return document.record if document else None
+    return _kept(partial(parse_document, data, str(path), kind), problems)
 
 
 def _kept(read: Callable[[], T], problems: list[Problem]) -> T | None:
@@ -148,7 +163,7 @@ def _kept(read: Callable[[], T], problems: list[Problem]) -> T | None:
 
 
 def _change(subject: str, scenario: str, before: Side | None, after: Side | None) -> Change | None:
-    """What happened to a scenario; None where only other files of its folder changed."""
+    """The change of a scenario; None if only other files of its folder changed."""
     if after is None or before is None:
         side = after or before
         if side is None:
@@ -160,37 +175,38 @@ def _change(subject: str, scenario: str, before: Side | None, after: Side | None
     found: list[tuple[Kind, str]] = [("unreadable", str(problem)) for problem in after.problems]
     if before.record and after.record:
         found += _edits(before.record, after.record)
+    if before.machine and after.machine:
+        found += _machine_edits(before.machine, after.machine)
     found += _pixels(before, after)
     found += _votes(before.votes, after.votes)
     if not found:
         return None
     kinds = [kind for kind in KINDS if any(kind == other for other, _ in found)]
-    details = tuple(sentence for kind in kinds for other, sentence in found if kind == other)
-    return Change(subject, scenario, tuple(kinds), details, before, after)
+    details = dict.fromkeys(sentence for kind in kinds for other, sentence in found if kind == other)
+    return Change(subject, scenario, tuple(kinds), tuple(details), before, after)
 
 
 def _facts(side: Side) -> list[str]:
     """An added or removed scenario in a few words."""
-    told = facts(side.record) if side.record else []
-    return [*told, *(str(problem) for problem in side.problems)]
+    known = facts(side.record, side.machine) if side.record and side.machine else []
+    return [*known, *(str(problem) for problem in side.problems)]
 
 
-def facts(record: ScenarioRecord) -> list[str]:
-    """What a reviewer should know of a scenario that is new to them, a sentence each."""
-    label = f"label {record.label}" if record.label is not None else f"proposed label {record.proposed_label}"
-    counts = record.sheets.held_out.counts
-    taken = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:3])
-    rate = record.failure_rate
-    return [
-        f"{record.status}, {label}",
-        f"held-out pictures taken for {taken}",
-        f"{rate.failed}/{rate.drawn} of fresh draws failed",
-        *(record.evidence.in_words(record.proposed_label) if record.evidence else []),
-    ]
+def facts(record: ScenarioRecord, machine: MachineRecord) -> list[str]:
+    """What a reviewer should know about a new scenario, a sentence each."""
+    label = f"proposed label {_name(record.proposed_label)}" if record.label is None else f"label {record.label}"
+    sentences = [f"{record.status}, {'labels per image' if record.labels else label}"]
+    predicted = counts(record.sheets.held_out, machine.held_out)
+    if predicted:
+        top = ", ".join(f"{name} ({count})" for name, count in list(predicted.items())[:3])
+        sentences.append(f"held-out images classified as {top}")
+    if rate := record.failure_rate:
+        sentences.append(f"{rate.failed}/{rate.drawn} of fresh draws failed")
+    return sentences + (machine.evidence.in_words(record.proposed_label) if machine.evidence else [])
 
 
 def _edits(before: ScenarioRecord, after: ScenarioRecord) -> list[tuple[Kind, str]]:
-    """Changed keys of scenario.yaml, but for what says which pixels there are."""
+    """Changed keys of scenario.yaml, but for the hashes of pixels and machine.json."""
     found: list[tuple[Kind, str]] = []
     if before.status != after.status:
         found.append(("relabelled", f"status {before.status} -> {after.status}"))
@@ -200,14 +216,25 @@ def _edits(before: ScenarioRecord, after: ScenarioRecord) -> list[tuple[Kind, st
         old, new = before.sheet(split), after.sheet(split)
         if set(old.excluded) != set(new.excluded):
             found.append(("edited", f"{split}: excluded tiles {_numbers(old.excluded)} -> {_numbers(new.excluded)}"))
-        if old.predicted != new.predicted or old.predicted_tiles != new.predicted_tiles:
-            found.append(("edited", f"{split}: recorded predictions changed"))
-    if before.notes != after.notes:
-        found.append(("edited", f"notes: {' '.join(after.notes.split()) or 'removed'}"))
-    for key in ("proposed_label", "failure_rate", "tile", "method", "evidence", "provenance", "region"):
-        if getattr(before, key) != getattr(after, key):
-            found.append(("edited", f"{key.replace('_', ' ')} changed"))
-    return found
+        found += _changed(old, new, ("predicted",), f"{split}: ")
+    for key in ("description", "notes"):
+        if getattr(before, key) != (text := getattr(after, key)):
+            found.append(("edited", f"{key}: {' '.join(text.split()) or 'removed'}"))
+    compared = {"format", "id", "status", "label", "sheets", "description", "notes", "machine"}
+    return found + _changed(before, after, (key for key in ScenarioRecord.model_fields if key not in compared))
+
+
+def _machine_edits(before: MachineRecord, after: MachineRecord) -> list[tuple[Kind, str]]:
+    """Changed parts of machine.json."""
+    found: list[tuple[Kind, str]] = []
+    for split in SPLITS:
+        found += _changed(before.tiles(split), after.tiles(split), Tiles.model_fields, f"{split}: ")
+    return found + _changed(before, after, ("evidence", "region"))
+
+
+def _changed(before: Record, after: Record, keys: Iterable[str], of: str = "") -> list[tuple[Kind, str]]:
+    changed = [key for key in keys if getattr(before, key) != getattr(after, key)]
+    return [("edited", f"{of}{key.replace('_', ' ')} changed") for key in changed]
 
 
 def _pixels(before: Side, after: Side) -> list[tuple[Kind, str]]:
@@ -215,7 +242,7 @@ def _pixels(before: Side, after: Side) -> list[tuple[Kind, str]]:
         return []
     found: list[tuple[Kind, str]] = []
     for split in SPLITS:
-        # Hashes first: with Git LFS the pictures themselves are not in the revision.
+        # Hashes first: with Git LFS the sheets themselves are not in the revision.
         if before.record.sheet(split).sha256 == after.record.sheet(split).sha256:
             continue
         old, new = before.pixels.get(split), after.pixels.get(split)
@@ -242,7 +269,8 @@ def _shared(base: Revision, head: Revision, path: PurePosixPath) -> list[str]:
     for revision in (base, head):
         problems: list[Problem] = []
         data = revision.contents([path]).get(path)
-        sides.append(_read(data, place, StoreRecord, problems) if data is not None else None)
+        document = _read(data, place, StoreRecord, problems) if data is not None else None
+        sides.append(document.record if document else None)
         if problems and revision is head:
             return [str(problem) for problem in problems]
     old, new = sides
@@ -256,7 +284,5 @@ def _name(label: str | None) -> str:
     return "(none)" if label is None else label
 
 
-def _numbers(tiles: Sequence[int], most: int = 12) -> str:
-    if not tiles:
-        return "none"
-    return ", ".join(map(str, sorted(tiles)[:most])) + (f" and {len(tiles) - most} more" if len(tiles) > most else "")
+def _numbers(tiles: Sequence[int]) -> str:
+    return listed([str(tile) for tile in sorted(tiles)], 12) or "none"

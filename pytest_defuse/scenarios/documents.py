@@ -1,56 +1,34 @@
-"""YAML files of a store, read with the line of everything that is wrong, and written in one canonical form.
+"""YAML files of a store, read with the line of everything that is wrong.
 
 Reading takes every plain scalar as text and lets the schema decide, so that ``label: 3`` and ``label: no``
 typed by hand are the class names "3" and "no". All errors of a file are reported at once.
 """
 
 import re
-import stat
-from collections.abc import Hashable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from yaml.composer import Composer
 
-from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.validation import invalid_value
-from pytest_defuse.scenarios.migrations import upgraded
-from pytest_defuse.scenarios.schema import FORMAT, FileRecord
+from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, parse_machine
+from pytest_defuse.scenarios.migrations import OldFileError, upgraded
+from pytest_defuse.scenarios.problems import Problem, StoreError, plain_bytes, refuse, refused, without_lfs_pointer
+from pytest_defuse.scenarios.schema import FORMAT, SPLITS, FileRecord, ScenarioRecord, newer_format
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-MOST_YAML_BYTES = 4 * 2**20
-MOST_LEVELS = 32
-"""Levels of lists and keys in a file, at most: the schema needs six, and Python's stack holds hundreds."""
+MAX_YAML_BYTES = 2**22
+"""Maximum size of a YAML file that is read, 4 MiB: a thousand classes and their names take some 100 KiB."""
+MAX_LEVELS = 32
+"""Maximum nesting of lists and keys in a file: the schema needs six, and Python's stack holds hundreds."""
 
+M = TypeVar("M", bound=BaseModel)
 R = TypeVar("R", bound=FileRecord)
 Key = str | int
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong with a store, in one line."""
-
-    file: str
-    words: str
-    line: int | None = None
-    warning: bool = False
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:" if self.line else self.file
-        return f"{place} {'warning: ' if self.warning else ''}{self.words}"
-
-
-class StoreError(DefuseError):
-    """Problems of a store that keep it from being used."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        """Problems, each said once."""
-        self.problems = tuple(dict.fromkeys(problems))
-        super().__init__("\n".join(map(str, self.problems)))
 
 
 @dataclass(frozen=True)
@@ -58,9 +36,11 @@ class Document(Generic[R]):
     """A file that was read.
 
     Attributes:
-        file: what messages call it.
-        format: the format that it is written in; ``record`` is of the present one.
+        file: its name in messages.
+        format: the format in which it is written; ``record`` is of the present one.
         text: as it was read.
+        root: the YAML nodes, which know their places in the text.
+        machine: what a scenario.yaml of an old format holds that is in machine.json today; else None.
     """
 
     file: str
@@ -68,38 +48,11 @@ class Document(Generic[R]):
     text: str
     record: R
     root: yaml.Node
+    machine: MachineRecord | None = None
 
     def problem(self, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:
         """A problem at the line of a key: ``file:line: key: words``."""
         return _problem(self.file, self.root, keys, words, warning=warning)
-
-    @property
-    def canonical(self) -> bool:
-        """Whether writing the record again would give the same bytes."""
-        return self.text == canonical_text(self.record)
-
-
-def plain_bytes(path: Path, most: int) -> bytes:
-    """The bytes of a plain file.
-
-    Raises:
-        StoreError: it is missing, too large, a symbolic link, no file, or only a pointer to one.
-    """
-    try:
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            # Whatever it points to, another clone does not have it, or has something else there.
-            raise _refused(path, "is a symbolic link: put the file itself in its place")
-        if not stat.S_ISREG(status.st_mode):
-            raise _refused(path, "is not a file: restore it from git")
-        if status.st_size > most:
-            raise _refused(path, f"has {status.st_size:,} bytes, at most {most:,} are read: restore it from git")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise _refused(path, "is missing: restore it from git, or remove the folder") from None
-    except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror}): restore it from git") from error
-    return data
 
 
 def read_document(path: Path, kind: type[R]) -> Document[R]:
@@ -108,59 +61,93 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
     Raises:
         StoreError: every error of the file, a line each: ``file:line: key: what is wrong``.
     """
-    return parse_document(plain_bytes(path, MOST_YAML_BYTES), str(path), kind)
+    return parse_document(plain_bytes(path, MAX_YAML_BYTES), str(path), kind)
 
 
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
-    """The document that ``data``, the content of ``file``, holds.
+    """The document in ``data``, the content of ``file``.
 
     Raises:
         StoreError: as :func:`read_document`.
     """
-    if data.startswith(LFS_POINTER):
-        raise _refused(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
     try:
-        text = data.decode("utf-8-sig")
+        text = without_lfs_pointer(data, file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _refused(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
+        raise refused(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
     if conflict := re.search(r"^<{7} .*$", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
         raise StoreError([Problem(file, "holds a merge conflict: keep one of the two versions.", line)])
     root, plain = _parsed(text, file)
-    given = str(plain.get("format", "")) if isinstance(plain, dict) else ""
-    number = int(given) if re.fullmatch(r"[0-9]{1,9}", given) else FORMAT
+    digits = str(plain.get("format", "")) if isinstance(plain, dict) else ""
+    number = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else FORMAT
     if number > FORMAT:
-        raise StoreError(
-            [Problem(file, f"has format {given}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it.")]
-        )
+        raise refused(file, newer_format(number))
+    problems: list[Problem] = []
+    machine = None
     if number < FORMAT:
-        plain = upgraded(plain, number, kind.schema_name)
+        try:
+            plain = upgraded(plain, number, kind.schema_name)
+        except OldFileError as error:
+            raise StoreError([_problem(file, root, error.keys, str(error))]) from error
+        if kind is ScenarioRecord:
+            machine = _checked(MachineRecord, {"format": FORMAT} | plain["machine"], file, root, problems)
+            plain["machine"] = machine.sha256 if machine else "0" * 64
+    record = _checked(kind, plain, file, root, problems)
+    if record is None or problems:
+        raise StoreError(problems)
+    document = Document(file, number, text, record, root, machine)
+    if isinstance(record, ScenarioRecord) and machine is not None:
+        refuse(_contradictions(document, record, machine))
+    return document
+
+
+def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecord:
+    """What belongs to a scenario.yaml: from machine.json in ``folder``, or, in an old format, from the file itself.
+
+    Raises:
+        StoreError: machine.json is missing, or not the one that scenario.yaml names.
+    """
+    if document.machine is not None:
+        return document.machine
+    path = folder / "machine.json"
+    return parse_machine_of(document, plain_bytes(path, MAX_BYTES), str(path))
+
+
+def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
+    """The record in ``data``, the content of the machine.json ``file`` beside a scenario.yaml.
+
+    Raises:
+        StoreError: it is not the one that scenario.yaml names, or contradicts it.
+    """
+    machine = parse_machine(data, file, document.record.machine)
+    refuse(_contradictions(document, document.record, machine))
+    return machine
+
+
+def _contradictions(document: Document[Any], record: ScenarioRecord, machine: MachineRecord) -> Iterator[Problem]:
+    """Where scenario.yaml and machine.json contradict each other, each at its line of scenario.yaml."""
+    for split in SPLITS:
+        sheet, tiles = record.sheet(split), machine.tiles(split)
+        if tiles.predicted is not None and Counter(tiles.predicted) != Counter(sheet.predicted):
+            words = "counts other predictions than those recorded for each tile: restore the folder from git."
+            yield document.problem(("sheets", split, "predicted"), words)
+        for key in ("labels", "sources"):
+            values = getattr(tiles, key)
+            if values is not None and len(values) != sheet.images:
+                words = f"the sheet has {sheet.images} tiles, but machine.json has {len(values)} {key}."
+                yield document.problem(("sheets", split, "images"), words)
+        if (tiles.labels is None) != (record.labels is None):
+            words = f"per image requires a class for each tile of {split} in machine.json, and vice versa."
+            yield document.problem(("labels",), words)
+
+
+def _checked(kind: type[M], data: Any, file: str, root: yaml.Node, problems: list[Problem]) -> M | None:
+    """The data as a record, or None; what is wrong is added to ``problems``."""
     try:
-        record = kind.model_validate(plain)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise StoreError(_problem(file, root, *invalid_value(detail)) for detail in error.errors()) from error
-    return Document(file, number, text, record, root)
-
-
-def read_record(path: Path, kind: type[R]) -> R:
-    """The record of :func:`read_document`."""
-    return read_document(path, kind).record
-
-
-def canonical_text(record: FileRecord) -> str:
-    """A record in the one canonical form: keys in the schema's order, texts quoted, numbers short."""
-    data = record.model_dump(mode="json")
-    body = yaml.dump(data, Dumper=_CanonicalDumper, sort_keys=False, width=110, allow_unicode=True)
-    return f"# yaml-language-server: $schema={record.schema_file}\n{body}"
-
-
-def write_record(path: Path, record: FileRecord) -> None:
-    """Write a record to a file, whole or not at all."""
-    replace_text(path, canonical_text(record))
-
-
-def _refused(file: Path | str, words: str) -> StoreError:
-    return StoreError([Problem(str(file), f"{words}.")])
+        problems += [_problem(file, root, *invalid_value(detail)) for detail in error.errors()]
+        return None
 
 
 def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
@@ -202,7 +189,7 @@ class _PlainComposer(Composer):
         event = self.peek_event()  # type: ignore[attr-defined]
         if isinstance(event, yaml.AliasEvent):
             raise _UnusedYAMLError("aliases are not used here: write the value again", event)
-        if self.depth == MOST_LEVELS:
+        if self.depth == MAX_LEVELS:
             raise _UnusedYAMLError("it is nested too deeply", event)
         self.depth += 1
         node = super().compose_node(parent, index)
@@ -225,42 +212,6 @@ _TextLoader.yaml_implicit_resolvers = {
     first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:null"]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-
-
-class _CanonicalDumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-
-
-def _short(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
-    # Nine digits are exact for float32, and keep a covariance positive definite.
-    mantissa, *exponent = f"{number:.9g}".split("e")
-    digits = mantissa if "." in mantissa else f"{mantissa}.0"  # else YAML takes 1 for an integer, 1e-07 for a text
-    return dumper.represent_scalar("tag:yaml.org,2002:float", "e".join([digits, *exponent]))
-
-
-def _rows(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
-    flat = not any(isinstance(item, (list, dict)) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
-
-
-def _mapping(dumper: yaml.SafeDumper, mapping: dict[str, Any]) -> yaml.MappingNode:
-    pairs = []
-    for key, value in mapping.items():
-        plain = key.isidentifier() and yaml.safe_load(key) == key
-        name = dumper.represent_scalar("tag:yaml.org,2002:str", key) if plain else _quoted(dumper, key)
-        pairs.append((name, dumper.represent_data(value)))
-    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=False)
-
-
-_CanonicalDumper.add_representer(str, _quoted)
-_CanonicalDumper.add_representer(float, _short)
-_CanonicalDumper.add_representer(list, _rows)
-_CanonicalDumper.add_representer(dict, _mapping)
 
 
 def _plain(node: yaml.Node) -> Any:

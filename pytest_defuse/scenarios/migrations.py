@@ -1,23 +1,41 @@
 """Formats before the present one, read by turning their data into the next format's, step by step.
 
-Format 0 kept summaries of votes inside scenario.yaml and the generator's hash in store.yaml, where branches that
-worked at once came into conflict. Format 1 has one file an annotator, and the hash in each region only.
+- Format 0 kept summaries of votes in scenario.yaml and the generator's hash in store.yaml, where parallel branches
+  came into conflict. Format 1 has one file an annotator, and the hash in each region only.
+- Format 1 kept everything in scenario.yaml. Format 2 keeps what people do not read in machine.json.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from pytest_defuse.scenarios.schema import FORMAT, MAX_SHEET_BYTES, SPLITS, description_of
+
 Data = dict[Any, Any]
+
+BUDGET_OF_1 = str(2**20)
+"""Default ``sheet_bytes`` of format 1; a store that still has it takes the present default."""
+
+
+class OldFileError(Exception):
+    """Data of an old format that cannot be converted.
+
+    Attributes:
+        keys: where it is in the file.
+    """
+
+    def __init__(self, keys: tuple[str, ...], words: str) -> None:
+        super().__init__(words)
+        self.keys = keys
 
 
 def _from_0(data: Data, schema_name: str) -> Data:
     if schema_name == "store":
-        return {key: value for key, value in data.items() if key != "generator"} | {"format": "1"}
-    # A summary does not say which tile was given which class, so it cannot become votes: it is kept in words.
+        return {key: value for key, value in data.items() if key != "generator"}
+    # A summary does not record which tile was given which class, so it cannot become votes: it is kept in words.
     summaries = [_in_words(vote) for vote in data.get("votes") or [] if isinstance(vote, dict)]
     notes = [text for text in (data.get("notes"), *summaries) if text]
     kept = {key: value for key, value in data.items() if key != "votes"}
-    return kept | {"format": "1", "notes": "\n".join(map(str, notes))}
+    return kept | {"notes": "\n".join(map(str, notes))}
 
 
 def _in_words(vote: Data) -> str:
@@ -27,17 +45,69 @@ def _in_words(vote: Data) -> str:
     )
 
 
-STEPS: dict[int, Callable[[Data, str], Data]] = {0: _from_0}
-"""For each old format, what makes the next one of it."""
+def _from_1(data: Data, schema_name: str) -> Data:
+    if schema_name == "store":
+        budgets = data.get("budgets")
+        if isinstance(budgets, dict) and budgets.get("sheet_bytes") == BUDGET_OF_1:
+            return data | {"budgets": budgets | {"sheet_bytes": MAX_SHEET_BYTES}}
+        return data
+    if schema_name == "votes":
+        return data
+    machine = {key: data.get(key) for key in ("region", "evidence")}
+    kept = {key: value for key, value in data.items() if key not in machine}
+    sheets = data.get("sheets")
+    if isinstance(sheets, dict):
+        kept["sheets"] = dict(sheets)
+        for split in SPLITS:
+            if isinstance(sheet := sheets.get(split), dict):
+                kept["sheets"][split] = {key: value for key, value in sheet.items() if key != "predicted_tiles"}
+                machine[split] = {"predicted": _by_tile(sheet.get("predicted_tiles"), split)}
+    method = data.get("method")
+    if isinstance(method, dict):
+        if unknown := [key for key in method if key not in ("name", "rule", "base_error_rate")]:
+            raise OldFileError(("method", unknown[0]), "is not a key that is known here; check its spelling")
+        description = {"description": method.get("rule") or description_of(data.get("proposed_label"), _mistake(data))}
+        kept |= {"method": method.get("name"), "base_error_rate": method.get("base_error_rate")} | description
+    return kept | {"machine": machine}
+
+
+def _by_tile(tiles_of: Any, split: str) -> list[str] | None:
+    """The class of each tile, from the tiles of each class."""
+    if tiles_of is None:
+        return None
+    try:
+        by_tile = {int(tile): name for name, tiles in tiles_of.items() for tile in tiles}
+        names = [by_tile[tile] for tile in range(sum(map(len, tiles_of.values())))]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        words = "predicted_tiles must name each tile, from 0, once"
+        raise OldFileError(("sheets", split, "predicted_tiles"), words) from None
+    return names
+
+
+def _mistake(data: Data) -> str | None:
+    """The class that the model predicted most for the held-out tiles, other than the proposed one."""
+    try:
+        predicted = data["sheets"]["held_out"]["predicted"]
+        wrong = {name: int(count) for name, count in predicted.items() if name != data["proposed_label"]}
+        return max(wrong, key=lambda name: wrong[name], default=None)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+STEPS: dict[int, Callable[[Data, str], Data]] = {0: _from_0, 1: _from_1}
+"""For each old format, the step to the next one."""
 
 
 def upgraded(data: Data, number: int, schema_name: str) -> Data:
-    """The data of a file of format ``number`` as the present format has it.
+    """The data of a file of format ``number`` in the present format; ``machine`` is the content of machine.json.
 
     Args:
-        data: as read, unchecked: what is wrong with it is for the schema to say.
-        schema_name: which kind of file it is.
+        data: as it was read; wrong values are left for the schema to report.
+        schema_name: the kind of file.
+
+    Raises:
+        OldFileError: data that cannot be converted.
     """
-    for step in range(number, max(STEPS) + 1):
+    for step in range(number, FORMAT):
         data = STEPS[step](data, schema_name)
-    return data
+    return data | {"format": FORMAT}

@@ -1,4 +1,4 @@
-"""A store as a git revision has it, read from git's objects: nothing is checked out."""
+"""A store at a git revision, read from git's objects: nothing is checked out."""
 
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.documents import LFS_POINTER
+from pytest_defuse.scenarios.problems import LFS_POINTER
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Repository:
         """The full hash of a revision.
 
         Raises:
-            DefuseError: there is none of this name.
+            DefuseError: no revision has this name.
         """
         try:
             return _git(self.top, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
@@ -50,7 +50,7 @@ class Repository:
             ) from None
 
     def merge_base(self, base: str, head: str) -> str:
-        """The commit from which two have parted.
+        """The last commit that two have in common.
 
         Raises:
             DefuseError: there is none.
@@ -72,7 +72,7 @@ class Revision:
     def blobs(self) -> Mapping[PurePosixPath, str]:
         """The plain files of the store, by path relative to it, with the hashes of their contents.
 
-        A symbolic link is left out, as if it was not there: nothing that it points to belongs to the revision.
+        Symbolic links are left out: their targets do not belong to the revision.
         """
         folder = self.repository.folder
         below = [] if folder == PurePosixPath() else ["--", f"{folder}/"]
@@ -87,14 +87,14 @@ class Revision:
         return found
 
     def contents(self, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, bytes]:
-        """The contents of files that this revision has, by one call of git."""
-        wanted = [path for path in paths if path in self.blobs]
-        if not wanted:
+        """The contents of those files that this revision has, in one call of git."""
+        present = [path for path in paths if path in self.blobs]
+        if not present:
             return {}
-        names = "".join(f"{self.blobs[path]}\n" for path in wanted)
+        names = "".join(f"{self.blobs[path]}\n" for path in present)
         reply = _git(self.repository.top, "cat-file", "--batch", stdin=names.encode())
         found, at = {}, 0
-        for path in wanted:
+        for path in present:
             end = reply.index(b"\n", at)
             size = int(reply[at:end].split()[-1])
             found[path] = reply[end + 1 : end + 1 + size]
@@ -102,7 +102,7 @@ class Revision:
         return {path: self._smudged(path) if data.startswith(LFS_POINTER) else data for path, data in found.items()}
 
     def _smudged(self, path: PurePosixPath) -> bytes:
-        """What a Git LFS pointer stands for, where Git LFS is set up here; else the pointer."""
+        """The file behind a Git LFS pointer if Git LFS is set up; else the pointer."""
         place = self.repository.folder / path
         return _git(self.repository.top, "cat-file", "--filters", f"--path={place}", self.blobs[path])
 
@@ -112,8 +112,8 @@ def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
     try:
         done = subprocess.run(command, input=stdin, capture_output=True, check=False)
     except FileNotFoundError:
-        raise DefuseError("git is not installed: it is needed to read revisions.") from None
+        raise DefuseError("git is not installed: install it to compare revisions.") from None
     if done.returncode:
-        said = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
-        raise DefuseError(f"git {arguments[0]} failed in {folder} ({said}).")
+        detail = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
+        raise DefuseError(f"git {arguments[0]} failed in {folder} ({detail}).")
     return done.stdout

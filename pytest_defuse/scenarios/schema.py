@@ -1,7 +1,7 @@
-"""What the files of a store may hold: format 1, frozen.
+"""What the YAML files of a store hold: format 2, frozen.
 
-:mod:`pytest_defuse.scenarios.documents` reads and writes them, :mod:`pytest_defuse.scenarios.migrations`
-knows the formats before this one.
+:mod:`pytest_defuse.scenarios.documents` reads and writes these files, :mod:`pytest_defuse.scenarios.machine` holds
+machine.json, and :mod:`pytest_defuse.scenarios.migrations` reads older formats.
 """
 
 from collections import Counter
@@ -9,18 +9,24 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
 
-FORMAT = 1
-MOST_PIXELS = 2**26
-"""Pixels of a sheet, at most: 200 MB once decoded. No file can ask for more memory than that."""
+FORMAT = 2
+MAX_PIXELS = 2**26
+"""Maximum pixels of a sheet, so that no file makes a reader allocate more than 200 MB (2^26 x 3 bytes)."""
+MAX_TILES = 256
+"""Default budget of tiles in a sheet: 16 x 16, which one look takes in; Wilson's 95% interval is then at most
+12.2 points wide."""
+MAX_SHEET_BYTES = 2**21
+"""Default budget of bytes in a sheet, 2 MiB: 100 scenarios of two sheets stay below the 1 GB that GitHub
+recommends for a repository."""
 
 Status = Literal["candidate", "accepted", "rejected"]
+Method = Literal["defuse", "transformations", "barlow", "reported"]
 Split = Literal["correction", "held_out"]
 SPLITS: tuple[Split, Split] = ("correction", "held_out")
 
@@ -28,18 +34,22 @@ Format = Annotated[int, Field(ge=FORMAT, le=FORMAT), WithJsonSchema({"const": FO
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 FeatureKey = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 FeatureNumber = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 FeatureName = Annotated[str, Field(min_length=1, max_length=80)]
 ClassName = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"]})]
-"""A class by its name; ``label: 3`` typed by hand is the name "3", so editors shall not complain of it."""
+"""A class by its name; ``label: 3`` typed by hand is the name "3", so editors must accept a number."""
 ScenarioId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=48)]
 Annotator = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@+-]*$", max_length=64)]
-"""Who votes. It is a file's name too, so it is in lower case: some file systems know no other."""
+"""Who votes. It is also a file name, and some file systems ignore case, so it is in lower case."""
 
 
-def _wrong(key: str, words: str) -> PydanticCustomError:
+def newer_format(number: int | str) -> str:
+    """What to say about a file of a format that this version does not know."""
+    return f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it"
+
+
+def inconsistent(key: str, words: str) -> PydanticCustomError:
     """An error of several values together, reported at the line of ``key``."""
     return PydanticCustomError("together", "{words}", {"key": key, "words": words})
 
@@ -51,11 +61,11 @@ class Record(BaseModel):
 
 
 class FileRecord(Record):
-    """A whole file.
+    """A whole YAML file.
 
     Attributes:
-        schema_name: what its JSON Schema is called.
-        schema_file: where that lies, seen from the file's folder.
+        schema_name: name of its JSON Schema.
+        schema_file: path of the JSON Schema, relative to the file's folder.
     """
 
     schema_name: ClassVar[str]
@@ -65,7 +75,12 @@ class FileRecord(Record):
 
 
 class FailureRate(Record):
-    """Of ``drawn`` fresh draws from the region, ``failed`` failed; low and high: Wilson's 95% interval."""
+    """Failures among fresh draws from the region, or among the images that meet the rule.
+
+    Attributes:
+        failed, drawn: counts.
+        low, high: Wilson's 95% interval of the rate, in [0, 1].
+    """
 
     failed: Count
     drawn: Annotated[int, Field(ge=1)]
@@ -75,173 +90,79 @@ class FailureRate(Record):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.failed > self.drawn:
-            raise _wrong("failed", f"failed is {self.failed}, but only {self.drawn} were drawn")
+            raise inconsistent("failed", f"failed is {self.failed}, but only {self.drawn} were drawn")
         if self.low > self.high:
-            raise _wrong("low", f"low is {self.low:g}, above high, which is {self.high:g}")
+            raise inconsistent("low", f"low is {self.low:g}, above high, which is {self.high:g}")
         return self
 
 
-class Sheet(Record):
-    """One contact sheet: how many tiles, what the model said of them, and the hash of their pixels.
+class SheetRecord(Record):
+    """One contact sheet.
 
-    Tiles are counted from 0 in reading order. ``predicted`` counts them by the class that the model took them
-    for, ``predicted_tiles`` says which they are (null where that was not recorded). ``excluded`` lists the
-    tiles that a reviewer does not want counted.
+    Attributes:
+        images: number of tiles, counted from 0 in reading order.
+        sha256: hash of their decoded pixels, shape and mode.
+        predicted: tiles by the class that the model predicted at discovery; None where nothing was predicted.
+        excluded: tiles that a reviewer leaves out.
     """
 
     images: Annotated[int, Field(ge=1)]
     sha256: Sha256
-    predicted: dict[str, Count]
-    predicted_tiles: dict[str, tuple[Count, ...]] | None = None
+    predicted: dict[str, Count] | None = None
     excluded: tuple[Count, ...] = ()
 
     @model_validator(mode="after")
-    def _counts_agree(self) -> Self:
-        total = sum(self.predicted.values())
+    def _consistent(self) -> Self:
+        total = self.images if self.predicted is None else sum(self.predicted.values())
         if total != self.images:
-            raise _wrong("predicted", f"predicted counts {total} tiles, but images is {self.images}")
-        if self.predicted_tiles is not None:
-            listed = sorted(tile for tiles in self.predicted_tiles.values() for tile in tiles)
-            if listed != list(range(self.images)):
-                raise _wrong("predicted_tiles", f"predicted_tiles must name each tile from 0 to {self.images - 1} once")
-            if {name: len(tiles) for name, tiles in self.predicted_tiles.items()} != self.predicted:
-                raise _wrong("predicted_tiles", "predicted_tiles and predicted do not count the same tiles")
-        return self
-
-    @model_validator(mode="after")
-    def _tiles_exist(self) -> Self:
+            raise inconsistent("predicted", f"predicted counts {total} tiles, but images is {self.images}")
         beyond = [tile for tile in self.excluded if tile >= self.images]
         if beyond:
-            raise _wrong("excluded", f"excluded names tile {beyond[0]}, but the sheet has tiles 0 to {self.images - 1}")
+            words = f"excluded names tile {beyond[0]}, but the sheet has tiles 0 to {self.images - 1}"
+            raise inconsistent("excluded", words)
         if len(set(self.excluded)) == self.images:
-            raise _wrong("excluded", "excluded names every tile: reject the scenario instead")
+            raise inconsistent("excluded", "excluded names every tile: reject the scenario instead")
         return self
 
     @property
     def kept(self) -> list[int]:
-        """The tiles that count, in reading order."""
+        """The tiles that are not excluded, in reading order."""
         excluded = set(self.excluded)
         return [tile for tile in range(self.images) if tile not in excluded]
 
-    @property
-    def prediction_of(self) -> dict[int, str]:
-        """The class that the model took each tile for; empty where that was not recorded."""
-        return {tile: name for name, tiles in (self.predicted_tiles or {}).items() for tile in tiles}
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many of the tiles that count the model took for each class, most first.
-
-        Where it was not recorded which tiles these are, excluded tiles cannot be told from others and count.
-        """
-        predictions = self.prediction_of
-        counted = Counter(predictions[tile] for tile in self.kept) if predictions else Counter(self.predicted)
-        return dict(counted.most_common())
-
-    def accuracy(self, label: str) -> float:
-        """The share of the tiles that count which the model took for ``label``, in [0, 1]."""
-        counts = self.counts
-        return counts.get(label, 0) / sum(counts.values())
-
 
 class Sheets(Record):
-    """The two splits: pictures to finetune on, and pictures that only the gate sees."""
+    """The two splits: images to finetune on, and images that only the gate sees."""
 
-    correction: Sheet
-    held_out: Sheet
+    correction: SheetRecord
+    held_out: SheetRecord
 
 
-class Tile(Record):
-    """Mode (L or RGB) and size, in pixels, of every tile."""
+class TileFormat(Record):
+    """Mode and size, in pixels, of every tile."""
 
     mode: Literal["L", "RGB"]
     width: Annotated[int, Field(ge=1, le=1024)]
     height: Annotated[int, Field(ge=1, le=1024)]
 
-
-class Evidence(Record):
-    """Why a label is proposed: for a reviewer to weigh, never a decision.
-
-    The training images nearest to the region's mean in latent space, nearest first: their positions in the
-    training set, labels, and distances (in standard deviations of the training codes); and the labels of the
-    training images that the region's failures were drawn around, counted.
-    """
-
-    nearest_images: tuple[Count, ...]
-    nearest_labels: tuple[ClassName, ...]
-    nearest_distances: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
-    source_labels: dict[str, Count]
-
-    @model_validator(mode="after")
-    def _same_length(self) -> Self:
-        lengths = {len(part) for part in (self.nearest_images, self.nearest_labels, self.nearest_distances)}
-        if len(lengths) != 1:
-            raise _wrong("nearest_images", "nearest_images, nearest_labels and nearest_distances differ in length")
-        return self
-
-    def in_words(self, label: str) -> list[str]:
-        """How far the evidence supports a label, a sentence each."""
-        said = []
-        if self.nearest_labels:
-            nearest = Counter(self.nearest_labels)
-            said.append(
-                f"{nearest[label]} of the {nearest.total()} nearest training images are labelled {label}"
-                f"{_rival(nearest, label)}"
-            )
-        sources = Counter(self.source_labels)
-        if sources.total():
-            said.append(
-                f"{sources[label]} of {sources.total()} failures were drawn around training images labelled {label}"
-                f"{_rival(sources, label)}"
-            )
-        return said
-
-
-def _rival(counts: Counter[str], label: str) -> str:
-    """What speaks for another label more than for this one."""
-    name, count = counts.most_common(1)[0]
-    return f", against {count} labelled {name}" if count > counts[label] else ""
-
-
-class LatentRegion(Record):
-    """The Gaussian in latent space that the pictures come from; ``generator`` is the decoder's hash."""
-
-    generator: Sha256
-    weight: Share
-    tau: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    mean: tuple[Finite, ...]
-    covariance: tuple[tuple[Finite, ...], ...]
-
-    @model_validator(mode="after")
-    def _is_a_covariance(self) -> Self:
-        size = len(self.mean)
-        if len(self.covariance) != size or any(len(row) != size for row in self.covariance):
-            raise _wrong("covariance", f"covariance must be {size} x {size}, as mean has {size} numbers")
-        matrix = np.array(self.covariance)
-        if not np.array_equal(matrix, matrix.T):
-            row, column = np.argwhere(matrix != matrix.T)[0]
-            raise _wrong("covariance", f"covariance is not symmetric: see row {row}, column {column}")
-        try:
-            np.linalg.cholesky(matrix)
-        except np.linalg.LinAlgError:
-            raise _wrong("covariance", "covariance is not positive definite: no Gaussian has it") from None
-        return self
-
-
-class Method(Record):
-    """How the scenario was found; a failure mode of Barlow carries its rule and its group's error rate."""
-
-    name: Literal["defuse", "barlow"]
-    rule: str | None = None
-    base_error_rate: Share | None = None
+    @property
+    def channels(self) -> int:
+        """1 for grey tiles, 3 for RGB."""
+        return 1 if self.mode == "L" else 3
 
 
 class Provenance(Record):
-    """What the scenario was found on; hashes are sha256 of the weights and of the training images."""
+    """What the scenario was found with.
 
-    model: Sha256
-    data: Sha256
-    seed: int
+    Attributes:
+        model, data: sha256 of the model under test and of its training images; None if people reported the images.
+        seed: of the discovery; None likewise.
+        versions: of the packages that found it.
+    """
+
+    model: Sha256 | None = None
+    data: Sha256 | None = None
+    seed: int | None = None
     versions: dict[str, str]
 
 
@@ -250,10 +171,24 @@ def installed_versions() -> dict[str, str]:
     return {name: version(name) for name in ("pytest-defuse", "torch")}
 
 
-class ScenarioRecord(FileRecord):
-    """scenario.yaml: one scenario, whatever its status.
+def description_of(label: str | None, prediction: str | None) -> str:
+    """The description of a scenario that was found by its failures."""
+    return f"Images of {label} that the model classifies as {prediction or 'another class'}."
 
-    ``bounds`` are what the gate asks of this scenario, whatever a test's marker says.
+
+class ScenarioRecord(FileRecord):
+    """scenario.yaml: what a person reads and decides about one scenario.
+
+    Attributes:
+        label: the class that every tile shows; None while undecided, and where each image has a label of its own.
+        labels: ``per image`` if machine.json holds a class for each tile.
+        proposed_label: the class that the judges see. Judges are reference classifiers that give a second opinion.
+        description: one sentence that says what the images have in common, with the rule where there is one.
+        bounds: bounds of this scenario, which override those of a test's marker.
+        base_error_rate: error rate of the group in which a failure mode was found, in [0, 1].
+        gap: pixels between neighbouring tiles of a sheet.
+        method: what found it; ``reported`` means that people brought the images.
+        machine: sha256 of machine.json, see :attr:`pytest_defuse.scenarios.machine.MachineRecord.sha256`.
     """
 
     schema_name = "scenario"
@@ -262,75 +197,98 @@ class ScenarioRecord(FileRecord):
     id: ScenarioId
     status: Status
     label: ClassName | None
-    proposed_label: ClassName
+    labels: Literal["per image"] | None = None
+    proposed_label: ClassName | None = None
+    description: str = ""
     notes: str = ""
     bounds: dict[str, int | float] = {}
-    failure_rate: FailureRate
-    tile: Tile
+    failure_rate: FailureRate | None = None
+    base_error_rate: Share | None = None
+    tile: TileFormat
+    gap: Annotated[int, Field(ge=0, le=1024)] = 0
     sheets: Sheets
     method: Method
-    evidence: Evidence | None = None
     provenance: Provenance
-    region: LatentRegion | None
+    machine: Sha256
 
     @field_validator("bounds")
     @classmethod
-    def _bounds_are_known(cls, given: dict[str, int | float]) -> dict[str, int | float]:
+    def _bounds_are_known(cls, bounds: dict[str, int | float]) -> dict[str, int | float]:
         try:
-            Bounds.of(given, "the scenario")
+            Bounds.of(bounds, "the scenario")
         except DefuseError as error:
             raise ValueError(str(error)) from None
-        return given
+        return bounds
 
     @model_validator(mode="after")
-    def _accepted_has_label(self) -> Self:
-        if self.status == "accepted" and self.label is None:
-            raise _wrong("label", "status is accepted but label is empty: write the class that the pictures show")
+    def _label_fits_status(self) -> Self:
+        if self.labels is not None and self.label is not None:
+            raise inconsistent("label", "each image has its own label (labels: per image), so label must be null")
+        if self.status == "accepted" and self.label is None and self.labels is None:
+            words = "status is accepted but label is empty: write the class that the images show"
+            raise inconsistent("label", words)
         return self
 
     @model_validator(mode="after")
-    def _pictures_are_bounded(self) -> Self:
+    def _discovery_is_recorded(self) -> Self:
+        if self.method == "reported":
+            return self
+        values: dict[tuple[str, ...], object] = {
+            ("proposed_label",): self.proposed_label,
+            ("failure_rate",): self.failure_rate,
+            **{("sheets", split, "predicted"): self.sheet(split).predicted for split in SPLITS},
+            **{("provenance", key): getattr(self.provenance, key) for key in ("model", "data", "seed")},
+        }
+        for (key, *inner), value in values.items():
+            if value is None:
+                words = f"{'.'.join(inner)} is missing; only a scenario with method: reported can leave it out"
+                raise inconsistent(key, words.strip())
+        return self
+
+    @model_validator(mode="after")
+    def _sheets_are_bounded(self) -> Self:
         for split in SPLITS:
-            pixels = self.sheet(split).images * self.tile.width * self.tile.height
-            if pixels > MOST_PIXELS:
-                raise _wrong("sheets", f"{split} would have {pixels:,} pixels; at most {MOST_PIXELS:,} are read")
+            pixels = self.sheet(split).images * (self.tile.width + self.gap) * (self.tile.height + self.gap)
+            if pixels > MAX_PIXELS:
+                raise inconsistent("sheets", f"{split} would have {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
         return self
 
-    def sheet(self, split: Split) -> Sheet:
+    def sheet(self, split: Split) -> SheetRecord:
         """The sheet of a split."""
         return self.sheets.correction if split == "correction" else self.sheets.held_out
 
     def class_names(self) -> Iterable[tuple[tuple[str, ...], str]]:
         """Every class that the record names, each with the keys that lead to it."""
-        yield ("proposed_label",), self.proposed_label
-        if self.label is not None:
-            yield ("label",), self.label
+        for key in ("label", "proposed_label"):
+            if (name := getattr(self, key)) is not None:
+                yield (key,), name
         for split in SPLITS:
-            for key in ("predicted", "predicted_tiles"):
-                for name in getattr(self.sheet(split), key) or {}:
-                    yield ("sheets", split, key, name), name
-        if self.evidence is not None:
-            for name in self.evidence.nearest_labels:
-                yield ("evidence", "nearest_labels"), name
-            for name in self.evidence.source_labels:
-                yield ("evidence", "source_labels", name), name
+            for name in self.sheet(split).predicted or {}:
+                yield ("sheets", split, "predicted", name), name
 
 
 class Budgets(Record):
-    """What a store should not exceed, so that its repository stays small; ``verify`` warns of what does."""
+    """What a store should not exceed, so that its repository stays small; ``verify`` warns about what does."""
 
-    sheet_bytes: Annotated[int, Field(ge=1)] = 2**20
-    tiles: Annotated[int, Field(ge=1)] = 256
+    sheet_bytes: Annotated[int, Field(ge=1)] = MAX_SHEET_BYTES
+    tiles: Annotated[int, Field(ge=1)] = MAX_TILES
     scenarios: Annotated[int, Field(ge=1)] = 100
+
+    @staticmethod
+    def of(tile: TileFormat) -> "Budgets":
+        """The default budgets: as many tiles as fit uncompressed into the bytes of a sheet, and no more than 256."""
+        fitting = MAX_SHEET_BYTES // (tile.channels * tile.width * tile.height)
+        return Budgets(tiles=max(1, min(MAX_TILES, fitting)))
 
 
 class Voting(Record):
     """How votes become a decision.
 
     Attributes:
-        rho: a scenario is one only if more than this share of its images is not what the model says.
-        low_agreement: a mean agreement below this is pointed out.
-        count_models: whether models' votes count like people's.
+        rho: minimum share of tiles on which the model is wrong; a scenario has more than this (Defuse paper,
+            section 4.1).
+        low_agreement: a mean agreement below this is reported.
+        count_models: whether the votes of models count like those of people.
     """
 
     rho: Share = 0.5
@@ -339,17 +297,19 @@ class Voting(Record):
 
 
 class StoreRecord(FileRecord):
-    """store.yaml: what every scenario of one subject shares.
+    """store.yaml: what all scenarios of one subject share.
 
-    ``feature_names`` holds what people call features, by the key of their network and layer, which every report
-    of failure modes shows, then by number: numbers mean something else in another network.
+    Attributes:
+        classes: names, in the order of the model's logits.
+        feature_names: names that people give to features, by the key of their network and layer, which every report
+            of failure modes shows, then by number: another network numbers its features otherwise.
     """
 
     schema_name = "store"
     schema_file = ".schema/store.json"
 
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1)]
-    tile: Tile
+    tile: TileFormat
     budgets: Budgets = Budgets()
     voting: Voting = Voting()
     feature_names: dict[FeatureKey, dict[FeatureNumber, FeatureName]] = {}
@@ -358,8 +318,13 @@ class StoreRecord(FileRecord):
     def _classes_differ(self) -> Self:
         twice = [name for name, count in Counter(self.classes).items() if count > 1]
         if twice:
-            raise _wrong("classes", f"class {twice[0]!r} is given twice")
+            raise inconsistent("classes", f"class {twice[0]!r} is given twice")
         return self
+
+    @staticmethod
+    def of(classes: Sequence[str], tile: TileFormat) -> "StoreRecord":
+        """The store of a subject with these classes and images, with default budgets and voting."""
+        return StoreRecord(format=FORMAT, classes=tuple(classes), tile=tile, budgets=Budgets.of(tile))
 
 
 class SplitVotes(Record):
@@ -374,7 +339,7 @@ class SplitVotes(Record):
         tiles = [*self.none_of_the_above, *(tile for chosen in self.labels.values() for tile in chosen)]
         twice = [tile for tile, count in Counter(tiles).items() if count > 1]
         if twice:
-            raise _wrong("labels", f"tile {twice[0]} has two votes: keep one")
+            raise inconsistent("labels", f"tile {twice[0]} has two votes: keep one")
         return self
 
     @property
@@ -395,7 +360,7 @@ class SplitVotes(Record):
 
 
 class VotesRecord(FileRecord):
-    """votes/<annotator>.yaml: what one annotator saw on single tiles of a scenario."""
+    """votes/<annotator>.yaml: one annotator's votes on single tiles of a scenario."""
 
     schema_name = "votes"
     schema_file = "../../.schema/votes.json"

@@ -1,4 +1,4 @@
-"""Contact sheets: the picture that a reviewer sees is the fixture, pixel for pixel."""
+"""Contact sheets: the PNG that a reviewer sees is the fixture, pixel for pixel."""
 
 import hashlib
 import io
@@ -12,97 +12,104 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pytest_defuse.scenarios.documents import LFS_POINTER, Problem, StoreError, plain_bytes
-from pytest_defuse.scenarios.schema import Sheet, Tile
+from pytest_defuse.scenarios.problems import StoreError, plain_bytes, refused, without_lfs_pointer
+from pytest_defuse.scenarios.schema import SheetRecord, TileFormat
 
 Pixels = NDArray[np.uint8]
-"""Tiles, N x C x H x W. Arrays, not tensors: a store is read without torch."""
+"""Tiles, N x C x H x W. Arrays, not tensors: reading a store needs no torch."""
 
-MOST_PNG_BYTES = 2**28
+MAX_PNG_BYTES = 2**28
+"""Maximum size of a PNG that is read, 256 MiB: more than the 200 MB of the largest sheet without compression."""
 
 
-def tile_of(pixels: Pixels) -> Tile:
+def tile_format(pixels: Pixels) -> TileFormat:
     """Mode and size of tiles."""
     _, channels, height, width = pixels.shape
-    return Tile(mode="L" if channels == 1 else "RGB", width=width, height=height)
+    return TileFormat(mode="L" if channels == 1 else "RGB", width=width, height=height)
 
 
 def grid(count: int) -> tuple[int, int]:
-    """Columns and rows of a sheet of ``count`` tiles: as square as it gets."""
-    across = math.ceil(math.sqrt(count))
-    return across, math.ceil(count / across)
+    """Columns and rows of a sheet of ``count`` tiles: as close to a square as possible."""
+    columns = math.ceil(math.sqrt(count))
+    return columns, math.ceil(count / columns)
+
+
+def sheet_size(count: int, tile: TileFormat, gap: int) -> tuple[int, int]:
+    """Width and height, in pixels, of a sheet of ``count`` tiles with a gap between neighbours."""
+    columns, rows = grid(count)
+    return columns * (tile.width + gap) - gap, rows * (tile.height + gap) - gap
+
+
+def tile_corner(number: int, count: int, tile: TileFormat, gap: int) -> tuple[int, int]:
+    """Left and top, in pixels, of a tile on a sheet of ``count``, counted from 0 in reading order."""
+    row, column = divmod(number, grid(count)[0])
+    return column * (tile.width + gap), row * (tile.height + gap)
 
 
 def pixel_hash(pixels: Pixels) -> str:
-    """sha256, in hex, over the mode, shape and values of tiles."""
-    header = f"{tile_of(pixels).mode} {' x '.join(map(str, pixels.shape))} "
+    """sha256, in hex, of the mode, shape and values of tiles."""
+    header = f"{tile_format(pixels).mode} {' x '.join(map(str, pixels.shape))} "
     return hashlib.sha256(header.encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def sheet_of(pixels: Pixels, predicted: Sequence[str]) -> Sheet:
-    """The record of a sheet: its tiles, and the class name that the model predicts for each."""
-    counts = dict(Counter(predicted).most_common())
-    tiles = {name: tuple(tile for tile, other in enumerate(predicted) if other == name) for name in counts}
-    return Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted=counts, predicted_tiles=tiles)
+def sheet_record(pixels: Pixels, predicted: Sequence[str]) -> SheetRecord:
+    """The record of a sheet: its tiles, and the classes that the model predicts, one a tile."""
+    return SheetRecord(images=len(pixels), sha256=pixel_hash(pixels), predicted=dict(Counter(predicted).most_common()))
 
 
 def encode_sheet(pixels: Pixels) -> bytes:
-    """Tiles as one lossless PNG, in reading order, unused cells black."""
+    """Tiles as one lossless PNG, in reading order without gaps; unused cells are black."""
     count, channels, height, width = pixels.shape
-    across, down = grid(count)
-    cells = np.zeros((down * across, channels, height, width), dtype=np.uint8)
+    columns, rows = grid(count)
+    cells = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
     cells[:count] = pixels
-    picture = cells.reshape(down, across, channels, height, width).transpose(0, 3, 1, 4, 2)
-    array = picture.reshape(down * height, across * width, channels)
+    picture = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    array = picture.reshape(rows * height, columns * width, channels)
     buffer = io.BytesIO()
     Image.fromarray(array[..., 0] if channels == 1 else array).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def read_sheet(path: Path, tile: Tile, sheet: Sheet) -> Pixels:
+def read_sheet(path: Path, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
     """The tiles of a sheet, N x C x H x W, excluded ones among them.
 
     Raises:
         StoreError: the file is missing, no PNG, a Git LFS pointer, or holds other pixels than recorded.
     """
-    return decode_sheet(plain_bytes(path, MOST_PNG_BYTES), str(path), tile, sheet)
+    return decode_sheet(plain_bytes(path, MAX_PNG_BYTES), str(path), sheet, tile, gap)
 
 
-def decode_sheet(data: bytes, file: str, tile: Tile, sheet: Sheet) -> Pixels:
-    """The tiles that ``data``, the content of ``file``, holds; as :func:`read_sheet`.
+def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
+    """The tiles in ``data``, the content of ``file``; as :func:`read_sheet`.
 
-    The size is compared before any pixel is decoded, so a picture of another size costs no memory.
+    The size is checked before any pixel is decoded, so an image of another size costs no memory.
     """
-    if data.startswith(LFS_POINTER):
-        raise _refused(file, "is a Git LFS pointer, not the picture: run 'git lfs pull'")
-    across, down = grid(sheet.images)
-    expected = (across * tile.width, down * tile.height)
+    data = without_lfs_pointer(data, file)
+    size = sheet_size(sheet.images, tile, gap)
     try:
         with warnings.catch_warnings():
-            # Pillow warns of a picture's size on opening; here it is compared with what is expected.
+            # Pillow warns about the size when it opens an image; here the size is checked.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                if picture.size != expected:
-                    raise _refused(
+                if picture.size != size:
+                    raise refused(
                         file,
                         f"is {picture.width} x {picture.height}, but {sheet.images} tiles of {tile.width} x "
-                        f"{tile.height} make {expected[0]} x {expected[1]}: restore it from git",
+                        f"{tile.height} make {size[0]} x {size[1]}: restore it from git",
                     )
                 # A PNG optimiser may have chosen another mode for the same pixels.
-                array = np.array(picture.convert(tile.mode))
+                array = np.array(picture.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
     except StoreError:
         raise
     except Image.DecompressionBombError:
-        raise _refused(file, "claims to be larger than any picture that is read: restore it from git") from None
-    except Exception as error:  # Pillow has many kinds of them for a damaged file
-        raise _refused(file, f"is not a readable PNG ({error}): restore it from git") from error
-    channels = 1 if tile.mode == "L" else 3
-    cells = array.reshape(down, tile.height, across, tile.width, channels)
-    pixels = cells.transpose(0, 2, 4, 1, 3).reshape(-1, channels, tile.height, tile.width)[: sheet.images]
+        raise refused(file, "claims to be larger than any image that is read: restore it from git") from None
+    except Exception as error:  # Pillow raises many kinds of errors for a damaged file
+        raise refused(file, f"is not a readable PNG ({error}): restore it from git") from error
+    columns, rows = grid(sheet.images)
+    array = np.pad(array, ((0, gap), (0, gap), (0, 0)))  # each tile has its gap to the right and below
+    cells = array.reshape(rows, tile.height + gap, columns, tile.width + gap, tile.channels)
+    cells = cells[:, : tile.height, :, : tile.width].transpose(0, 2, 4, 1, 3)
+    pixels = cells.reshape(-1, tile.channels, tile.height, tile.width)[: sheet.images]
     if pixel_hash(pixels) != sheet.sha256:
-        raise _refused(file, "holds other pixels than its scenario.yaml records: restore both from the same commit")
+        raise refused(file, "holds other pixels than its scenario.yaml records: restore both from the same commit")
     return pixels
-
-
-def _refused(file: str, words: str) -> StoreError:
-    return StoreError([Problem(file, f"{words}.")])

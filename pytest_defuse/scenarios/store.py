@@ -17,14 +17,9 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.validation import first_invalid_value
 from pytest_defuse.scenarios.checks import listed, scenario_problems, vote_problems
-from pytest_defuse.scenarios.documents import (
-    Problem,
-    StoreError,
-    canonical_text,
-    parse_document,
-    read_document,
-    write_record,
-)
+from pytest_defuse.scenarios.documents import Document, machine_of, parse_document, parse_machine_of, read_document
+from pytest_defuse.scenarios.machine import MachineRecord, counts
+from pytest_defuse.scenarios.problems import Problem, StoreError, refuse, refused
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,
     FORMAT,
@@ -38,19 +33,37 @@ from pytest_defuse.scenarios.schema import (
     VotesRecord,
     json_schema,
 )
-from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
+from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_format
+from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
 
-LEFTOVERS = (".new-*", ".store.yaml.*", "*/.scenario.yaml.*", "*/votes/.*.yaml.*", ".schema/.*.json.*", "..gitignore.*")
-"""What a writer that was killed may leave; the next one clears it away."""
-IGNORED = "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n.lock\n.new-*\n.*.yaml.*\n"
+LINKED_FOLDER = "is a symbolic link: put the folder itself in its place"
+LEFTOVERS = (
+    ".new-*",
+    ".store.yaml.*",
+    "*/.scenario.yaml.*",
+    "*/.machine.json.*",
+    "*/votes/.*.yaml.*",
+    ".schema/.*.json.*",
+    "..gitignore.*",
+    "..gitattributes.*",
+)
+"""What a killed writer may leave; the next one removes it."""
+GIT_FILES = {
+    ".gitignore": "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n"
+    ".lock\n.new-*\n.*.yaml.*\n.machine.json.*\n",
+    ".gitattributes": "# Written by pytest-defuse: GitHub and GitLab collapse these files in reviews.\n"
+    "machine.json linguist-generated gitlab-generated\n",
+}
+"""Files for git in a store's folder; one that is there stays as it is."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario on disk: its folder, and what its scenario.yaml holds."""
+    """A scenario on disk: its folder, scenario.yaml and machine.json."""
 
     folder: Path
     record: ScenarioRecord
+    machine: MachineRecord
 
     @property
     def id(self) -> str:
@@ -72,7 +85,7 @@ class Scenario:
         """The file that a reviewer edits."""
         return self.folder / "scenario.yaml"
 
-    def picture(self, split: Split) -> Path:
+    def sheet_file(self, split: Split) -> Path:
         """The PNG of a split."""
         return self.folder / f"{split}.png"
 
@@ -80,20 +93,37 @@ class Scenario:
         """The tiles of a split without excluded ones, uint8 N x C x H x W.
 
         Raises:
-            StoreError: the picture is missing, damaged or not the one recorded.
+            StoreError: the contact sheet is missing, damaged or not the one recorded.
         """
         sheet = self.record.sheet(split)
-        return read_sheet(self.picture(split), self.record.tile, sheet)[sheet.kept]
+        return read_sheet(self.sheet_file(split), sheet, self.record.tile, self.record.gap)[sheet.kept]
+
+    def labels(self, split: Split) -> list[str]:
+        """The class that each tile of :meth:`pixels` shows.
+
+        Raises:
+            DefuseError: the scenario has no label.
+        """
+        kept, named = self.record.sheet(split).kept, self.machine.tiles(split).labels
+        if named is not None:
+            return [named[tile] for tile in kept]
+        if self.record.label is None:
+            raise DefuseError(f"{self.yaml} has no label: write the class that the images show.")
+        return [self.record.label] * len(kept)
+
+    def counts(self, split: Split) -> dict[str, int]:
+        """Tiles that are not excluded by the class that the model predicted at discovery, most frequent first."""
+        return counts(self.record.sheet(split), self.machine.tiles(split))
 
     def votes(self) -> list[VotesRecord]:
-        """What annotators saw on single tiles, by annotator.
+        """The votes on single tiles, by annotator.
 
         Raises:
             StoreError: every error of every file of votes, a line each.
         """
         classes, folder = self.store.record().classes, self.folder / "votes"
         if folder.is_symlink():
-            raise StoreError([Problem(str(folder), "is a symbolic link: put the folder itself in its place.")])
+            raise refused(folder, LINKED_FOLDER)
         votes, problems = [], []
         for path in sorted(folder.glob("*.yaml")):
             try:
@@ -102,8 +132,7 @@ class Scenario:
                 votes.append(document.record)
             except StoreError as error:
                 problems += error.problems
-        if problems:
-            raise StoreError(problems)
+        refuse(problems)
         return votes
 
 
@@ -127,7 +156,7 @@ class Store:
 
     def folders(self) -> list[Path]:
         """The folders that hold a file of a scenario, by name."""
-        names = ("scenario.yaml", *(f"{split}.png" for split in SPLITS))
+        names = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
         found = {path.parent for name in names for path in self.folder.glob(f"*/{name}")}
         return sorted(folder for folder in found if not folder.name.startswith("."))
 
@@ -146,8 +175,7 @@ class Store:
                 found.append(self._read(folder, shared))
             except StoreError as error:
                 problems += error.problems
-        if problems:
-            raise StoreError(problems)
+        refuse(problems)
         return [scenario for scenario in found if not statuses or scenario.record.status in statuses]
 
     def get(self, scenario_id: str) -> Scenario:
@@ -160,8 +188,8 @@ class Store:
             raise DefuseError(f"There is no scenario {scenario_id!r} in {self.folder}: {_known(self.folder)}.")
         return self._read(self.folder / scenario_id)
 
-    def open_for(self, classes: Sequence[str], record: StoreRecord) -> None:
-        """Write store.yaml if there is none; else check that it is about the same classes and tiles.
+    def open_for(self, record: StoreRecord) -> None:
+        """Write store.yaml if there is none; else check that it has the same classes and tiles.
 
         Raises:
             DefuseError: the store belongs to other classes or another image size.
@@ -169,76 +197,59 @@ class Store:
         path = self.folder / "store.yaml"
         with self._writing():
             if not self.exists():
-                self.write_schemas()
-                write_record(path, record)
+                self._write_schemas()
+                replace_text(path, canonical_text(record))
             present = self.record()
-            if list(present.classes) != list(classes) or present.tile != record.tile:
+            if (present.classes, present.tile) != (record.classes, record.tile):
                 raise DefuseError(
                     f"{path} is for classes {listed(present.classes)} and tiles of {present.tile.width} x "
                     f"{present.tile.height} {present.tile.mode}, the subject has others: give the subject "
                     "another name, or move the old store away."
                 )
 
-    def write_schemas(self) -> None:
-        """Write what editors check the files with, as the first line of each names it."""
+    def _write_schemas(self) -> None:
+        """Write the JSON Schemas that the first lines of the files name, for editors."""
         for kind in FILE_RECORDS:
             text = json.dumps(json_schema(kind), indent=1)
             replace_text(self.folder / ".schema" / f"{kind.schema_name}.json", f"{text}\n")
 
     def feature_names(self) -> dict[str, dict[int, str]]:
-        """What people call features: by the key of their network and layer, then by number."""
-        given = self.record().feature_names
-        return {key: {int(number): name for number, name in names.items()} for key, names in given.items()}
+        """Names that people give to features: by the key of their network and layer, then by number."""
+        named = self.record().feature_names
+        return {key: {int(number): name for number, name in names.items()} for key, names in named.items()}
 
-    def name_feature(self, key: str, feature: int, name: str) -> None:
-        """Keep what people call a feature of the network and layer with this key; no name forgets it.
-
-        Raises:
-            DefuseError: there is no store yet, or the key or name cannot be used.
-        """
-        with self._writing():
-            record = self.record()
-            names = {known: dict(given) for known, given in record.feature_names.items()}
-            names.setdefault(key, {}).pop(str(feature), None)
-            if name:
-                names[key][str(feature)] = name
-            try:
-                named = StoreRecord.model_validate(record.model_dump() | {"feature_names": names})
-            except ValidationError as error:
-                words = first_invalid_value(error)
-                raise DefuseError(f"Feature {feature} of {key!r} named {name!r}: {words}.") from error
-            write_record(self.folder / "store.yaml", named)
-
-    def add(self, record: ScenarioRecord, correction: Pixels, held_out: Pixels) -> Scenario:
-        """Write a new scenario, its folder appearing whole; one that is there already is left as it is.
+    def add(self, record: ScenarioRecord, machine: MachineRecord, correction: Pixels, held_out: Pixels) -> Scenario:
+        """Write a new scenario, whose folder appears whole; one that is there already stays as it is.
 
         Raises:
-            DefuseError: the record contradicts store.yaml, or describes other pictures; nothing was written then.
+            DefuseError: the record contradicts store.yaml, ``machine`` or the images; nothing was written then.
         """
-        pictures: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
-        for split, pixels in pictures.items():
+        tiles: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
+        for split, pixels in tiles.items():
             sheet = record.sheet(split)
-            if (tile_of(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
-                raise DefuseError(f"The {split} pictures of {record.id} are not those that its record describes.")
+            if (tile_format(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
+                raise DefuseError(f"The {split} images of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
         document = parse_document(canonical_text(record).encode(), str(folder / "scenario.yaml"), ScenarioRecord)
         with self._writing():
             if not folder.exists():
-                _raise(scenario_problems(document, record.id, self.record()))
+                parse_machine_of(document, machine.text.encode(), str(folder / "machine.json"))
+                refuse(scenario_problems(document, machine, record.id, self.record()))
                 with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as temporary:
                     new = Path(temporary) / record.id
                     new.mkdir()
-                    for split, pixels in pictures.items():
+                    for split, pixels in tiles.items():
                         (new / f"{split}.png").write_bytes(encode_sheet(pixels))
+                    replace_text(new / "machine.json", machine.text)
                     replace_text(new / "scenario.yaml", document.text)
                     new.rename(folder)
             return self._read(folder)
 
     def update(self, scenario_id: str, **changes: Any) -> Scenario:
-        """Change keys of a scenario.yaml, checked like a file that is read.
+        """Change keys of a scenario.yaml, in the format in which it is written; all other text stays as it is.
 
         Raises:
-            DefuseError: no such scenario, or the changed record would not be valid; nothing was written then.
+            DefuseError: no such scenario, or the changed file would not be valid; nothing was written then.
         """
         with self._writing():
             scenario = self.get(scenario_id)
@@ -246,10 +257,10 @@ class Store:
                 record = ScenarioRecord.model_validate(scenario.record.model_dump() | changes)
             except ValidationError as error:
                 raise DefuseError(f"Scenario {scenario_id}: {first_invalid_value(error)}.") from error
-            document = parse_document(canonical_text(record).encode(), str(scenario.yaml), ScenarioRecord)
-            _raise(scenario_problems(document, scenario.folder.name, self.record()))
+            document = edited(read_document(scenario.yaml, ScenarioRecord), record)
+            refuse(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
             replace_text(scenario.yaml, document.text)
-            return Scenario(scenario.folder, document.record)
+            return Scenario(scenario.folder, document.record, scenario.machine)
 
     def vote(
         self,
@@ -282,31 +293,55 @@ class Store:
             except ValidationError as error:
                 raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {first_invalid_value(error)}.") from error
             document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
-            _raise(vote_problems(document, scenario.record, classes))
+            refuse(vote_problems(document, scenario.record, classes))
             replace_text(path, document.text)
             return document.record
 
-    def rewrite(self, path: Path, kind: type[FileRecord]) -> None:
-        """Write a file anew in the present format and canonical form."""
+    def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
+        """The YAML files of the store, with their kinds."""
+        yield self.folder / "store.yaml", StoreRecord
+        for folder in self.folders():
+            yield folder / "scenario.yaml", ScenarioRecord
+            for path in sorted((folder / "votes").glob("*.yaml")):
+                yield path, VotesRecord
+
+    def migrate(self) -> None:
+        """Write the files of older formats in the present one; contact sheets stay as they are.
+
+        machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
+
+        Raises:
+            StoreError: a file that is wrong.
+        """
         with self._writing():
-            write_record(path, read_document(path, kind).record)
+            self._write_schemas()
+            for path, kind in self.files():
+                document: Document[FileRecord] = read_document(path, kind)
+                if document.format == FORMAT:
+                    continue
+                text = rewritten(document).text
+                if document.machine is not None:
+                    replace_text(path.with_name("machine.json"), document.machine.text)
+                replace_text(path, text)
 
     def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
         if folder.is_symlink():
-            raise StoreError([Problem(str(folder), "is a symbolic link: put the folder itself in its place.")])
+            raise refused(folder, LINKED_FOLDER)
         document = read_document(folder / "scenario.yaml", ScenarioRecord)
-        _raise(scenario_problems(document, folder.name, shared or self.record()))
-        return Scenario(folder, document.record)
+        machine = machine_of(document, folder)
+        refuse(scenario_problems(document, machine, folder.name, shared or self.record()))
+        return Scenario(folder, document.record, machine)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time. What a writer that was killed has left is cleared away: nobody else writes now."""
+        """One writer at a time; it first removes what a killed writer left."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             for leftover in (path for pattern in LEFTOVERS for path in self.folder.glob(pattern)):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            if not (self.folder / ".gitignore").exists():
-                replace_text(self.folder / ".gitignore", IGNORED)
+            for name, text in GIT_FILES.items():
+                if not (self.folder / name).exists():
+                    replace_text(self.folder / name, text)
             yield
 
 
@@ -368,11 +403,6 @@ def scenario_id(label: str, prediction: str, sha256: str) -> str:
     """A short, readable id that belongs to the content: ``<label>-as-<prediction>-<hash6>``."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{label}-as-{prediction}".lower()).strip("-")
     return f"{slug[:32].strip('-') or 'scenario'}-{sha256[:6]}"
-
-
-def _raise(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise StoreError(problems)
 
 
 def _known(folder: Path) -> str:

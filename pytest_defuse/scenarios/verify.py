@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from pytest_defuse.scenarios.checks import scenario_problems, vote_problems
-from pytest_defuse.scenarios.documents import Document, Problem, R, StoreError, read_document
+from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document
+from pytest_defuse.scenarios.problems import Problem, StoreError
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
-from pytest_defuse.scenarios.store import LEFTOVERS, Store
+from pytest_defuse.scenarios.store import LEFTOVERS, LINKED_FOLDER, Store
 
 T = TypeVar("T")
 
-KNOWN_FILES = {"scenario.yaml", "votes", *(f"{split}.png" for split in SPLITS)}
+KNOWN_FILES = {"scenario.yaml", "machine.json", "votes", *(f"{split}.png" for split in SPLITS)}
 
 
 def verify(stores: Sequence[Store]) -> list[Problem]:
-    """Check schema, pixels against hashes, classes, votes, Git LFS pointers, budgets, orphans, duplicates by pixels.
+    """Check schema, pixels and machine.json against hashes, classes, votes, Git LFS pointers, budgets, orphans,
+    duplicates by pixels.
 
-    Nothing is written. What is only a warning keeps nothing from working.
+    Nothing is written. With warnings alone, everything still works.
     """
     search = _Search()
     for store in stores:
@@ -30,7 +32,7 @@ def verify(stores: Sequence[Store]) -> list[Problem]:
 
 
 class _Search:
-    """Problems, gathered file by file, and the hashes of the tiles of every picture that could be read."""
+    """Problems, file by file, and the hashes of the tiles of every contact sheet that could be read."""
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
@@ -38,7 +40,7 @@ class _Search:
 
     def store(self, store: Store) -> None:
         if store.folder.is_symlink():
-            self._say(store.folder, "is a symbolic link: put the folder itself in its place.")
+            self._report(store.folder, f"{LINKED_FOLDER}.")
         document = self._read(store.folder / "store.yaml", StoreRecord)
         folders = [path for path in sorted(store.folder.iterdir()) if path.is_dir() and path.name[0] != "."]
         for folder in folders:
@@ -48,39 +50,40 @@ class _Search:
         orphans = [p for p in sorted(store.folder.iterdir()) if not p.is_dir() and p.name[0] != "."]
         for path in orphans:
             if path.name != "store.yaml":
-                self._say(path, "belongs to no scenario: move it away.")
+                self._report(path, "belongs to no scenario: move it away.")
         for path in sorted({path for pattern in LEFTOVERS for path in store.folder.glob(pattern)}):
-            self._say(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
+            self._report(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
 
     def _scenario(self, folder: Path, shared: StoreRecord | None) -> None:
         if folder.is_symlink():
-            self._say(folder, "is a symbolic link: put the folder itself in its place.")
+            self._report(folder, f"{LINKED_FOLDER}.")
             return
         files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
         for path in files:
             if path.name not in KNOWN_FILES:
-                self._say(path, "belongs to no scenario: move it away.")
+                self._report(path, "belongs to no scenario: move it away.")
         document = self._read(folder / "scenario.yaml", ScenarioRecord)
         if document is None:
             return
         record = document.record
+        machine = self._checked(partial(machine_of, document, folder))
         if shared:
-            self.found += scenario_problems(document, folder.name, shared)
+            self.found += scenario_problems(document, machine, folder.name, shared)
         for split in SPLITS:
-            picture = folder / f"{split}.png"
-            pixels = self._checked(partial(read_sheet, picture, record.tile, record.sheet(split)))
+            path = folder / f"{split}.png"
+            pixels = self._checked(partial(read_sheet, path, record.sheet(split), record.tile, record.gap))
             if pixels is not None:
-                self.tiles[picture] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
+                self.tiles[path] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
             if shared and record.sheet(split).images > shared.budgets.tiles:
                 words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
                 self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
         votes = folder / "votes"
         if votes.is_symlink():
-            self._say(votes, "is a symbolic link: put the folder itself in its place.")
+            self._report(votes, f"{LINKED_FOLDER}.")
             return
         for path in sorted(path for path in votes.glob("*") if path.name[0] != "."):
             if path.suffix != ".yaml":
-                self._say(path, "is no file of votes: move it away.")
+                self._report(path, "is not a file of votes: move it away.")
             elif (cast := self._read(path, VotesRecord)) and shared:
                 self.found += vote_problems(cast, record, shared.classes)
 
@@ -98,7 +101,7 @@ class _Search:
             self.found += error.problems
             return None
 
-    def _say(self, path: Path, words: str, *, warning: bool = False) -> None:
+    def _report(self, path: Path, words: str, *, warning: bool = False) -> None:
         self.found.append(Problem(str(path), words, warning=warning))
 
 
@@ -112,7 +115,7 @@ def budget_warnings(store: Store, document: Document[StoreRecord] | None = None)
     budgets, found = document.record.budgets, []
     folders = store.folders()
     if len(folders) > budgets.scenarios:
-        words = f"the store has {len(folders)}: remove some that were rejected, or raise this budget."
+        words = f"the store has {len(folders)}: remove rejected ones, or raise this budget."
         found.append(document.problem(("budgets", "scenarios"), words, warning=True))
     for path in (folder / f"{split}.png" for folder in folders for split in SPLITS):
         size = path.stat().st_size if path.is_file() else 0
@@ -123,7 +126,7 @@ def budget_warnings(store: Store, document: Document[StoreRecord] | None = None)
 
 
 def _duplicates(tiles: dict[Path, list[bytes]]) -> Iterator[Problem]:
-    """Pictures that share tiles: what correction sees must not be what the gate judges, nor be judged twice."""
+    """Contact sheets that share tiles: the gate must judge no tile that correction sees, and none twice."""
     holders: dict[bytes, list[Path]] = defaultdict(list)
     for path, digests in tiles.items():
         for digest in dict.fromkeys(digests):

@@ -1,8 +1,8 @@
 """From votes on single tiles to a decision on a scenario.
 
 As in the Defuse paper (section 4.1, "Annotator Labeling"): several people each give a tile a class or "none of
-the above"; the majority labels the tile; a scenario is one if more than rho of its tiles are not what the model
-says, and its label is the majority over the tiles.
+the above"; the majority labels the tile; a candidate is a scenario if the model is wrong on more than rho of its
+tiles, and its label is the majority over the tiles.
 """
 
 import math
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Literal
 
+from pytest_defuse.scenarios.machine import MachineRecord
 from pytest_defuse.scenarios.schema import SPLITS, ScenarioRecord, Split, VotesRecord, Voting
 
 Outcome = Literal["scenario", "no scenario", "undecided"]
@@ -28,9 +29,9 @@ class TileTally:
 
     @property
     def leaders(self) -> list[str | None]:
-        """What has most votes; several where there is a tie."""
-        most = max(self.votes.values())
-        return [name for name, count in self.votes.items() if count == most]
+        """The answers with the most votes; several in a tie."""
+        highest = max(self.votes.values())
+        return [name for name, count in self.votes.items() if count == highest]
 
     @property
     def tie(self) -> bool:
@@ -39,7 +40,7 @@ class TileTally:
 
     @property
     def label(self) -> str | None:
-        """The class that the majority sees; None after a tie, and where most see none."""
+        """The class that the majority sees; None in a tie, and where the majority sees none."""
         return None if self.tie else self.leaders[0]
 
     @property
@@ -59,10 +60,12 @@ class Tally:
 
     Attributes:
         tiles: those with at least one vote that counts.
-        voters: whose votes count; ``models``: models whose votes were left out.
-        outcome, label: what the votes say, and why (``reason``).
-        disagreeing, labelled: of ``labelled`` tiles with a majority class whose prediction is recorded, so
-            many are not what the model says.
+        voters: annotators whose votes count.
+        models: models whose votes do not count.
+        outcome, label, reason: the decision that the votes give, and why.
+        disagreeing: tiles, of the labelled ones, on which the model is wrong.
+        labelled: tiles with a majority class whose prediction is recorded.
+        low_agreement: agreement below which there is a remark, in [0, 1].
     """
 
     tiles: tuple[TileTally, ...]
@@ -88,21 +91,21 @@ class Tally:
     @property
     def remarks(self) -> list[str]:
         """What a reviewer should know before trusting the outcome."""
-        said = []
+        remarks = []
         if self.ties:
-            said.append(f"tie on {_tiles(self.ties)}")
+            remarks.append(f"tie on {_tiles(self.ties)}")
         if self.agreement < self.low_agreement:
-            said.append(f"low agreement: {self.agreement:.0%}, below {self.low_agreement:.0%}")
+            remarks.append(f"low agreement: {self.agreement:.0%}, below {self.low_agreement:.0%}")
         if other := [tile for tile in self.tiles if tile.label not in (None, self.label)]:
-            said.append(f"another class on {_tiles(other)}")
+            remarks.append(f"another class on {_tiles(other)}")
         if dropped := [tile for tile in self.tiles if tile.dropped]:
-            said.append(f"{NONE} on {_tiles(dropped)}")
+            remarks.append(f"{NONE} on {_tiles(dropped)}")
         if self.models:
-            said.append(f"not counted: {', '.join(self.models)} (model)")
-        return said
+            remarks.append(f"not counted: {', '.join(self.models)} (model)")
+        return remarks
 
     def excluded(self, split: Split) -> list[int]:
-        """The tiles of a split that show none of the classes, or another one than the scenario's label."""
+        """The tiles of a split that show none of the classes, or another class than the scenario's label."""
         return [
             tile.tile
             for tile in self.tiles
@@ -110,18 +113,18 @@ class Tally:
         ]
 
 
-def tally(record: ScenarioRecord, votes: Sequence[VotesRecord], voting: Voting) -> Tally:
-    """Count votes on a scenario, as ``voting`` of store.yaml says."""
-    counted = [cast for cast in votes if cast.kind == "human" or voting.count_models]
+def tally(record: ScenarioRecord, machine: MachineRecord, votes: Sequence[VotesRecord], voting: Voting) -> Tally:
+    """Count votes on a scenario by the rules of ``voting``."""
+    counted = [vote for vote in votes if vote.kind == "human" or voting.count_models]
     tiles = []
     for split in SPLITS:
-        given = [cast.by_tile for vote in counted if (cast := vote.split(split))]
-        for tile in sorted({tile for by_tile in given for tile in by_tile} - set(record.sheet(split).excluded)):
-            tiles.append(TileTally(split, tile, Counter(by_tile[tile] for by_tile in given if tile in by_tile)))
+        cast = [by_split.by_tile for vote in counted if (by_split := vote.split(split))]
+        for tile in sorted({tile for by_tile in cast for tile in by_tile} - set(record.sheet(split).excluded)):
+            tiles.append(TileTally(split, tile, Counter(by_tile[tile] for by_tile in cast if tile in by_tile)))
     labelled = [
-        (tile, record.sheet(tile.split).prediction_of[tile.tile])
+        (tile, predicted[tile.tile])
         for tile in tiles
-        if tile.label is not None and record.sheet(tile.split).predicted_tiles is not None
+        if tile.label is not None and (predicted := machine.tiles(tile.split).predicted) is not None
     ]
     disagreeing = sum(tile.label != prediction for tile, prediction in labelled)
     outcome, label, reason = _outcome(tiles, disagreeing, len(labelled), voting.rho)
@@ -148,20 +151,20 @@ def _outcome(
         if any(tile.tie for tile in tiles):
             return "undecided", None, "a tie on every tile that shows a class"
         return "no scenario", None, f"{NONE} on every tile"
-    (label, most), *others = named.most_common()
-    if others and others[0][1] == most:
+    (label, count), *others = named.most_common()
+    if others and others[0][1] == count:
         return "undecided", None, f"as many tiles show {others[0][0]} as {label}"
     if not labelled:
-        return "undecided", label, "which tile was taken for which class was not recorded"
-    share = f"the model is wrong on {disagreeing} of {labelled} tiles"
+        return "undecided", label, "the model's prediction for each tile was not recorded"
+    reason = f"the model is wrong on {disagreeing} of {labelled} tiles"
     if disagreeing > rho * labelled:
-        return "scenario", label, share
-    return "no scenario", label, f"{share}, not more than {rho:.0%}"
+        return "scenario", label, reason
+    return "no scenario", label, f"{reason}, not more than {rho:.0%}"
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Share of votes for the majority over images: mean and standard error, both in [0, 1] (Figures 6 and 7)."""
+    """Share of votes for the majority over images: mean and standard error, both in [0, 1] (Defuse, figures 6, 7)."""
 
     group: str
     images: int
@@ -172,9 +175,9 @@ class Agreement:
 def agreement_table(tallies: Iterable[Tally]) -> list[Agreement]:
     """Agreement on the images of scenarios, of other candidates, and of both together."""
     groups: dict[str, list[float]] = {"scenarios": [], "others": [], "both": []}
-    for one in tallies:
-        values = [tile.agreement for tile in one.tiles]
-        groups["scenarios" if one.outcome == "scenario" else "others"] += values
+    for votes in tallies:
+        values = [tile.agreement for tile in votes.tiles]
+        groups["scenarios" if votes.outcome == "scenario" else "others"] += values
         groups["both"] += values
     return [
         Agreement(

@@ -15,6 +15,7 @@ from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 from tests.review.stores import add_candidate, build_store
+from tests.scenarios.planting import with_predictions
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ class TestLabel:
         shutil.copytree(store.folder, other.folder)
         first = ids(store)[0]
         assert main(["label", first, "--label", "8"]) == 2
-        assert f"say digits/{first} or other/{first}" in capsys.readouterr().err
+        assert f"name digits/{first} or other/{first}" in capsys.readouterr().err
         assert main(["label", f"other/{first}", "--label", "8"]) == 0
         assert other.get(first).record.label == "8"
         assert store.get(first).record.label is None
@@ -165,7 +166,7 @@ class TestList:
         assert main(["list"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [line.split() for line in lines] == [
-            ["scenario", "status", "label", "model", "says", "fails"],
+            ["scenario", "status", "label", "predicted", "fails"],
             [first, "candidate", "(1)", "2", "8/9", "90.6%"],
             [second, "rejected", "(2)", "0", "8/9", "90.6%"],
             [third, "accepted", "8", "1", "8/9", "90.6%"],
@@ -195,7 +196,7 @@ class TestVerify:
     def test_a_whole_store(self, store: Store, capsys) -> None:
         before = contents(store.folder)
         assert main(["verify"]) == 0
-        assert capsys.readouterr().out == "3 scenarios in fixtures: every file is whole\n"
+        assert capsys.readouterr().out == "3 scenarios in fixtures: every file is valid\n"
         assert contents(store.folder) == before
 
     def test_names_every_problem_once(self, store: Store, capsys) -> None:
@@ -222,7 +223,7 @@ class TestVerify:
             assert line.startswith(os.path.relpath(path))
             assert words in line
 
-    @pytest.mark.parametrize("content", [None, "format: 1\n"])
+    @pytest.mark.parametrize("content", [None, "format: 2\n"])
     def test_a_store_file_that_is_missing_or_wrong_is_named(self, store: Store, content, capsys) -> None:
         path = store.folder / "store.yaml"
         path.unlink()
@@ -250,9 +251,9 @@ class TestVerify:
         path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 2"))
         assert main(["verify"]) == 0
         assert capsys.readouterr().out.splitlines() == [
-            "fixtures/digits/store.yaml:11: warning: budgets.scenarios: the store has 3: remove some that were "
-            "rejected, or raise this budget.",
-            "3 scenarios in fixtures: every file is whole, 1 warning",
+            "fixtures/digits/store.yaml:5: warning: budgets.scenarios: the store has 3: remove rejected ones, or raise "
+            "this budget.",
+            "3 scenarios in fixtures: every file is valid, 1 warning",
         ]
 
     def test_the_pre_commit_hook_runs_it_for_every_file_of_a_store(self, store: Store) -> None:
@@ -260,8 +261,8 @@ class TestVerify:
         assert hook["entry"] == "pytest-defuse verify"
         assert hook["pass_filenames"] is False
         store.vote(ids(store)[0], "anna", {"correction": {0: "1"}})
-        files = [path for path in store.folder.rglob("*") if path.suffix in (".yaml", ".png")]
-        assert len(files) == 1 + 3 * 3 + 1
+        files = [path for path in store.folder.glob("[!.]*/**/*") if path.is_file()]
+        assert len(files) == 3 * 4 + 1
         assert all(re.search(hook["files"], path.relative_to(Path.cwd()).as_posix()) for path in files)
         assert not re.search(hook["files"], "docs/config.yaml")
 
@@ -272,11 +273,7 @@ class TestVotes:
         """The first scenario voted a 1, the second nothing, the third without votes; models say else."""
         first, second, third = ids(store)
         for scenario in store.scenarios():
-            sheets = scenario.record.sheets.model_dump()
-            for sheet in sheets.values():
-                names = list(sheet["predicted"])
-                sheet["predicted_tiles"] = {names[0]: range(8), names[1]: [8]}
-            store.update(scenario.id, sheets=sheets)
+            with_predictions(scenario)
         for who in ("anna", "bob"):
             store.vote(first, who, {"correction": {0: "1", 1: "1", 2: "1", 3: None, 4: "7"}})
             store.vote(second, who, {"correction": {0: None, 1: None}})
@@ -399,17 +396,7 @@ class TestSchema:
 
     def test_is_the_scenarios_by_default(self, project: Path, capsys) -> None:
         main(["schema"])
-        assert json.loads(capsys.readouterr().out)["title"] == "pytest-defuse scenario, format 1"
-
-
-class TestMigrate:
-    def test_makes_a_file_edited_by_hand_canonical(self, store: Store, capsys) -> None:
-        path = store.scenarios()[0].yaml
-        good = path.read_bytes()
-        path.write_text(path.read_text().replace('status: "candidate"', "status:   candidate  # see below"))
-        assert main(["migrate"]) == 0
-        assert capsys.readouterr().out == f"{path.relative_to(Path.cwd())} was not canonical\n"
-        assert path.read_bytes() == good
+        assert json.loads(capsys.readouterr().out)["title"] == "pytest-defuse scenario, format 2"
 
 
 def test_a_store_that_cannot_be_written_is_one_sentence(store: Store, capsys) -> None:
@@ -456,6 +443,6 @@ def test_the_command_runs_as_a_program(store: Store) -> None:
     done = subprocess.run([*command, "verify"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (
         0,
-        "4 scenarios in fixtures: every file is whole\n",
+        "4 scenarios in fixtures: every file is valid\n",
         "",
     )

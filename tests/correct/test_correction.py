@@ -76,7 +76,7 @@ def test_excluded_tiles_are_not_used(subject: Subject, scenario: Scenario) -> No
 
 def test_held_out_tiles_and_test_labels_are_not_used(subject: Subject, scenario: Scenario) -> None:
     first = correction_of(subject, scenario)
-    scenario.picture("held_out").unlink()
+    scenario.sheet_file("held_out").unlink()
     first.remove_states()
     flipped = replace(subject, test=[(image, 1 - label) for image, label in subject.test])
     second = correction_of(flipped, scenario)

@@ -12,6 +12,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
+from tests.scenarios.planting import with_machine
 
 GENERATOR = "c" * 64
 COVARIANCE = ((1.0, 0.0), (0.0, 1.0))
@@ -31,7 +32,7 @@ def placed(scenario: Scenario) -> Scenario:
         "mean": (0.0, 0.0),
         "covariance": ((1.0, 0.0), (0.0, 1.0)),
     }
-    return scenario.store.update(scenario.id, region=region)
+    return with_machine(scenario, region=region)
 
 
 @pytest.fixture(autouse=True)

@@ -80,20 +80,21 @@ def test_a_candidate_is_stored_with_its_images_and_its_provenance(store: Store) 
     assert (record.failure_rate.failed, record.failure_rate.drawn) == (60, 64)
     assert record.failure_rate.low < 60 / 64 < record.failure_rate.high
     assert (record.provenance.model, record.provenance.data, record.provenance.seed) == ("2" * 64, "3" * 64, 7)
-    assert record.region is not None
-    assert record.region.mean == pytest.approx((0, 1 / 3))
+    assert record.description == "Images of 3 that the model classifies as 5."
+    assert scenario.machine.region is not None
+    assert scenario.machine.region.mean == pytest.approx((0, 1 / 3))
     assert store.record().classes == DIGITS
 
 
 def test_the_prediction_of_each_tile_is_recorded(store: Store) -> None:
     (scenario,) = store_candidates(store, SUBJECT, discovery(candidate())).new
-    assert scenario.record.sheets.held_out.predicted_tiles == {"5": tuple(range(7)), "3": (7,)}
+    assert scenario.machine.held_out.predicted == ("5",) * 7 + ("3",)
 
 
 def test_evidence_is_stored_by_class_name(store: Store) -> None:
     collected = LabelEvidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
     (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=collected))).new
-    evidence = scenario.record.evidence
+    evidence = scenario.machine.evidence
     assert evidence is not None
     assert (evidence.nearest_images, evidence.nearest_labels) == ((4, 2), ("3", "8"))
     assert (evidence.nearest_distances, evidence.source_labels) == ((0.25, 1.5), {"3": 9, "8": 1})
@@ -112,7 +113,7 @@ def test_a_store_above_its_budget_is_a_warning(store: Store) -> None:
     store_candidates(store, SUBJECT, discovery(candidate()))
     path = store.folder / "store.yaml"
     path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
-    with pytest.warns(UserWarning, match=r"store\.yaml:11: warning: budgets\.scenarios: the store has 2"):
+    with pytest.warns(UserWarning, match=r"store\.yaml:5: warning: budgets\.scenarios: the store has 2"):
         store_candidates(store, SUBJECT, discovery(candidate(place=9, seed=1)))
 
 

@@ -9,7 +9,6 @@ import torch
 
 from pytest_defuse.explain import ExplainSettings, Explanation, explain
 from pytest_defuse.explain.slices import slice_of, store_failure_modes
-from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 from tests.explain.spots import MARK, pairs, spots
 
@@ -33,14 +32,15 @@ def test_a_candidate_carries_its_rule_and_its_groups_error_rate(explanation: Exp
     stored = store_failure_modes(store, explanation)
     assert len(stored.new) == len(explanation.modes)
     (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
-    (found,) = [s.record for s in stored.new if (s.record.method.rule or "").startswith("label bright")]
+    (scenario,) = [s for s in stored.new if s.record.description.startswith("label bright")]
+    found, machine = scenario.record, scenario.machine
     assert found.status == "candidate"
     assert found.proposed_label == "bright"
-    assert found.region is None
-    assert found.method.name == "barlow"
-    assert mode.rule in str(found.method.rule)
-    assert explanation.network.key in str(found.method.rule)
-    assert found.method.base_error_rate == pytest.approx(mode.base_error_rate)
+    assert machine.region is None
+    assert found.method == "barlow"
+    assert mode.rule in found.description
+    assert explanation.network.key in found.description
+    assert found.base_error_rate == pytest.approx(mode.base_error_rate)
     assert (found.failure_rate.failed, found.failure_rate.drawn) == (mode.cluster.failures, mode.cluster.images)
 
 
@@ -87,20 +87,18 @@ def test_a_rule_that_no_training_image_matches_is_left_out(store: Store) -> None
     unmarked = [(image, label) for image, label in pairs(300, 1) if not marked(image.numpy()[None])[0]]
     subject = spots(train=unmarked)
     explanation = explain(subject, subject.classifier())
-    rules = [scenario.record.method.rule or "" for scenario in store_failure_modes(store, explanation).new]
+    rules = [scenario.record.description for scenario in store_failure_modes(store, explanation).new]
     assert "label bright" in {mode.group for mode in explanation.modes}
     assert not [rule for rule in rules if rule.startswith("label bright")]
 
 
 def test_names_of_features_are_kept_in_the_store(explanation: Explanation, store: Store) -> None:
     store_failure_modes(store, explanation)
-    store.name_feature(explanation.network.key, 3, "mark")
+    path = store.folder / "store.yaml"
+    names = f'feature_names: {{"{explanation.network.key}": {{"3": mark}}}}'
+    path.write_text(path.read_text().replace("feature_names: {}", names))
     subject = explanation.subject
     named = explain(subject, subject.classifier(), names=store.feature_names())
     assert "'mark'" in named.modes[0].rule
     store_failure_modes(store, named)
     assert store.feature_names() == {explanation.network.key: {3: "mark"}}
-    store.name_feature(explanation.network.key, 3, "")
-    assert store.feature_names() == {explanation.network.key: {}}
-    with pytest.raises(DefuseError, match="Feature 3 of 'this network'"):
-        store.name_feature("this network", 3, "mark")

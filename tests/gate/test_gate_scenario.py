@@ -76,7 +76,7 @@ def baseline_of(scenario: Scenario, *predicted: str) -> Baseline:
 
 
 def test_the_held_out_tiles_are_counted(scenario: Scenario, subject: Subject) -> None:
-    scenario.picture("correction").unlink()
+    scenario.sheet_file("correction").unlink()
     gated = gate(scenario, subject)
     assert (gated.id, gated.label) == (scenario.id, "bright")
     assert (gated.accuracy.correct, gated.accuracy.total) == (6, 10)
@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused(scenario: Scenario, subject: Subject
     with pytest.raises(DefuseError) as caught:
         gate(scenario, larger)
     assert str(caught.value) == (
-        f"{scenario.picture('held_out')} holds images of 4 x 4 grey, but the test set of subject 'shades' is "
+        f"{scenario.sheet_file('held_out')} holds images of 4 x 4 grey, but the test set of subject 'shades' is "
         "6 x 5 RGB: discover again, or give the subject images of that size."
     )
 

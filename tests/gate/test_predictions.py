@@ -74,7 +74,7 @@ def test_excluded_tiles_do_not_go_through(subject: Subject, scenarios: list[Scen
 
 
 def test_one_broken_scenario_leaves_the_others_whole(subject: Subject, scenarios: list[Scenario]) -> None:
-    scenarios[2].picture("held_out").unlink()
+    scenarios[2].sheet_file("held_out").unlink()
     predictions = predict_scenarios(subject, subject.classifier(), scenarios)
     assert [isinstance(value, DefuseError) for value in predictions.values()] == [False, False, True, False, False]
     assert "held_out.png is missing" in str(predictions[scenarios[2].id])
@@ -82,7 +82,7 @@ def test_one_broken_scenario_leaves_the_others_whole(subject: Subject, scenarios
 
 def test_processes_share_their_forward_passes(subject: Subject, scenarios: list[Scenario], tmp_path: Path) -> None:
     alone = predict_scenarios(subject, subject.classifier(), scenarios), predict_test(subject, subject.classifier())
-    scenarios[4].picture("held_out").unlink()
+    scenarios[4].sheet_file("held_out").unlink()
     Counting.sizes.clear()
     found = []
     for worker in (0, 1):

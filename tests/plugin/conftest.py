@@ -6,17 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_defuse.scenarios.schema import (
-    FailureRate,
-    Method,
-    Provenance,
-    ScenarioRecord,
-    Sheet,
-    Sheets,
-    StoreRecord,
-)
-from pytest_defuse.scenarios.sheets import Pixels, pixel_hash, tile_of
-from pytest_defuse.scenarios.store import Scenario, Store, scenario_id
+from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
+from pytest_defuse.scenarios.store import Scenario, Store
+from tests.scenarios.planting import plant
 
 CONFTEST = """
 import pytest, pytest_defuse, torch
@@ -83,24 +75,13 @@ def accept(project: pytest.Pytester) -> Callable[..., Scenario]:
     def store_scenario(mean: float = 0.45, label: str | None = "bright", **changes: object) -> Scenario:
         store = Store(project.path / "fixtures" / "toy")
         correction, held_out = tiles(mean, 0), tiles(mean, 1)
-        store.open_for(
-            ["dark", "bright"],
-            StoreRecord(format=1, classes=("dark", "bright"), tile=tile_of(held_out)),
-        )
-        record = ScenarioRecord(
-            format=1,
-            id=scenario_id("bright", "dark", pixel_hash(held_out)),
-            status="candidate" if label is None else "accepted",
-            label=label,
-            proposed_label="bright",
-            failure_rate=FailureRate(failed=60, drawn=64, low=0.85, high=0.98),
-            tile=tile_of(held_out),
-            sheets=Sheets(correction=sheet(correction), held_out=sheet(held_out)),
-            method=Method(name="defuse"),
-            provenance=Provenance(model="a" * 64, data="b" * 64, seed=0, versions={}),
-            region=None,
-        )
-        return store.add(record.model_copy(update=changes), correction, held_out)
+        record = {
+            "status": "candidate" if label is None else "accepted",
+            "label": label,
+            "failure_rate": {"failed": 60, "drawn": 64, "low": 0.85, "high": 0.98},
+            "sheets": {"correction": sheet(correction), "held_out": sheet(held_out)},
+        }
+        return plant(store, correction, held_out, "bright", "dark", ("dark", "bright"), **record | changes)
 
     return store_scenario
 
@@ -111,10 +92,10 @@ def tiles(mean: float, seed: int) -> Pixels:
     return ((mean + noise).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def sheet(pixels: Pixels) -> Sheet:
-    """What the toy's model says of such images."""
-    says = "bright" if pixels.mean() / 255 > 0.5 else "dark"
-    return Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted={says: len(pixels)})
+def sheet(pixels: Pixels) -> dict[str, object]:
+    """A sheet's record, with what the toy's model predicts for such images."""
+    predicted = "bright" if pixels.mean() / 255 > 0.5 else "dark"
+    return {"images": len(pixels), "sha256": pixel_hash(pixels), "predicted": {predicted: len(pixels)}}
 
 
 def tree(folder: Path) -> dict[str, bytes]:

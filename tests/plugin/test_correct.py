@@ -194,7 +194,7 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
 
 def test_a_held_out_picture_that_cannot_be_read(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.495)
-    scenario.picture("held_out").unlink()
+    scenario.sheet_file("held_out").unlink()
     result = project.runpytest_subprocess("--defuse-correct")
     result.stdout.fnmatch_lines(["*held_out.png*", "*the attempt is toy.failed-attempt.safetensors"])
     result.stdout.no_fnmatch_line("*Traceback*")

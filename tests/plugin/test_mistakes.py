@@ -67,7 +67,7 @@ def test_a_label_that_is_no_class(project: pytest.Pytester, accept: Accept) -> N
 
 
 def test_a_missing_picture(project: pytest.Pytester, accept: Accept) -> None:
-    accept().picture("held_out").unlink()
+    accept().sheet_file("held_out").unlink()
     says(project.runpytest_subprocess(), "*held_out.png is missing: restore it from git*")
 
 

@@ -16,7 +16,7 @@ from pytest_defuse.report.difference import headline, render_html, render_markdo
 from pytest_defuse.scenarios import revisions
 from pytest_defuse.scenarios.differences import Difference, difference
 from pytest_defuse.scenarios.revisions import Revision
-from pytest_defuse.scenarios.schema import Tile
+from pytest_defuse.scenarios.schema import ScenarioRecord
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import exclude, plant, random_tiles, record_of
@@ -168,11 +168,17 @@ class TestDiff:
         assert "cannot be written" in capsys.readouterr().err
 
 
-def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
-    sheet = record_of(random_tiles(5), random_tiles()).sheets.correction.model_copy(
-        update={"predicted_tiles": {"5": (0, 1, 3), "a long name": (2, 4)}, "excluded": (3,)}
-    )
-    drawn = captioned("name", "url", Tile(mode="L", width=8, height=16), sheet, "5")
+def tall_record(gap: int) -> ScenarioRecord:
+    """Five tiles of 8 x 16, of which one is excluded, with a gap between neighbours."""
+    tiles = random_tiles(5, height=16)
+    sheets = record_of(tiles, tiles).sheets.model_dump()
+    sheets["correction"]["excluded"] = (3,)
+    return record_of(tiles, tiles, proposed_label="5", sheets=sheets, gap=gap)
+
+
+def test_every_tile_has_its_index_and_class_beneath_it() -> None:
+    predicted = ("5", "5", "a long name", "5", "a long name")
+    drawn = captioned("name", "url", tall_record(0), "correction", predicted)
     assert [caption.index for caption in drawn.captions] == [0, 1, 2, 3, 4]
     assert [caption.predicted for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
     assert not drawn.beside
@@ -182,10 +188,14 @@ def test_every_tile_has_its_index_and_class_beneath_it(tmp_path: Path) -> None:
     assert [caption.left_out for caption in drawn.captions] == [False, False, False, True, False]
     assert [(caption.left, caption.top) for caption in drawn.captions] == [(0, 0), (8, 0), (16, 0), (0, 16), (8, 16)]
     assert drawn.cell_height == 2 * drawn.cell_width
-    unknown = captioned(
-        "name", "url", Tile(mode="L", width=8, height=8), sheet.model_copy(update={"predicted_tiles": None}), "5"
-    )
+    unknown = captioned("name", "url", tall_record(0), "correction", None)
     assert [caption.predicted for caption in unknown.captions] == [""] * 5
+
+
+def test_tiles_with_a_gap_are_found_on_their_sheet() -> None:
+    drawn = captioned("name", "url", tall_record(2), "correction", None)
+    assert [(caption.left, caption.top) for caption in drawn.captions] == [(0, 0), (10, 0), (20, 0), (0, 18), (10, 18)]
+    assert (drawn.sheet_width, drawn.sheet_height) == (28, 34)
 
 
 def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
@@ -196,7 +206,7 @@ def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
     for tiles in (small, large):
         record = record_of(tiles, tiles)
         picture = encode_sheet(tiles)
-        image = opened(inline(picture, record.tile, record.sheets.correction))
+        image = opened(inline(picture, record, "correction"))
         if tiles is small:
             np.testing.assert_array_equal(np.array(image), np.array(Image.open(io.BytesIO(picture))))
         else:
@@ -205,8 +215,8 @@ def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
 
 def test_a_scenario_of_the_example_can_be_drawn() -> None:
     scenario = Store(Path(__file__).parents[2] / "fixtures" / "digits").scenarios("accepted")[0]
-    sheet = scenario.record.sheets.held_out
-    drawn = captioned("x", "url", scenario.record.tile, sheet, scenario.record.label)
+    drawn = captioned("x", "url", scenario.record, "held_out", scenario.machine.held_out.predicted)
     assert drawn.beside
     wrong = sum(caption.wrong for caption in drawn.captions)
-    assert wrong == sheet.images - sheet.predicted.get(scenario.record.label or "", 0)
+    sheet = scenario.record.sheets.held_out
+    assert wrong == sheet.images - (sheet.predicted or {}).get(scenario.record.label or "", 0)

@@ -19,4 +19,4 @@ def build_store(folder: Path, classes: Sequence[str] = DIGITS, images: int = 9) 
 def add_candidate(store: Store, label: str, prediction: str, *, images: int, seed: int, **changes: Any) -> Scenario:
     """Write a scenario of random tiles that the model takes for ``prediction``, but for one."""
     tiles = (random_tiles(images, seed=2 * seed + split) for split in range(2))
-    return plant(store, *tiles, shows=label, taken_for=prediction, **changes)
+    return plant(store, *tiles, shows=label, predicted=prediction, **changes)

@@ -69,12 +69,12 @@ def test_labelling_with_buttons_and_keys(store: Store, address: str, browser: "s
 
     page.goto(address)
     page.get_by_role("link", name="Review candidates").click()
-    sheet = page.get_by_role("img", name="Contact sheet of 9 pictures")
+    sheet = page.get_by_role("img", name="Contact sheet of 9 images")
     sync_api.expect(sheet).to_have_js_property("naturalWidth", 24)  # waits until the picture is there
     assert sheet.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
 
     page.get_by_label("Notes").fill("r and 2 are text here")
-    page.get_by_role("group", name="What do the pictures show?").get_by_role("button", name="horse").click()
+    page.get_by_role("group", name="What do the images show?").get_by_role("button", name="horse").click()
     page.wait_for_url(f"**/{second}?**")
     assert page.get_by_role("status").inner_text().startswith(f"{first} is accepted as horse")
     assert decisions(store) == [("accepted", "horse"), ("candidate", None), ("candidate", None)]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.review.stores import add_candidate, build_store
-from tests.scenarios.planting import exclude
+from tests.scenarios.planting import exclude, with_machine, with_predictions
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -48,7 +48,7 @@ def test_the_list_shows_every_scenario_and_leads_to_the_first_candidate(page: Te
     store.update(store.scenarios()[0].id, status="accepted", label="4")
     text = page.get("/").text
     assert all(f'<td><a href="{address}">' in text for address in addresses(store))
-    assert "2 of 3 wait for a decision" in text
+    assert "2 of 3 are undecided" in text
     assert "accepted as <strong>4</strong>" in text
     assert f'class="button" href="{addresses(store)[1]}"' in text
 
@@ -63,10 +63,10 @@ def test_a_scenario_offers_each_class_and_rejection_but_prefers_none(page: TestC
     assert "Wrong on 58 of 64" in text
 
 
-def test_the_picture_is_the_file(page: TestClient, store: Store) -> None:
+def test_the_sheet_is_the_file(page: TestClient, store: Store) -> None:
     reply = page.get(addresses(store)[0] + "/correction.png")
     assert reply.headers["content-type"] == "image/png"
-    assert reply.content == store.scenarios()[0].picture("correction").read_bytes()
+    assert reply.content == store.scenarios()[0].sheet_file("correction").read_bytes()
 
 
 def test_a_label_is_written_and_the_next_candidate_shown(page: TestClient, store: Store) -> None:
@@ -94,7 +94,7 @@ def test_after_the_last_decision_comes_the_list(page: TestClient, store: Store) 
     for address in addresses(store):
         reply = page.post(address, data={"label": "1"})
     assert reply.headers["location"].startswith("/?decided=")
-    assert "Every scenario is decided on" in page.get(reply.headers["location"]).text
+    assert "Every scenario is decided" in page.get(reply.headers["location"]).text
 
 
 def test_a_decision_can_be_changed_and_keeps_the_notes(page: TestClient, store: Store) -> None:
@@ -222,9 +222,7 @@ class TestVotes:
 
     def test_the_scenario_shows_what_votes_say_and_can_be_decided_by_them(self, page: TestClient, store: Store) -> None:
         scenario = store.scenarios()[0]
-        sheets = scenario.record.sheets.model_dump()
-        sheets["correction"]["predicted_tiles"] = {"2": range(8), "1": [8]}
-        store.update(scenario.id, sheets=sheets)
+        with_predictions(scenario)
         address = addresses(store)[0]
         assert "Decide by votes" not in page.get(address).text
         assert page.post(address, data={"by_votes": "yes"}).status_code == 400
@@ -245,7 +243,7 @@ class TestVotes:
             "nearest_distances": [0.5],
             "source_labels": {"1": 7},
         }
-        store.update(store.scenarios()[0].id, evidence=evidence)
+        with_machine(store.scenarios()[0], evidence=evidence)
         text = page.get(addresses(store)[0]).text
         assert "1 of the 1 nearest training images are labelled 1" in text
         assert "It is only a proposal" in text
@@ -274,15 +272,15 @@ def test_nothing_comes_from_elsewhere(page: TestClient, store: Store) -> None:
         assert "://" not in text
 
 
-def test_a_picture_that_is_not_the_recorded_one_is_not_shown_for_labelling(page: TestClient, store: Store) -> None:
+def test_a_sheet_that_is_not_the_recorded_one_is_not_shown_for_labelling(page: TestClient, store: Store) -> None:
     scenario = store.scenarios()[0]
-    scenario.picture("correction").write_bytes(scenario.picture("held_out").read_bytes())
+    scenario.sheet_file("correction").write_bytes(scenario.sheet_file("held_out").read_bytes())
     reply = page.get(addresses(store)[0])
     assert reply.status_code == 500
     assert "holds other pixels" in reply.text
 
 
-def test_a_file_that_an_editor_broke_is_named_until_it_is_mended(page: TestClient, store: Store) -> None:
+def test_a_file_that_an_editor_broke_is_named_until_it_is_fixed(page: TestClient, store: Store) -> None:
     path = store.scenarios()[0].yaml
     good = path.read_text()
     path.write_text(good + "colour: red\nsize: 3\n")

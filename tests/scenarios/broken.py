@@ -1,6 +1,7 @@
-"""A corpus of broken stores: how each comes about, and what must be said of it."""
+"""A corpus of broken stores: the damage to a good store, and what the error must say."""
 
 import io
+import json
 import os
 import shutil
 import struct
@@ -10,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from pytest_defuse.scenarios.schema import Evidence, LatentRegion
+from pytest_defuse.scenarios.machine import content_hash
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Store
-from tests.scenarios.planting import plant, random_tiles, record_of
+from tests.scenarios.planting import machine_of, plant, random_tiles
 
 CORRECTION, HELD_OUT = random_tiles(), random_tiles(seed=1)
 Damage = Callable[[Path], None]
@@ -21,18 +22,17 @@ Damage = Callable[[Path], None]
 
 def good_store(folder: Path) -> Path:
     """A store with one scenario that has everything a scenario can have; the scenario's folder."""
-    region = LatentRegion(generator="c" * 64, weight=0.25, tau=0.5, mean=[0.5, -1], covariance=[[2, 1], [1, 3]])
-    evidence = Evidence(
-        nearest_images=[7, 9], nearest_labels=["3", "5"], nearest_distances=[0.5, 0.75], source_labels={"3": 4}
-    )
-    record = record_of(CORRECTION, HELD_OUT)
-    sheets = record.sheets.model_dump()
-    for sheet in sheets.values():
-        sheet["predicted_tiles"] = {"5": [0, 1, 2], "3": [3]}
+    region = {"generator": "c" * 64, "weight": 0.25, "tau": 0.5, "mean": [0.5, -1], "covariance": [[2, 1], [1, 3]]}
+    evidence = {
+        "nearest_images": [7, 9],
+        "nearest_labels": ["3", "5"],
+        "nearest_distances": [0.5, 0.75],
+        "source_labels": {"3": 4},
+    }
+    tiles = {"predicted": ["5", "5", "5", "3"], "sources": ["d" * 64] * 4}
+    machine = machine_of(correction=tiles, held_out=tiles, region=region, evidence=evidence)
     store = Store(folder)
-    scenario = plant(
-        store, CORRECTION, HELD_OUT, sheets=sheets, region=region.model_dump(), evidence=evidence.model_dump()
-    )
+    scenario = plant(store, CORRECTION, HELD_OUT, machine=machine)
     store.vote(scenario.id, "anna", {"correction": {0: "3", 1: None}})
     return scenario.folder
 
@@ -40,6 +40,18 @@ def good_store(folder: Path) -> Path:
 def scenario(old: str, new: str) -> Damage:
     """An edit of scenario.yaml by hand."""
     return lambda folder: edit(folder / "scenario.yaml", old, new)
+
+
+def machine(old: str, new: str) -> Damage:
+    """Another machine.json, which scenario.yaml names."""
+
+    def damage(folder: Path) -> None:
+        path = folder / "machine.json"
+        before = content_hash(json.loads(path.read_text()))
+        edit(path, old, new)
+        edit(folder / "scenario.yaml", before, content_hash(json.loads(path.read_text())))
+
+    return damage
 
 
 def store(old: str, new: str) -> Damage:
@@ -105,14 +117,8 @@ def jpeg() -> bytes:
 
 def hundred_huge_tiles(folder: Path) -> None:
     edits = {"width: 8": "width: 1024", "height: 8": "height: 1024", "images: 4": "images: 100", '"5": 3': '"5": 99'}
-    edits |= {'"5": [0, 1, 2]': f'"5": {list(range(99))}', '"3": [3]': '"3": [99]'}
     for old, new in edits.items():
         edit(folder / "scenario.yaml", old, new)
-
-
-def taken_for_an_owl(folder: Path) -> None:
-    for _ in ("predicted", "predicted_tiles"):
-        edit(folder / "scenario.yaml", '"5": ', '"owl": ')
 
 
 def to_folder(folder: Path) -> None:
@@ -135,7 +141,7 @@ def held_out_as_correction(folder: Path) -> None:
 
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
-IDENTITY = "  covariance:\n  - [2.0, 1.0]\n  - [1.0, 3.0]\n"
+COVARIANCE = "[[2.0, 1.0], [1.0, 3.0]]"
 
 # name -> (damage, the file that is named, what is said of it)
 BROKEN: dict[str, tuple[Damage, str, str]] = {
@@ -144,7 +150,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "cut off": (content("scenario.yaml", b"format: 1\nid: ["), "scenario.yaml:2", "not valid YAML ("),
     "tab": (content("scenario.yaml", b"format: 1\n\tid: x"), "scenario.yaml:2", "not valid YAML ("),
     "duplicate key": (scenario("label: null", "label: 3\nlabel: 5"), "scenario.yaml:6", "key 'label' is given twice"),
-    "duplicate key deep": (scenario("failed: 58", "failed: 58\n  failed: 58"), "scenario.yaml:11", "'failed' is given"),
+    "duplicate key deep": (scenario("failed: 58", "failed: 58, failed: 58"), "scenario.yaml:10", "'failed' is given"),
     "alias": (content("scenario.yaml", b"a: &a 1\nb: *a\n"), "scenario.yaml:2", "aliases are not used here"),
     "two documents": (content("scenario.yaml", b"format: 1\n---\nformat: 1\n"), "scenario.yaml:2", "not valid YAML ("),
     "a list": (content("scenario.yaml", b"- 1\n"), "scenario.yaml:1", "the file: must hold keys and values"),
@@ -169,12 +175,12 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "code in a tag": (
         scenario('notes: ""', "notes: !!python/object/apply:os.getcwd []"),
-        "scenario.yaml:7",
+        "scenario.yaml:8",
         "notes: must be text",
     ),
     # keys and types
     "unknown status": (scenario('"candidate"', "acepted"), "scenario.yaml:4", "status: must be 'candidate'"),
-    "unknown key": (scenario("notes:", "note:"), "scenario.yaml:7", "note: is not a key that is known here"),
+    "unknown key": (scenario("notes:", "note:"), "scenario.yaml:8", "note: is not a key that is known here"),
     "missing key": (scenario('proposed_label: "3"\n', ""), "scenario.yaml:2", "proposed_label: is missing"),
     "text for a number": (
         scenario("failed: 58", "failed: many"),
@@ -187,55 +193,127 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "failure_rate.failed: must be 0 or more",
     ),
     "more failed than drawn": (scenario("failed: 58", "failed: 65"), "scenario.yaml:10", "but only 64 were drawn"),
-    "nothing drawn": (scenario("drawn: 64", "drawn: 0"), "scenario.yaml:11", "drawn: must be 1 or more"),
-    "per cent": (scenario("low: 0.81", "low: 81%"), "scenario.yaml:12", "low: must be a number"),
-    "share above one": (scenario("high: 0.96", "high: 1.5"), "scenario.yaml:13", "high: must be 1 or less"),
-    "interval upside down": (scenario("low: 0.81", "low: 0.97"), "scenario.yaml:12", "low is 0.97, above high"),
-    "mode": (scenario('mode: "L"', "mode: CMYK"), "scenario.yaml:15", "tile.mode: must be 'L' or 'RGB'"),
-    "no width": (scenario("width: 8", "width: 0"), "scenario.yaml:16", "tile.width: must be 1 or more"),
-    "huge tile": (scenario("height: 8", "height: 50000"), "scenario.yaml:17", "tile.height: must be 1024 or less"),
-    "no images": (scenario("images: 4", "images: 0"), "scenario.yaml:20", "images: must be 1 or more"),
-    "counts": (scenario("images: 4", "images: 5"), "scenario.yaml:22", "predicted counts 4 tiles, but images is 5"),
-    "hash": (scenario('generator: "c', 'generator: "C'), "scenario.yaml", "generator: must match the pattern"),
-    "tile predicted twice": (scenario('"5": [0, 1, 2]', '"5": [0, 1, 1]'), "scenario.yaml:25", "each tile from 0 to 3"),
-    "predictions at odds": (
-        scenario('"5": [0, 1, 2]\n      "3": [3]', '"5": [0, 1]\n      "3": [2, 3]'),
-        "scenario.yaml:25",
-        "predicted_tiles and predicted do not count the same tiles",
+    "nothing drawn": (scenario("drawn: 64", "drawn: 0"), "scenario.yaml:10", "drawn: must be 1 or more"),
+    "per cent": (scenario("low: 0.81", "low: 81%"), "scenario.yaml:10", "low: must be a number"),
+    "share above one": (scenario("high: 0.96", "high: 1.5"), "scenario.yaml:10", "high: must be 1 or less"),
+    "interval upside down": (scenario("low: 0.81", "low: 0.97"), "scenario.yaml:10", "low is 0.97, above high"),
+    "mode": (scenario('mode: "L"', "mode: CMYK"), "scenario.yaml:11", "tile.mode: must be 'L' or 'RGB'"),
+    "no width": (scenario("width: 8", "width: 0"), "scenario.yaml:11", "tile.width: must be 1 or more"),
+    "huge tile": (scenario("height: 8", "height: 50000"), "scenario.yaml:11", "tile.height: must be 1024 or less"),
+    "no images": (scenario("images: 4", "images: 0"), "scenario.yaml:15", "images: must be 1 or more"),
+    "counts": (scenario("images: 4", "images: 5"), "scenario.yaml:17", "predicted counts 4 tiles, but images is 5"),
+    "hash": (machine('"generator": "c', '"generator": "C'), "machine.json", "region.generator: must match the pattern"),
+    "tile predicted twice": (
+        machine('["5", "5", "5", "3"]', '["5", "5", "5", "5", "3"]'),
+        "scenario.yaml:17",
+        "counts other predictions than those recorded for each tile",
     ),
-    "tile that is not": (scenario("excluded: []", "excluded: [4]"), "scenario.yaml:28", "excluded names tile 4, but"),
+    "predictions at odds": (
+        machine('["5", "5", "5", "3"]', '["5", "5", "3", "3"]'),
+        "scenario.yaml:17",
+        "sheets.correction.predicted: counts other predictions",
+    ),
+    "source missing": (
+        lambda f: machine(json.dumps(["d" * 64] * 4), json.dumps(["d" * 64] * 3))(f),
+        "scenario.yaml:15",
+        "the sheet has 4 tiles, but machine.json has 3 sources",
+    ),
+    "source by path": (
+        machine("d" * 64, "/data/3.png"),
+        "machine.json",
+        "correction.sources.0: must match the",
+    ),
+    "labels without classes": (
+        scenario("label: null", "label: null\nlabels: per image"),
+        "scenario.yaml:6",
+        "labels: per image requires a class for each tile of correction in machine.json",
+    ),
+    "label beside labels": (
+        scenario("label: null", "label: 3\nlabels: per image"),
+        "scenario.yaml:5",
+        "each image has its own label (labels: per image), so label must be null",
+    ),
+    "classes without labels": (
+        machine('"labels": null', '"labels": ["3", "3", "3", "8"]'),
+        "scenario.yaml:2",
+        "labels: per image requires a class",
+    ),
+    "no failure rate": (
+        lambda f: edit(f / "scenario.yaml", (f / "scenario.yaml").read_text().splitlines()[9] + "\n", ""),
+        "scenario.yaml:2",
+        "failure_rate: is missing; only a scenario with method: reported can leave it out",
+    ),
+    "no predictions": (
+        scenario('    predicted: {"5": 3, "3": 1}\n', ""),
+        "scenario.yaml:13",
+        "sheets: correction.predicted is missing",
+    ),
+    "gap": (scenario("gap: 0", "gap: -1"), "scenario.yaml:12", "gap: must be 0 or more"),
+    # machine.json
+    "no machine.json": (lambda f: (f / "machine.json").unlink(), "machine.json", "is missing: restore it from git"),
+    "edited machine.json": (
+        lambda f: edit(f / "machine.json", '"weight": 0.25', '"weight": 0.5'),
+        "machine.json",
+        "does not match the hash in scenario.yaml: restore both from the same commit",
+    ),
+    "another hash": (
+        lambda f: edit(f / "scenario.yaml", (f / "scenario.yaml").read_text()[-66:-2], "0" * 64),
+        "machine.json",
+        "does not match the hash in scenario.yaml",
+    ),
+    "no hash": (
+        lambda f: edit(f / "scenario.yaml", (f / "scenario.yaml").read_text().splitlines()[29], ""),
+        "scenario.yaml:2",
+        "machine: is missing",
+    ),
+    "machine.json cut off": (content("machine.json", b'{"format": 2, '), "machine.json", "is not valid JSON: restore"),
+    "machine.json too deep": (content("machine.json", b"[" * 10**6), "machine.json", "is not valid JSON: restore"),
+    "machine.json as LFS pointer": (content("machine.json", LFS), "machine.json", "is a Git LFS pointer, not the file"),
+    "newer machine.json": (
+        machine('"format": 2', '"format": 3'),
+        "machine.json",
+        "has format 3, but this pytest-defuse",
+    ),
+    "linked machine.json": (link("machine.json"), "machine.json", "is a symbolic link: put the file itself"),
+    "unknown key of machine.json": (
+        machine('"format": 2', '"format": 2, "path": "x"'),
+        "machine.json",
+        "path: is not a key that is known here",
+    ),
+    "unknown region": (machine('"latent"', '"cube"'), "machine.json", "region.kind: must be 'latent'"),
+    "tile that is not": (scenario("excluded: []", "excluded: [4]"), "scenario.yaml:18", "excluded names tile 4, but"),
     "all excluded": (
         scenario("excluded: []", "excluded: [0, 1, 2, 3]"),
-        "scenario.yaml:28",
+        "scenario.yaml:18",
         "excluded names every tile",
     ),
-    "negative tile": (scenario("excluded: []", "excluded: [-1]"), "scenario.yaml:28", "excluded.0: must be 0 or more"),
+    "negative tile": (scenario("excluded: []", "excluded: [-1]"), "scenario.yaml:18", "excluded.0: must be 0 or more"),
     "tile by name": (
         scenario("excluded: []", "excluded: [one]"),
-        "scenario.yaml:28",
+        "scenario.yaml:18",
         "excluded.0: must be a whole number",
     ),
-    "NaN in a mean": (scenario("mean: [0.5", "mean: [nan"), "scenario.yaml", "mean.0: must be a finite number"),
-    "infinity": (scenario("- [2.0,", "- [inf,"), "scenario.yaml", "covariance.0.0: must be a finite number"),
-    "covariance of another size": (scenario("  - [1.0, 3.0]\n", ""), "scenario.yaml", "covariance must be 2 x 2"),
-    "covariance not symmetric": (scenario("[1.0, 3.0]", "[1.5, 3.0]"), "scenario.yaml", "covariance is not symmetric"),
-    "non-positive covariance": (scenario("[1.0, 3.0]", "[1.0, -3.0]"), "scenario.yaml", "is not positive definite"),
+    "NaN in a mean": (machine('"mean": [0.5', '"mean": [NaN'), "machine.json", "mean.0: must be a finite number"),
+    "infinity": (machine("[[2.0,", "[[Infinity,"), "machine.json", "covariance.0.0: must be a finite number"),
+    "covariance of another size": (machine(", [1.0, 3.0]", ""), "machine.json", "covariance must be 2 x 2"),
+    "covariance not symmetric": (machine("[1.0, 3.0]", "[1.5, 3.0]"), "machine.json", "covariance is not symmetric"),
+    "non-positive covariance": (machine("[1.0, 3.0]", "[1.0, -3.0]"), "machine.json", "is not positive definite"),
     "singular covariance": (
-        scenario(IDENTITY, "  covariance:\n  - [1.0, 1.0]\n  - [1.0, 1.0]\n"),
-        "scenario.yaml",
+        machine(COVARIANCE, "[[1.0, 1.0], [1.0, 1.0]]"),
+        "machine.json",
         "region.covariance: covariance is not positive definite",
     ),
-    "no tau": (scenario("tau: 0.5", "tau: 0"), "scenario.yaml", "region.tau: must be greater than 0"),
-    "weight": (scenario("weight: 0.25", "weight: 2"), "scenario.yaml", "region.weight: must be 1 or less"),
-    "unknown method": (scenario('name: "defuse"', "name: magic"), "scenario.yaml", "method.name: must be 'defuse'"),
+    "no tau": (machine('"tau": 0.5', '"tau": 0'), "machine.json", "region.tau: must be greater than 0"),
+    "weight": (machine('"weight": 0.25', '"weight": 2'), "machine.json", "region.weight: must be 1 or less"),
+    "unknown method": (scenario('method: "defuse"', "method: magic"), "scenario.yaml:24", "method: must be 'defuse'"),
     "seed": (scenario("seed: 0", "seed: lucky"), "scenario.yaml", "provenance.seed: must be a whole number"),
     "versions": (scenario('torch: "2.9"', "torch: [2, 9]"), "scenario.yaml", "provenance.versions.torch: must be text"),
-    "evidence cut off": (scenario("[7, 9]", "[7]"), "scenario.yaml", "nearest_distances differ in length"),
-    "evidence": (scenario("[0.5, 0.75]", "[0.5, -1]"), "scenario.yaml", "nearest_distances.1: must be 0 or more"),
+    "evidence cut off": (machine("[7, 9]", "[7]"), "machine.json", "nearest_distances differ in length"),
+    "evidence": (machine("[0.5, 0.75]", "[0.5, -1]"), "machine.json", "nearest_distances.1: must be 0 or more"),
     "accepted without label": (scenario('"candidate"', "accepted"), "scenario.yaml:5", "accepted but label is empty"),
     "pixels without end": (
         hundred_huge_tiles,
-        "scenario.yaml:18",
+        "scenario.yaml:13",
         "correction would have 104,857,600 pixels; at most 67,108,864 are read",
     ),
     # classes, formats, names
@@ -246,13 +324,17 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "unknown proposal": (scenario('label: "3"', "label: dog"), "scenario.yaml:6", "proposed_label: 'dog' is not one"),
     "unknown prediction": (
-        taken_for_an_owl,
-        "scenario.yaml:23",
-        "predicted.owl: 'owl' is not one of the classes",
+        scenario('"5": 3', '"owl": 3'),
+        "scenario.yaml:17",
+        "predicted: counts other predictions than those recorded for each tile",
     ),
-    "unknown evidence": (scenario('["3", "5"]', '["3", "x"]'), "scenario.yaml", "evidence.nearest_labels: 'x' is not"),
-    "newer format": (scenario("format: 1", "format: 2"), "scenario.yaml", "has format 2, but this pytest-defuse reads"),
-    "no format": (scenario("format: 1", "format: one"), "scenario.yaml:2", "format: must be a whole number"),
+    "unknown evidence": (
+        machine('["3", "5"]', '["3", "x"]'),
+        "scenario.yaml:30",
+        "machine.evidence.nearest_labels: 'x' is not",
+    ),
+    "newer format": (scenario("format: 2", "format: 3"), "scenario.yaml", "has format 3, but this pytest-defuse reads"),
+    "no format": (scenario("format: 2", "format: one"), "scenario.yaml:2", "format: must be a whole number"),
     "path out of the store": (scenario('id: "3', 'id: "../3'), "scenario.yaml:3", "id: must match the pattern"),
     "absolute path": (scenario('id: "', 'id: "/etc/'), "scenario.yaml:3", "(it is '/etc/3-as-5-"),
     "long id": (scenario('id: "', 'id: "' + "x" * 99), "scenario.yaml:3", "id: must have at most 48 characters"),
@@ -270,7 +352,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "empty picture": (content("held_out.png", b""), "held_out.png", "is not a readable PNG ("),
     "JPEG": (content("held_out.png", jpeg()), "held_out.png", "is not a readable PNG ("),
-    "picture as LFS pointer": (content("held_out.png", LFS), "held_out.png", "is a Git LFS pointer, not the picture"),
+    "sheet as LFS pointer": (content("held_out.png", LFS), "held_out.png", "is a Git LFS pointer, not the file"),
     "other pixels": (content("held_out.png", encode_sheet(CORRECTION)), "held_out.png", "holds other pixels than its"),
     "mixed sizes": (
         content("held_out.png", encode_sheet(random_tiles(4, width=9))),
@@ -308,16 +390,16 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     ),
     "store of other tiles": (
         store("width: 8", "width: 9"),
-        "scenario.yaml:14",
+        "scenario.yaml:11",
         "tile: differs from that of store.yaml",
     ),
     "budget": (
         store("tiles: 256", "tiles: none"),
-        "../store.yaml:10",
+        "../store.yaml:5",
         "budgets.tiles: must be a whole number",
     ),
-    "rho": (store("rho: 0.5", "rho: 50"), "../store.yaml:13", "voting.rho: must be 1 or less"),
-    "newer store": (store("format: 1", "format: 7"), "../store.yaml", "has format 7, but this pytest-defuse reads"),
+    "rho": (store("rho: 0.5", "rho: 50"), "../store.yaml:6", "voting.rho: must be 1 or less"),
+    "newer store": (store("format: 2", "format: 7"), "../store.yaml", "has format 7, but this pytest-defuse reads"),
     # votes
     "votes of another": (votes('"anna"', '"bob"'), "votes/anna.yaml:3", "it is 'bob', but the file is 'anna.yaml'"),
     "vote for no class": (votes('"3": ', '"cat": '), "votes/anna.yaml:8", "'cat' is not one of the classes"),
@@ -326,10 +408,10 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "votes on other pictures": (
         lambda f: edit(f / "votes/anna.yaml", (f / "votes/anna.yaml").read_text().split('"')[5], "0" * 64),
         "votes/anna.yaml:6",
-        "these votes are on other pictures than correction.png",
+        "these votes are on other pixels than correction.png",
     ),
     "who votes": (votes('"human"', "robot"), "votes/anna.yaml:4", "kind: must be 'human' or 'model'"),
-    "stray vote": (lambda f: (f / "votes/anna.csv").touch(), "votes/anna.csv", "is no file of votes: move it away"),
+    "stray vote": (lambda f: (f / "votes/anna.csv").touch(), "votes/anna.csv", "is not a file of votes: move it away"),
     # pixels that are there twice
     "duplicates": (same_again, "../8-as-2-{hash}/held_out.png", "4 of its 4 tiles are pixel for pixel in"),
     "held-out tiles seen before": (held_out_as_correction, "held_out.png", "4 of its 4 tiles are pixel for pixel in"),

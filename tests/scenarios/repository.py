@@ -3,9 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from pytest_defuse.scenarios.schema import StoreRecord, Tile
 from pytest_defuse.scenarios.store import Store
-from tests.scenarios.planting import DIGITS
+from tests.scenarios.planting import STORE
 
 
 class Repository:
@@ -17,7 +16,7 @@ class Repository:
         folder.mkdir(parents=True, exist_ok=True)
         self.git("init", "--quiet", "--initial-branch", "main")
         (folder / "pytest.ini").write_text("[pytest]\n")
-        self.store.open_for(DIGITS, StoreRecord(format=1, classes=DIGITS, tile=Tile(mode="L", width=8, height=8)))
+        self.store.open_for(STORE)
         self.commit("The store")
 
     def git(self, *arguments: str) -> str:

@@ -7,16 +7,18 @@ import pytest
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import revisions
 from pytest_defuse.scenarios.differences import Change, Difference, difference
-from pytest_defuse.scenarios.documents import write_record
 from pytest_defuse.scenarios.revisions import Revision
-from pytest_defuse.scenarios.schema import Sheet
+from pytest_defuse.scenarios.schema import SheetRecord
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
 from pytest_defuse.scenarios.store import Scenario
-from tests.scenarios.planting import exclude, plant, random_tiles, record_of
+from pytest_defuse.scenarios.writing import canonical_text
+from tests.scenarios.planting import exclude, plant, random_tiles, record_of, with_machine, with_predictions
 from tests.scenarios.repository import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
+EVIDENCE = {"nearest_images": [1], "nearest_labels": ["3"], "nearest_distances": [0.5], "source_labels": {}}
+FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
 
 
 @pytest.fixture
@@ -45,10 +47,10 @@ def only(found: Difference) -> Change:
 def repaint(scenario: Scenario, pixels: Pixels) -> None:
     """Other pictures for correction, and a scenario.yaml that says so."""
     sheets = scenario.record.sheets
-    sheet = Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted={"5": len(pixels)})
+    sheet = SheetRecord(images=len(pixels), sha256=pixel_hash(pixels), predicted={"5": len(pixels)})
     record = scenario.record.model_copy(update={"sheets": sheets.model_copy(update={"correction": sheet})})
-    write_record(scenario.yaml, record)
-    scenario.picture("correction").write_bytes(encode_sheet(pixels))
+    scenario.yaml.write_text(canonical_text(record))
+    scenario.sheet_file("correction").write_bytes(encode_sheet(pixels))
 
 
 def test_equal_revisions_do_not_differ(repository: Repository, scenario: Scenario) -> None:
@@ -62,13 +64,13 @@ def test_an_added_scenario_comes_with_its_pictures(repository: Repository, scena
     assert (change.subject, change.id, change.kinds, change.before) == ("digits", scenario.id, ("added",), None)
     assert change.details == (
         "candidate, proposed label 3",
-        "held-out pictures taken for 5 (5), 3 (1)",
+        "held-out images classified as 5 (5), 3 (1)",
         "58/64 of fresh draws failed",
     )
     assert change.after is not None
     assert change.after.path == PurePosixPath("fixtures/digits", scenario.id)
     np.testing.assert_array_equal(change.after.pixels["held_out"], SECOND)
-    assert change.after.pictures["held_out"] == scenario.picture("held_out").read_bytes()
+    assert change.after.sheets["held_out"] == scenario.sheet_file("held_out").read_bytes()
 
 
 def test_a_removed_scenario_is_shown_as_it_was(repository: Repository, scenario: Scenario) -> None:
@@ -103,7 +105,7 @@ def test_changed_pixels_are_counted_by_tile(repository: Repository, scenario: Sc
 def test_a_png_that_was_only_optimised_did_not_change(repository: Repository, scenario: Scenario) -> None:
     from PIL import Image
 
-    path = scenario.picture("held_out")
+    path = scenario.sheet_file("held_out")
     before = path.read_bytes()
     Image.open(path).save(path, compress_level=0)
     assert path.read_bytes() != before
@@ -151,11 +153,11 @@ def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repo
         f"fixtures/digits/{scenario.id}/scenario.yaml:10: failure_rate.failed: must be a whole number"
     )
     scenario.yaml.write_text(good)
-    scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
+    scenario.sheet_file("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
     repository.commit()
     (problem,) = compare(repository).problems
     assert "held_out.png is a Git LFS pointer" in str(problem)
-    scenario.picture("held_out").write_bytes(encode_sheet(SECOND))
+    scenario.sheet_file("held_out").write_bytes(encode_sheet(SECOND))
     repository.commit()
     assert compare(repository).problems == ()
 
@@ -163,7 +165,7 @@ def test_what_cannot_be_read_is_a_problem_of_the_newer_revision(repository: Repo
 def test_a_pointer_is_followed_where_git_lfs_is_set_up(
     repository: Repository, scenario: Scenario, tmp_path: Path
 ) -> None:
-    path = scenario.picture("held_out")
+    path = scenario.sheet_file("held_out")
     (tmp_path / "large").write_bytes(path.read_bytes())
     path.write_text("version https://git-lfs.github.com/spec/v1\n")
     (repository.folder / ".gitattributes").write_text("*.png filter=large\n")
@@ -189,7 +191,7 @@ def test_other_folders_beside_the_stores_mean_nothing(repository: Repository, sc
 
 
 def test_a_link_in_a_revision_is_not_followed(repository: Repository, scenario: Scenario, tmp_path: Path) -> None:
-    path = scenario.picture("held_out")
+    path = scenario.sheet_file("held_out")
     path.rename(tmp_path / "elsewhere.png")
     path.symlink_to(tmp_path / "elsewhere.png")
     repository.commit()
@@ -249,14 +251,41 @@ def test_without_git_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         revisions.Repository.around(tmp_path)
 
 
-def test_a_record_without_pictures_is_told(repository: Repository) -> None:
+def test_a_scenario_without_its_other_files_is_reported(repository: Repository) -> None:
     folder = repository.store.folder / record_of(FIRST, SECOND).id
     folder.mkdir()
-    write_record(folder / "scenario.yaml", record_of(FIRST, SECOND))
+    (folder / "scenario.yaml").write_text(canonical_text(record_of(FIRST, SECOND)))
     repository.commit()
     change = only(compare(repository))
     assert change.kinds == ("unreadable", "added")
     assert [str(problem).rpartition("/")[2] for problem in change.side.problems] == [
+        "machine.json is missing.",
         "correction.png is missing.",
         "held_out.png is missing.",
     ]
+
+
+def test_another_machine_json_is_an_edit_in_words(repository: Repository, scenario: Scenario) -> None:
+    with_machine(with_predictions(scenario), evidence=EVIDENCE)
+    repository.commit()
+    change = only(compare(repository))
+    assert change.kinds == ("edited",)
+    assert change.details == ("correction: predicted changed", "held_out: predicted changed", "evidence changed")
+
+
+def test_a_machine_json_of_another_commit_is_named(repository: Repository, scenario: Scenario) -> None:
+    path = scenario.folder / "machine.json"
+    path.write_text(path.read_text().replace("null", "[]"))
+    repository.commit()
+    (problem,) = compare(repository).problems
+    assert "machine.json does not match the hash in scenario.yaml" in str(problem)
+
+
+def test_a_migration_changes_nothing(repository: Repository) -> None:
+    """Both revisions are read as the present format."""
+    shutil.copytree(FORMAT_1, repository.store.folder, dirs_exist_ok=True)
+    repository.commit()
+    repository.store.migrate()
+    repository.commit()
+    found = compare(repository)
+    assert (found.changes, found.problems) == ((), ())

@@ -219,9 +219,9 @@ def spoil(key: str, value: Any) -> Callable[[Item], None]:
 
 WRONG: list[tuple[Callable[[Item], None], str]] = [
     (spoil("defuse-tile", "digits/9-as-9-000000/correction/0"), "there is no scenario digits/9-as-9-000000."),
-    (spoil("defuse-tile", "../../etc/correction/0"), "it did not come from pytest-defuse export."),
-    (spoil("defuse-tile", None), "defuse-tile is None: it did not come from pytest-defuse export."),
-    (spoil("defuse-sheet", "0" * 64), "has other pictures in correction.png than when it was exported."),
+    (spoil("defuse-tile", "../../etc/correction/0"), "pytest-defuse export did not write it."),
+    (spoil("defuse-tile", None), "defuse-tile is None: pytest-defuse export did not write it."),
+    (spoil("defuse-sheet", "0" * 64), "has other images in correction.png than at the export: export it again."),
     (lambda task: task.update(annotations=[annotation("cat")]), "'cat' is not one of the classes 0, 1, 2"),
     (lambda task: task["annotations"][0]["result"][0]["value"].update(choices=["3", "5"]), "exactly one class"),
     (lambda task: task["annotations"][0]["result"].append(task["annotations"][0]["result"][0]), "exactly one class"),
@@ -292,8 +292,8 @@ def test_a_file_of_another_kind_is_said(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["export", "ground-truth", "out"], "say where with --prefix s3://bucket/folder/"),
-        (["export", "label-studio", "fixtures"], "fixtures is there already: name a new folder."),
+        (["export", "ground-truth", "out"], "name the place with --prefix s3://bucket/folder/"),
+        (["export", "label-studio", "fixtures"], "fixtures is not empty: name a new folder."),
         (["export", "label-studio", "out", "--tiles", "0"], "--tiles is 0"),
         (["export", "label-studio", "out", "--only", "no"], "There is no scenario 'no'"),
         (["import", "label-studio", "not-there"], "not-there cannot be read"),
@@ -311,5 +311,5 @@ def test_a_class_called_none_of_the_above_is_refused(tmp_path: Path, scenario: S
     names = ("none of the Above", "cat")
     plant(Store(tmp_path / "fixtures" / "odd"), random_tiles(), random_tiles(seed=1), "cat", names[0], names)
     assert main(["export", "label-studio", "out"]) == 2
-    assert "votes could not be told" in capsys.readouterr().err
+    assert "the answer for no class" in capsys.readouterr().err
     assert not Path("out").exists()

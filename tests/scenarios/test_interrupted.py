@@ -1,6 +1,7 @@
 """kill -9 between any two writes leaves a store that loads, and whose next write puts everything in order."""
 
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_defuse.scenarios.schema import StoreRecord, Tile
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
-from tests.scenarios.planting import DIGITS, plant, random_tiles
+from tests.scenarios.planting import STORE, plant, random_tiles
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
+FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
 WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.symlink", "os.truncate"}
 """Audit events of what changes files, or may: a reading open more or less only adds a moment to be killed at."""
 
@@ -50,7 +51,7 @@ def die_at(moment: int, folder: Path, work: Callable[[], object]) -> bool:
 
 
 def opened(store: Store) -> None:
-    store.open_for(DIGITS, StoreRecord(format=1, classes=DIGITS, tile=Tile(mode="L", width=8, height=8)))
+    store.open_for(STORE)
 
 
 def added(store: Store) -> None:
@@ -65,22 +66,49 @@ def voted(store: Store) -> None:
     store.vote(store.folders()[0].name, "anna", {"correction": {0: "3", 1: None}})
 
 
-@pytest.mark.parametrize("work", [opened, added, labelled, voted])
-def test_a_killed_writer_leaves_a_store_that_loads(tmp_path: Path, work: Callable[[Store], None]) -> None:
+def migrated(store: Store) -> None:
+    store.migrate()
+
+
+def planted(store: Store) -> None:
+    plant(store, FIRST, SECOND)
+
+
+def copied(store: Store) -> None:
+    shutil.copytree(FORMAT_1, store.folder)
+
+
+@pytest.mark.parametrize(
+    ("start", "work"),
+    [
+        (lambda store: None, opened),
+        (planted, added),
+        (planted, labelled),
+        (planted, voted),
+        (copied, migrated),
+        (copied, labelled),
+    ],
+)
+def test_a_killed_writer_leaves_a_store_that_loads(
+    tmp_path: Path, start: Callable[[Store], None], work: Callable[[Store], None]
+) -> None:
     moment, killed = 0, True
     while killed:
         store = Store(tmp_path / str(moment) / "digits")
-        if work is not opened:
-            plant(store, FIRST, SECOND)
-        known = {scenario.id for scenario in store.scenarios()}
+        start(store)
+        before = store.scenarios()
         killed = die_at(moment, store.folder, partial(work, store))
-        assert known <= {scenario.id for scenario in store.scenarios()}
-        for scenario in store.scenarios():
+        after = store.scenarios()
+        assert {scenario.id for scenario in before} <= {scenario.id for scenario in after}
+        if work is migrated:
+            assert after == before
+        for scenario in after:
             scenario.pixels("held_out")
             scenario.votes()
         if store.exists():
             assert all(problem.warning for problem in verify([store]))
         work(store)
+        store.migrate()
         assert verify([store]) == []
         assert [path.name for path in store.folder.glob(".*") if path.name.startswith(".new-")] == []
         moment += 1

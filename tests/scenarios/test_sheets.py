@@ -14,8 +14,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.schema import Sheet, Tile
-from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_of
+from pytest_defuse.scenarios.schema import SheetRecord, TileFormat
+from pytest_defuse.scenarios.sheets import (
+    Pixels,
+    encode_sheet,
+    pixel_hash,
+    read_sheet,
+    sheet_size,
+    tile_corner,
+    tile_format,
+)
 from tests.scenarios.planting import random_tiles
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -28,11 +36,11 @@ def path(tmp_path: Path) -> Path:
 
 def read(path: Path, pixels: Pixels) -> Pixels:
     """Read the sheet of tiles that are recorded to be ``pixels``."""
-    return read_sheet(path, tile_of(pixels), sheet_of(pixels))
+    return read_sheet(path, recorded(pixels), tile_format(pixels))
 
 
-def sheet_of(pixels: Pixels) -> Sheet:
-    return Sheet(images=len(pixels), sha256=pixel_hash(pixels), predicted={"3": len(pixels)})
+def recorded(pixels: Pixels) -> SheetRecord:
+    return SheetRecord(images=len(pixels), sha256=pixel_hash(pixels), predicted={"3": len(pixels)})
 
 
 def refusal(path: Path, pixels: Pixels) -> str:
@@ -83,6 +91,23 @@ def test_a_sheet_shows_the_tiles_in_reading_order_and_black_where_none_is() -> N
     picture = Image.open(io.BytesIO(encode_sheet(shades.repeat(2, axis=2))))
     assert picture.mode == "L"
     np.testing.assert_array_equal(np.array(picture), [[10, 20, 30], [10, 20, 30], [40, 50, 0], [40, 50, 0]])
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 9])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_with_gaps_come_back_exactly(path: Path, count: int, channels: int) -> None:
+    """A gap lies between neighbours alone, whatever its colour."""
+    pixels, gap = random_tiles(count, channels, 4, 3), 2
+    tile = tile_format(pixels)
+    width, height = sheet_size(count, tile, gap)
+    sheet = np.full((height, width, channels), 77, dtype=np.uint8)
+    for number, pixel in enumerate(pixels):
+        left, top = tile_corner(number, count, tile, gap)
+        sheet[top : top + 3, left : left + 4] = pixel.transpose(1, 2, 0)
+    Image.fromarray(sheet[..., 0] if channels == 1 else sheet).save(path)
+    np.testing.assert_array_equal(read_sheet(path, recorded(pixels), tile, gap), pixels)
+    if count > 1:
+        assert refusal(path, pixels).startswith(f"is {width} x {height}, but {count} tiles of 4 x 3 make ")
 
 
 def test_equal_tiles_make_equal_files() -> None:
@@ -207,7 +232,7 @@ def test_a_link_and_a_pipe_are_refused_and_not_followed(path: Path, tmp_path: Pa
 
 def test_a_git_lfs_pointer_is_answered_with_what_to_run(path: Path) -> None:
     path.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4' * 64}\nsize 12345\n")
-    assert refusal(path, random_tiles()) == "is a Git LFS pointer, not the picture: run 'git lfs pull'."
+    assert refusal(path, random_tiles()) == "is a Git LFS pointer, not the file: run 'git lfs pull'."
 
 
 @pytest.mark.parametrize("size", [9_000, 50_000, 2**31 - 1])
@@ -218,16 +243,14 @@ def test_a_picture_of_another_size_is_refused_before_it_is_decoded(
     rows = zlib.compress(bytes(9_001) * 100)
     path.write_bytes(png(header(size, size), (b"IDAT", rows), (b"IEND", b"")))
     message = refusal(path, random_tiles())
-    assert message.startswith((f"is {size} x {size}, but", "claims to be larger than any picture that is read"))
+    assert message.startswith((f"is {size} x {size}, but", "claims to be larger than any image that is read"))
 
 
 def test_a_huge_sheet_is_refused_even_where_it_is_recorded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PngImageFile, "load", lambda *_: pytest.fail("the pixels are decoded"))
     path.write_bytes(png(header(51_200, 51_200), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
-    with pytest.raises(DefuseError, match="claims to be larger than any picture that is read"):
-        read_sheet(
-            path, Tile(mode="L", width=1024, height=1024), Sheet(images=2500, sha256="0" * 64, predicted={"3": 2500})
-        )
+    with pytest.raises(DefuseError, match="claims to be larger than any image that is read"):
+        read_sheet(path, SheetRecord(images=2500, sha256="0" * 64), TileFormat(mode="L", width=1024, height=1024))
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.schema import Budgets, StoreRecord, Tile
+from pytest_defuse.scenarios.schema import Budgets, StoreRecord, TileFormat
 from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
-from tests.scenarios.planting import DIGITS, exclude, plant, random_tiles, record_of
+from tests.scenarios.planting import DIGITS, exclude, machine_of, plant, random_tiles, record_of
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 """The pictures of the scenarios below: correction and held-out."""
@@ -57,9 +57,9 @@ def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, 
     assert scenario.record == record_of(FIRST, SECOND)
     assert scenario.folder == store.folder / scenario.id
     assert set(files(store.folder)) == {
-        *(".gitignore", ".lock", ".schema/scenario.json", ".schema/store.json", ".schema/votes.json"),
+        *(".gitattributes", ".gitignore", ".lock", ".schema/scenario.json", ".schema/store.json", ".schema/votes.json"),
         "store.yaml",
-        *(f"{scenario.id}/{name}" for name in ("scenario.yaml", "correction.png", "held_out.png")),
+        *(f"{scenario.id}/{name}" for name in ("scenario.yaml", "machine.json", "correction.png", "held_out.png")),
     }
     np.testing.assert_array_equal(scenario.pixels("correction"), FIRST)
     np.testing.assert_array_equal(scenario.pixels("held_out"), SECOND)
@@ -85,7 +85,7 @@ def test_adding_again_changes_no_byte_and_keeps_decisions(store: Store, scenario
 def test_a_failed_add_leaves_nothing(store: Store) -> None:
     before = files(store.folder)
     with pytest.raises(Exception, match=r"\S"):
-        store.add(record_of(FIRST, FIRST), FIRST, FIRST.repeat(5, axis=1))  # no picture has five channels
+        store.add(record_of(FIRST, FIRST), machine_of(), FIRST, FIRST.repeat(5, axis=1))  # no image has five channels
     assert files(store.folder) == before
     assert list(store.folder.glob(".new-*")) == []
 
@@ -95,13 +95,13 @@ def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store)
     other = random_tiles(seed=9)
     for pictures in ((other, FIRST), (FIRST, other), (FIRST[:3], FIRST), (FIRST, FIRST.repeat(3, axis=1))):
         with pytest.raises(DefuseError, match="are not those that its record describes"):
-            store.add(record_of(FIRST, FIRST), *pictures)
+            store.add(record_of(FIRST, FIRST), machine_of(), *pictures)
     assert files(store.folder) == before
 
 
 def add_and_die(folder: Path) -> None:
     store_module.replace_text = lambda *_: os._exit(9)
-    Store(folder).add(record_of(FIRST, FIRST), FIRST, FIRST)
+    Store(folder).add(record_of(FIRST, FIRST), machine_of(), FIRST, FIRST)
 
 
 def test_a_process_killed_while_adding_disturbs_nobody(store: Store, scenario: Scenario) -> None:
@@ -246,7 +246,7 @@ def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scena
     assert (store.get(scenario.id).record.notes, store.get(scenario.id).record.label) == ("29", "9")
     assert store.get(other.id).record.label == "9"
     assert len(store.scenarios()) == 10
-    assert {path.name for path in store.folder.glob(".*")} == {".gitignore", ".lock", ".schema"}
+    assert {path.name for path in store.folder.glob(".*")} == {".gitattributes", ".gitignore", ".lock", ".schema"}
 
 
 def test_scenarios_come_sorted_and_by_status(store: Store, scenario: Scenario) -> None:
@@ -276,7 +276,7 @@ def test_the_errors_of_all_scenarios_are_reported_at_once(store: Store, scenario
     )
 
 
-@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("format: 1\n}")])
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("format: 2\n}")])
 def test_a_damaged_store_yaml_is_reported_once(store: Store, damage: Callable[[Path], None]) -> None:
     plant(store, FIRST, FIRST)
     damage(store.folder / "store.yaml")
@@ -323,7 +323,7 @@ def test_nothing_outside_the_store_is_updated(store: Store, name: str) -> None:
 
 
 def test_a_git_lfs_pointer_in_place_of_a_picture_is_said_when_it_is_needed(store: Store, scenario: Scenario) -> None:
-    scenario.picture("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
+    scenario.sheet_file("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert store.scenarios() == [scenario]
     with pytest.raises(DefuseError, match=r"held_out\.png is a Git LFS pointer"):
         scenario.pixels("held_out")
@@ -338,24 +338,24 @@ def test_excluded_tiles_are_left_out_of_their_split(scenario: Scenario) -> None:
 @pytest.mark.parametrize(
     ("classes", "tile"),
     [
-        (DIGITS[::-1], Tile(mode="L", width=8, height=8)),
-        (DIGITS[:9], Tile(mode="L", width=8, height=8)),
-        (DIGITS, Tile(mode="RGB", width=8, height=8)),
-        (DIGITS, Tile(mode="L", width=8, height=9)),
+        (DIGITS[::-1], TileFormat(mode="L", width=8, height=8)),
+        (DIGITS[:9], TileFormat(mode="L", width=8, height=8)),
+        (DIGITS, TileFormat(mode="RGB", width=8, height=8)),
+        (DIGITS, TileFormat(mode="L", width=8, height=9)),
     ],
 )
 def test_a_store_of_other_classes_or_images_is_not_taken_over(
-    store: Store, classes: tuple[str, ...], tile: Tile
+    store: Store, classes: tuple[str, ...], tile: TileFormat
 ) -> None:
     before = files(store.folder)
     with pytest.raises(DefuseError, match="give the subject another name, or move the old store away"):
-        store.open_for(classes, StoreRecord(format=1, classes=classes, tile=tile))
+        store.open_for(StoreRecord.of(classes, tile))
     assert files(store.folder) == before
 
 
 def test_opening_a_store_again_changes_no_byte(store: Store) -> None:
     before = files(store.folder)
-    store.open_for(DIGITS, store.record().model_copy(update={"budgets": Budgets(tiles=9)}))
+    store.open_for(store.record().model_copy(update={"budgets": Budgets(tiles=9)}))
     assert files(store.folder) == before
 
 

@@ -1,37 +1,37 @@
 import math
+from collections import Counter
 from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.scenarios.schema import ScenarioRecord, SplitVotes, VotesRecord, Voting
+from pytest_defuse.scenarios.machine import MachineRecord
+from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord, SplitVotes, VotesRecord, Voting
 from pytest_defuse.scenarios.votes import agreement_table, tally
-from tests.scenarios.planting import random_tiles, record_of
+from tests.scenarios.planting import machine_of, random_tiles, record_of
 
 CLASSES = ["3", "5", "8"]
 TILES = 6
 
 
-def scenario(taken_for: str = "555553", excluded: tuple[int, ...] = (), recorded: bool = True) -> ScenarioRecord:
-    """A scenario whose correction tiles the model takes for these classes."""
+def scenario(
+    predicted: str = "555553", excluded: tuple[int, ...] = (), recorded: bool = True
+) -> tuple[ScenarioRecord, MachineRecord]:
+    """A scenario with these predictions for its correction tiles."""
     record = record_of(random_tiles(TILES), random_tiles(seed=1))
-    tiles = {name: tuple(t for t, other in enumerate(taken_for) if other == name) for name in taken_for}
     sheets = record.sheets.model_dump()
-    sheets["correction"] |= {
-        "predicted": {name: len(chosen) for name, chosen in tiles.items()},
-        "predicted_tiles": tiles if recorded else None,
-        "excluded": excluded,
-    }
-    return ScenarioRecord.model_validate(record.model_dump() | {"sheets": sheets})
+    sheets["correction"] |= {"predicted": Counter(predicted), "excluded": excluded}
+    tiles = {"predicted": tuple(predicted)} if recorded else {}
+    return ScenarioRecord.model_validate(record.model_dump() | {"sheets": sheets}), machine_of(correction=tiles)
 
 
 def vote(who: str, answers: str, kind: str = "human") -> VotesRecord:
     """Votes on the first tiles, a character each: ``-`` for none of the above, a space for no vote."""
     votes = {tile: None if name == "-" else name for tile, name in enumerate(answers) if name != " "}
-    sha256 = scenario().sheets.correction.sha256
+    sha256 = scenario()[0].sheets.correction.sha256
     return VotesRecord(
-        format=1, annotator=who, kind=kind, correction=SplitVotes.of(sha256, votes, CLASSES), held_out=None
+        format=FORMAT, annotator=who, kind=kind, correction=SplitVotes.of(sha256, votes, CLASSES), held_out=None
     )
 
 
@@ -40,14 +40,14 @@ def votes(*answers: str) -> list[VotesRecord]:
 
 
 def test_most_tiles_of_another_class_than_the_model_says_are_a_scenario() -> None:
-    result = tally(scenario(), votes("333333", "333335", "333533"), Voting())
+    result = tally(*scenario(), votes("333333", "333335", "333533"), Voting())
     assert (result.outcome, result.label, result.reason) == ("scenario", "3", "the model is wrong on 5 of 6 tiles")
     assert result.voters == ("person0", "person1", "person2")
     assert result.remarks == []
 
 
 @pytest.mark.parametrize(
-    ("taken_for", "rho", "outcome"),
+    ("predicted", "rho", "outcome"),
     [
         ("555333", 0.5, "no scenario"),  # exactly rho is not more than rho
         ("555533", 0.5, "scenario"),
@@ -56,12 +56,12 @@ def test_most_tiles_of_another_class_than_the_model_says_are_a_scenario() -> Non
         ("533333", 0.0, "scenario"),
     ],
 )
-def test_more_than_rho_must_disagree_with_the_model(taken_for: str, rho: float, outcome: str) -> None:
-    assert tally(scenario(taken_for), votes("333333"), Voting(rho=rho)).outcome == outcome
+def test_more_than_rho_must_disagree_with_the_model(predicted: str, rho: float, outcome: str) -> None:
+    assert tally(*scenario(predicted), votes("333333"), Voting(rho=rho)).outcome == outcome
 
 
 def test_the_majority_labels_each_tile_and_ties_are_shown() -> None:
-    result = tally(scenario(), votes("335-", "333-", "535 ", "5-8-"), Voting(low_agreement=0.9))
+    result = tally(*scenario(), votes("335-", "333-", "535 ", "5-8-"), Voting(low_agreement=0.9))
     assert [tile.label for tile in result.tiles] == [None, "3", "5", None]
     assert [tile.tie for tile in result.tiles] == [True, False, False, False]
     assert [tile.agreement for tile in result.tiles] == [0.5, 0.75, 0.5, 1]
@@ -73,7 +73,7 @@ def test_the_majority_labels_each_tile_and_ties_are_shown() -> None:
 
 
 def test_tiles_that_show_none_or_another_class_are_dropped_and_said() -> None:
-    result = tally(scenario(), votes("33-335", "33-335", "333335"), Voting())
+    result = tally(*scenario(), votes("33-335", "33-335", "333335"), Voting())
     assert (result.outcome, result.label) == ("scenario", "3")
     assert result.excluded("correction") == [2, 5]
     assert result.excluded("held_out") == []
@@ -81,7 +81,7 @@ def test_tiles_that_show_none_or_another_class_are_dropped_and_said() -> None:
 
 
 def test_tiles_that_were_excluded_do_not_count() -> None:
-    result = tally(scenario(excluded=(0, 1)), votes("883333"), Voting())
+    result = tally(*scenario(excluded=(0, 1)), votes("883333"), Voting())
     assert [tile.tile for tile in result.tiles] == [2, 3, 4, 5]
 
 
@@ -94,30 +94,30 @@ def test_tiles_that_were_excluded_do_not_count() -> None:
     ],
 )
 def test_what_no_majority_labels_is_no_scenario_or_undecided(given: list[VotesRecord], reason: str) -> None:
-    result = tally(scenario(), given, Voting())
+    result = tally(*scenario(), given, Voting())
     assert (result.label, result.reason) == (None, reason)
     assert result.outcome == ("no scenario" if reason.startswith("none") else "undecided")
 
 
 def test_without_recorded_predictions_nothing_is_decided() -> None:
-    result = tally(scenario(recorded=False), votes("333333"), Voting())
+    result = tally(*scenario(recorded=False), votes("333333"), Voting())
     assert (result.outcome, result.label) == ("undecided", "3")
     assert "was not recorded" in result.reason
 
 
 def test_models_count_only_where_that_is_configured() -> None:
     given = [*votes("33"), vote("judge", "8888", "model"), vote("other-judge", "8888", "model")]
-    people = tally(scenario(), given, Voting())
+    people = tally(*scenario(), given, Voting())
     assert (people.label, people.voters, people.models) == ("3", ("person0",), ("judge", "other-judge"))
     assert people.remarks == ["not counted: judge, other-judge (model)"]
-    assert tally(scenario(), given[1:], Voting()).outcome == "undecided"
-    everyone = tally(scenario(), given, Voting(count_models=True))
+    assert tally(*scenario(), given[1:], Voting()).outcome == "undecided"
+    everyone = tally(*scenario(), given, Voting(count_models=True))
     assert (everyone.label, len(everyone.voters), everyone.models) == ("8", 3, ())
 
 
 @given(answers=st.lists(st.text("358-", min_size=TILES, max_size=TILES), min_size=1, max_size=5))
 def test_the_order_of_annotators_and_their_names_mean_nothing(answers: list[str]) -> None:
-    one, two = (tally(scenario(), votes(*order), Voting()) for order in (answers, answers[::-1]))
+    one, two = (tally(*scenario(), votes(*order), Voting()) for order in (answers, answers[::-1]))
     assert (one.outcome, one.agreement, one.disagreeing) == (two.outcome, two.agreement, two.disagreeing)
     if one.outcome != "undecided":
         assert one.label == two.label
@@ -125,7 +125,7 @@ def test_the_order_of_annotators_and_their_names_mean_nothing(answers: list[str]
 
 @given(answers=st.lists(st.text("358-", min_size=TILES, max_size=TILES), min_size=1, max_size=5))
 def test_a_tally_is_what_one_counts_by_hand(answers: list[str]) -> None:
-    result = tally(scenario("555553"), votes(*answers), Voting())
+    result = tally(*scenario("555553"), votes(*answers), Voting())
     for tile in range(TILES):
         given = [answer[tile] for answer in answers]
         best = {name for name in given if given.count(name) == max(map(given.count, given))}
@@ -137,8 +137,8 @@ def test_a_tally_is_what_one_counts_by_hand(answers: list[str]) -> None:
 
 
 def test_agreement_is_shown_by_outcome_as_mean_and_standard_error() -> None:
-    scenarios = tally(scenario(), votes("33", "35", "33"), Voting())  # agreement 1 and 2/3
-    others = tally(scenario("333333"), votes("3", "3"), Voting())  # agreement 1
+    scenarios = tally(*scenario(), votes("33", "35", "33"), Voting())  # agreement 1 and 2/3
+    others = tally(*scenario("333333"), votes("3", "3"), Voting())  # agreement 1
     table = {row.group: row for row in agreement_table([scenarios, others])}
     assert table["scenarios"].images == 2
     assert table["scenarios"].mean == pytest.approx(5 / 6)
@@ -151,7 +151,7 @@ def test_agreement_is_shown_by_outcome_as_mean_and_standard_error() -> None:
 
 
 def test_without_votes_there_is_no_agreement() -> None:
-    table = agreement_table([tally(scenario(), [], Voting())])
+    table = agreement_table([tally(*scenario(), [], Voting())])
     assert [row.images for row in table] == [0, 0, 0]
     assert all(math.isnan(row.mean) for row in table)
 

@@ -1,4 +1,4 @@
-// Keys for whatever the page offers: each control names its own in aria-keyshortcuts.
+// Keyboard shortcuts: each control names its key in aria-keyshortcuts.
 document.documentElement.classList.add("keys");
 document.addEventListener("keydown", (event) => {
   const writing = event.target.closest("input, textarea, select");

@@ -1,1 +1,1 @@
-"""Votes on single tiles from annotation services: what is sent there, and what comes back."""
+"""Votes on single tiles by annotation services: export and import."""

@@ -1,11 +1,12 @@
-"""What every service has in common: tiles sent out as pictures, answers that come back as votes."""
+"""What all services share: tiles exported as images, answers imported as votes."""
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, cast
+from typing import Any, Literal
+from typing import cast as typed
 
 from PIL import Image
 
@@ -16,26 +17,26 @@ from pytest_defuse.scenarios.store import Scenario, Store
 
 NONE_OF_THE_ABOVE = "None of the above"
 TILE_KEY, SHEET_KEY = "defuse-tile", "defuse-sheet"
-"""What an item carries through a service: which tile it is, and the hash of the sheet that it is from."""
+"""Keys that an item carries through a service: which tile it is, and the hash of its sheet."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One tile that goes to a service.
+    """One tile that is exported to a service.
 
     Attributes:
         name: ``<subject>/<scenario>/<split>/<tile>``.
-        picture: where its PNG lies in the exported folder.
+        image: path of its PNG in the exported folder.
         sheet: hash of the sheet's pixels.
     """
 
     name: str
-    picture: PurePosixPath
+    image: PurePosixPath
     sheet: str
 
     @property
     def keys(self) -> dict[str, str]:
-        """What the service hands back unchanged."""
+        """What the service returns unchanged."""
         return {TILE_KEY: self.name, SHEET_KEY: self.sheet}
 
 
@@ -57,8 +58,13 @@ class Ballot:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a service's file holds; ``problems`` are answers that cannot be read, ``skipped`` items without any."""
+class Responses:
+    """The content of a service's file.
+
+    Attributes:
+        problems: answers that cannot be read, a sentence each.
+        skipped: number of items without an answer.
+    """
 
     ballots: tuple[Ballot, ...]
     problems: tuple[str, ...]
@@ -67,71 +73,79 @@ class Answers:
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import added: votes by annotator, and the scenarios that they are on."""
+    """What an import added.
+
+    Attributes:
+        votes: number of votes by annotator.
+        scenarios: full names of the scenarios with these votes.
+    """
 
     votes: Mapping[str, int]
     scenarios: tuple[str, ...]
 
 
 WriteItems = Callable[[Path, Sequence[Item], Sequence[str], str], None]
-"""Writes a service's own files: (folder, items, answers to choose from, what comes before a picture's path)."""
+"""Writes a service's own files: (folder, items, answers to choose from, prefix of an image's path)."""
 
 
 def export_items(
-    scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], most: int, prefix: str, write: WriteItems
+    scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], maximum: int, prefix: str, write: WriteItems
 ) -> int:
-    """Write tiles as pictures of their own, with a service's files beside them; one folder a subject.
+    """Write each tile as an image file, with a service's files; one folder a subject.
 
     Args:
-        most: tiles of each sheet; the first that are not excluded. Tiles are independent draws.
+        maximum: tiles of each sheet: the first that are not excluded. Tiles are independent draws.
+        prefix: what precedes an image's path in the service.
 
     Returns:
-        How many pictures were written.
+        Number of images written.
 
     Raises:
-        DefuseError: the folder holds something already, or a class is called like "none of the above".
+        DefuseError: the folder is not empty, or a class has the name "none of the above".
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DefuseError(f"{folder} is there already: name a new folder.")
+        raise DefuseError(f"{folder} is not empty: name a new folder.")
     by_store: dict[Store, list[Scenario]] = defaultdict(list)
     for scenario in scenarios:
         by_store[scenario.store].append(scenario)
     classes = {store: store.record().classes for store in by_store}
     for store, names in classes.items():
         if _is_none(*names):
-            raise DefuseError(f"A class of {store.folder} is called {NONE_OF_THE_ABOVE!r}: votes could not be told.")
+            raise DefuseError(
+                f"A class of {store.folder} is called {NONE_OF_THE_ABOVE!r}, the answer for no class: rename it."
+            )
     count = 0
     for store, chosen in by_store.items():
         items = []
         for scenario in chosen:
             for split in splits:
                 sheet = scenario.record.sheet(split)
-                pairs = list(zip(sheet.kept, scenario.pixels(split), strict=True))[:most]
+                pairs = list(zip(sheet.kept, scenario.pixels(split), strict=True))[:maximum]
                 for tile, pixels in pairs:
-                    picture = PurePosixPath(scenario.id, f"{split}-{tile:03d}.png")
-                    path = folder / store.folder.name / picture
+                    image = PurePosixPath(scenario.id, f"{split}-{tile:03d}.png")
+                    path = folder / store.folder.name / image
                     path.parent.mkdir(parents=True, exist_ok=True)
                     array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
                     Image.fromarray(array).save(path, "PNG")
                     name = f"{store.folder.name}/{scenario.id}/{split}/{tile}"
-                    items.append(Item(name, PurePosixPath(store.folder.name) / picture, sheet.sha256))
+                    items.append(Item(name, PurePosixPath(store.folder.name) / image, sheet.sha256))
         write(folder / store.folder.name, items, [*classes[store], NONE_OF_THE_ABOVE], prefix)
         count += len(items)
     return count
 
 
-def import_ballots(scenarios: Sequence[Scenario], file: str, answers: Answers) -> Imported:
-    """Add every answer to its annotator's votes, or, where one cannot be, none at all.
+def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Responses) -> Imported:
+    """Add every answer to its annotator's votes; if one cannot be added, none is.
 
     Raises:
-        DefuseError: every unknown id, foreign label, stale picture and unreadable answer, a line each.
+        DefuseError: every unknown id, unknown label, outdated sheet and unreadable answer, a line each.
     """
     known = {f"{scenario.subject}/{scenario.id}": scenario for scenario in scenarios}
     classes = {scenario.store: scenario.store.record().classes for scenario in scenarios}
-    problems = [f"{file}: {problem}" for problem in answers.problems]
+    problems = [f"{file}: {problem}" for problem in responses.problems]
     chosen: dict[tuple[str, str], dict[Split, dict[int, str | None]]] = {}
     kinds: dict[str, Literal["human", "model"]] = {}
-    for ballot in answers.ballots:
+    for ballot in responses.ballots:
         found = _placed(ballot, known, classes)
         if isinstance(found, str):
             problems.append(f"{file}: {ballot.where}: {found}")
@@ -143,37 +157,37 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, answers: Answers) -
     for annotator, name in chosen:
         earlier = next((vote for vote in known[name].votes() if vote.annotator == annotator), None)
         if earlier and earlier.kind != kinds[annotator]:
-            problems.append(f"{file}: {annotator!r} has voted on {name} as a {earlier.kind} before.")
+            problems.append(f"{file}: {annotator!r} has voted on {name} as a {earlier.kind} before: use another name.")
     if problems:
         raise DefuseError("\n".join([*dict.fromkeys(problems), "Nothing was imported."]))
     votes: dict[str, int] = defaultdict(int)
-    for (annotator, name), given in chosen.items():
-        known[name].store.vote(known[name].id, annotator, given, kinds[annotator])
-        votes[annotator] += sum(map(len, given.values()))
+    for (annotator, name), cast in chosen.items():
+        known[name].store.vote(known[name].id, annotator, cast, kinds[annotator])
+        votes[annotator] += sum(map(len, cast.values()))
     return Imported(dict(votes), tuple(sorted({name for _, name in chosen})))
 
 
 def annotator_name(text: str) -> str:
-    """A service's name for an annotator as one of ours, which is also a file's name."""
+    """A service's name for an annotator, made a valid file name."""
     return re.sub(r"^[^a-z0-9]+", "", re.sub(r"[^a-z0-9._@+-]+", "-", text.lower()))[:64] or "unnamed"
 
 
 def _placed(
     ballot: Ballot, known: Mapping[str, Scenario], classes: Mapping[Store, Sequence[str]]
 ) -> tuple[str, Split, int, str | None] | str:
-    """Scenario, split, tile and label of an answer, or what is wrong with it."""
+    """Scenario, split, tile and label of an answer; a sentence if something is wrong with it."""
     key = ballot.keys.get(TILE_KEY)
     match = re.fullmatch(r"([^/]+/[^/]+)/(correction|held_out)/([0-9]{1,6})", key) if isinstance(key, str) else None
     if match is None:
-        return f"{TILE_KEY} is {key!r}: it did not come from pytest-defuse export."
-    name, split, tile = match[1], cast(Split, match[2]), int(match[3])
+        return f"{TILE_KEY} is {key!r}: pytest-defuse export did not write it."
+    name, split, tile = match[1], typed(Split, match[2]), int(match[3])
     if name not in known:
         return f"there is no scenario {name}."
     sheet = known[name].record.sheet(split)
     if tile >= sheet.images:
         return f"{name} has no tile {tile} in {split}.png."
     if ballot.keys.get(SHEET_KEY) != sheet.sha256:
-        return f"{name} has other pictures in {split}.png than when it was exported."
+        return f"{name} has other images in {split}.png than at the export: export it again."
     if _is_none(ballot.answer):
         return name, split, tile, None
     if ballot.answer not in classes[known[name].store]:

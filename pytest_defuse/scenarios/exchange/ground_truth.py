@@ -1,8 +1,8 @@
-"""Amazon SageMaker Ground Truth: an input manifest to send there, and output manifests to import here.
+"""Amazon SageMaker Ground Truth: exported as an input manifest, imported from output manifests.
 
 Format: https://docs.aws.amazon.com/sagemaker/latest/dg/sms-data-output.html. A built-in job gives one consolidated
-label an image, the vote of the job; a custom job whose post-annotation function passes answers on gives each
-worker's.
+label an image, which counts as the vote of the job. A custom job whose post-annotation function keeps the answers gives
+each worker's.
 """
 
 import json
@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pytest_defuse.runtime.files import replace_text
-from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
+from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Responses, annotator_name
 
 METADATA = "-metadata"
 
 
 def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
     """Write ``input.manifest``, a JSON object a line, and the label categories, ``labels.json``."""
-    lines = [json.dumps({"source-ref": f"{prefix}{item.picture}", **item.keys}) for item in items]
+    lines = [json.dumps({"source-ref": f"{prefix}{item.image}", **item.keys}) for item in items]
     replace_text(folder / "input.manifest", "".join(f"{line}\n" for line in lines))
     categories = {"document-version": "2018-11-28", "labels": [{"label": choice} for choice in choices]}
     replace_text(folder / "labels.json", json.dumps(categories, indent=1) + "\n")
 
 
-def read_manifest(text: str) -> Answers:
-    """The answers in an output manifest, of every classification job that it went through."""
+def read_manifest(text: str) -> Responses:
+    """The answers in an output manifest, of all its classification jobs."""
     ballots: list[Ballot] = []
     problems: list[str] = []
     skipped = 0
@@ -44,11 +44,11 @@ def read_manifest(text: str) -> Answers:
         ballots += [answer for answer in found if isinstance(answer, Ballot)]
         problems += [answer for answer in found if isinstance(answer, str)]
         skipped += not found
-    return Answers(tuple(ballots), tuple(problems), skipped)
+    return Responses(tuple(ballots), tuple(problems), skipped)
 
 
 def _answers(item: dict[str, Any], where: str) -> Iterator[Ballot | str]:
-    """The answers on one image: of each job by its label attribute. A job that failed on it gave none."""
+    """The answers on one image, of each job by its label attribute; a job that failed on it gave none."""
     for key, metadata in item.items():
         attribute = key.removesuffix(METADATA)
         if attribute == key or attribute not in item or not isinstance(metadata, dict) or "failure-reason" in metadata:
@@ -66,7 +66,7 @@ def _answers(item: dict[str, Any], where: str) -> Iterator[Ballot | str]:
 
 
 def _worker(answer: Any, where: str, item: dict[str, Any]) -> Ballot | str:
-    """One worker's answer, whose content is JSON inside a text."""
+    """One worker's answer, whose content is JSON in a string."""
     try:
         who = annotator_name(str(answer["workerId"]))
         content = json.loads(answer["annotationData"]["content"])

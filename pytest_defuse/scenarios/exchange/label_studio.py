@@ -1,4 +1,4 @@
-"""Label Studio: tasks to import there, and its JSON export to import here.
+"""Label Studio: exported as tasks, imported from its JSON export.
 
 Format: https://labelstud.io/guide/task_format and https://labelstud.io/tags/choices.
 """
@@ -11,15 +11,15 @@ from xml.sax.saxutils import quoteattr
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
-from pytest_defuse.scenarios.exchange.ballots import Answers, Ballot, Item, annotator_name
+from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Responses, annotator_name
 
 PREFIX = "/data/local-files/?d="
-"""Label Studio's own address of files on its machine, below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
+"""Address in Label Studio of files below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
 
 
 def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
-    """Write ``tasks.json`` and ``labeling-config.xml``. The model's word is left out: it would sway people."""
-    tasks = [{"data": {"image": f"{prefix}{item.picture}", **item.keys}} for item in items]
+    """Write ``tasks.json`` and ``labeling-config.xml``, without predictions, which would influence people."""
+    tasks = [{"data": {"image": f"{prefix}{item.image}", **item.keys}} for item in items]
     replace_text(folder / "tasks.json", json.dumps(tasks, indent=1) + "\n")
     buttons = "\n".join(f"    <Choice value={quoteattr(choice)}/>" for choice in choices)
     config = (
@@ -29,13 +29,13 @@ def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str], pre
     replace_text(folder / "labeling-config.xml", config)
 
 
-def read_export(text: str) -> Answers:
-    """The answers in a JSON export: annotations are people's, predictions are models'.
+def read_export(text: str) -> Responses:
+    """The answers in a JSON export: annotations are votes of people, predictions are votes of models.
 
-    Of several annotations of a task by one person the one changed last counts; skipped ones do not.
+    Of several annotations of a task by one person the last one counts; skipped ones do not.
 
     Raises:
-        DefuseError: it is no such export.
+        DefuseError: the text is no such export.
     """
     try:
         tasks = json.loads(text)
@@ -64,13 +64,13 @@ def read_export(text: str) -> Answers:
             ballots += [found] if isinstance(found, Ballot) else []
             problems += [found] if isinstance(found, str) else []
         skipped += len(ballots) + len(problems) == before
-    return Answers(tuple(ballots), tuple(problems), skipped)
+    return Responses(tuple(ballots), tuple(problems), skipped)
 
 
 def _choice(
     answer: dict[str, Any], where: str, who: str, kind: Literal["human", "model"], data: dict[str, Any]
 ) -> Ballot | str | None:
-    """The one choice of an annotation or prediction; None where there is none, a sentence where it is not one."""
+    """The choice of an annotation or prediction; None if there is none, a sentence if there are several."""
     if answer.get("was_cancelled"):
         return None
     results = [result for result in _dicts(answer.get("result")) if result.get("type") == "choices"]
@@ -84,7 +84,7 @@ def _choice(
 
 
 def _person(completed_by: Any) -> str:
-    """Who annotated: an id, or, in some exports, the user's data."""
+    """The annotator: an id or, in some exports, a user record."""
     if isinstance(completed_by, dict):
         return annotator_name(str(completed_by.get("email") or f"label-studio-{completed_by.get('id')}"))
     return annotator_name(f"label-studio-{completed_by}")

@@ -1,4 +1,4 @@
-"""What a subcommand answers: the same in words and as JSON."""
+"""The output of a subcommand: the same in words and as JSON."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH = 80
+"""Columns of a terminal that nobody has resized."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Output:
     """Lines for people, values for programs, and the exit code."""
 
     lines: Sequence[str]

@@ -1,0 +1,218 @@
+"""machine.json: what a scenario holds beside what people read; written once, never edited.
+
+scenario.yaml names the content by its hash, so a decision changes scenario.yaml alone.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from pytest_defuse.runtime.validation import invalid_value
+from pytest_defuse.scenarios.problems import Problem, StoreError, refused, without_lfs_pointer
+from pytest_defuse.scenarios.schema import (
+    FORMAT,
+    SPLITS,
+    ClassName,
+    Count,
+    Format,
+    Record,
+    Sha256,
+    Share,
+    SheetRecord,
+    Split,
+    inconsistent,
+    newer_format,
+)
+
+MAX_BYTES = 2**24
+"""Maximum size of a machine.json that is read, 16 MiB: a covariance of 800 dimensions fits."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Tiles(Record):
+    """What is known about each tile of a sheet, one value a tile in reading order; None where it was not recorded.
+
+    Attributes:
+        predicted: the class that the model predicted at discovery.
+        labels: the class that the tile shows, for a scenario with ``labels: per image``.
+        sources: sha256 of the image that the tile shows, for images that were not generated.
+    """
+
+    predicted: tuple[ClassName, ...] | None = None
+    labels: tuple[ClassName, ...] | None = None
+    sources: tuple[Sha256, ...] | None = None
+
+
+class LatentRegion(Record):
+    """The Gaussian in latent space from which the tiles were drawn.
+
+    Attributes:
+        generator: sha256 of the decoder.
+        weight: mixture weight, in [0, 1].
+        tau: scale of the covariance when codes are drawn (Defuse paper, section 3.3).
+        mean, covariance: of d latent dimensions, d and d x d numbers.
+    """
+
+    kind: Literal["latent"] = "latent"
+    generator: Sha256
+    weight: Share
+    tau: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    mean: tuple[Finite, ...]
+    covariance: tuple[tuple[Finite, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_a_covariance(self) -> Self:
+        size = len(self.mean)
+        if len(self.covariance) != size or any(len(row) != size for row in self.covariance):
+            raise inconsistent("covariance", f"covariance must be {size} x {size}, as mean has {size} numbers")
+        matrix = np.array(self.covariance)
+        if not np.array_equal(matrix, matrix.T):
+            row, column = np.argwhere(matrix != matrix.T)[0]
+            raise inconsistent("covariance", f"covariance is not symmetric: see row {row}, column {column}")
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            raise inconsistent("covariance", "covariance is not positive definite: no Gaussian has it") from None
+        return self
+
+
+Region = LatentRegion
+"""Where the tiles come from; ``kind`` tells one sort of region from another."""
+
+
+class Evidence(Record):
+    """Why a label is proposed: for a reviewer to consider, never a decision.
+
+    Attributes:
+        nearest_images: positions in the training set of the images nearest to the region's mean, nearest first.
+        nearest_labels: their labels.
+        nearest_distances: their distances in latent space, in standard deviations of the training codes.
+        source_labels: training images around which the region's failures were drawn, counted by label.
+    """
+
+    nearest_images: tuple[Count, ...]
+    nearest_labels: tuple[ClassName, ...]
+    nearest_distances: tuple[NotNegative, ...]
+    source_labels: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        lengths = {len(part) for part in (self.nearest_images, self.nearest_labels, self.nearest_distances)}
+        if len(lengths) != 1:
+            words = "nearest_images, nearest_labels and nearest_distances differ in length"
+            raise inconsistent("nearest_images", words)
+        return self
+
+    def in_words(self, label: str | None) -> list[str]:
+        """How far the evidence supports a label, a sentence each."""
+        sentences = []
+        if self.nearest_labels and label is not None:
+            nearest = Counter(self.nearest_labels)
+            sentences.append(
+                f"{nearest[label]} of the {nearest.total()} nearest training images are labelled {label}"
+                f"{_rival(nearest, label)}"
+            )
+        sources = Counter(self.source_labels)
+        if sources.total() and label is not None:
+            sentences.append(
+                f"{sources[label]} of {sources.total()} failures were drawn around training images labelled {label}"
+                f"{_rival(sources, label)}"
+            )
+        return sentences
+
+
+def _rival(counts: Counter[str], label: str) -> str:
+    """The label that has more support than ``label``, if any."""
+    name, count = counts.most_common(1)[0]
+    return f", against {count} labelled {name}" if count > counts[label] else ""
+
+
+class MachineRecord(Record):
+    """machine.json of a scenario."""
+
+    format: Format
+    correction: Tiles = Tiles()
+    held_out: Tiles = Tiles()
+    region: Region | None = None
+    evidence: Evidence | None = None
+
+    def tiles(self, split: Split) -> Tiles:
+        """The tiles of a split."""
+        return self.correction if split == "correction" else self.held_out
+
+    @property
+    def text(self) -> str:
+        """The file's text, a line a key.
+
+        Numbers have nine digits: these are exact for float32 and keep a covariance positive definite.
+        """
+        lines = (f"{json.dumps(key)}: {json.dumps(_short(value))}" for key, value in self.model_dump().items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @property
+    def sha256(self) -> str:
+        """sha256 of the parsed content, serialised with sorted keys and without spaces; layout does not matter."""
+        return content_hash(json.loads(self.text))
+
+    def class_names(self) -> Iterable[tuple[tuple[str, str], str]]:
+        """Every class that scenario.yaml does not name, each with the keys that lead to it."""
+        for split in SPLITS:
+            for name in dict.fromkeys(self.tiles(split).labels or ()):
+                yield (split, "labels"), name
+        if self.evidence is not None:
+            for key in ("nearest_labels", "source_labels"):
+                for name in getattr(self.evidence, key):
+                    yield ("evidence", key), name
+
+
+def content_hash(content: Any) -> str:
+    """sha256 of a JSON value in canonical form: sorted keys, no spaces, ASCII."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
+    """Tiles that are not excluded by the class that the model predicted at discovery, most frequent first.
+
+    Where predictions were counted but not recorded tile by tile, excluded tiles count too.
+    """
+    if tiles.predicted is None:
+        return dict(Counter(sheet.predicted).most_common())
+    return dict(Counter(tiles.predicted[tile] for tile in sheet.kept).most_common())
+
+
+def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
+    """The record in ``data``, the content of ``file``, which scenario.yaml names by ``sha256``.
+
+    Raises:
+        StoreError: it is no JSON, of a newer format, other content than scenario.yaml names, or it is wrong.
+    """
+    try:
+        content = json.loads(without_lfs_pointer(data, file))
+    except (ValueError, RecursionError) as error:
+        raise refused(file, "is not valid JSON: restore it from git") from error
+    number = content.get("format") if isinstance(content, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise refused(file, newer_format(number))
+    if content_hash(content) != sha256:
+        raise refused(file, "does not match the hash in scenario.yaml: restore both from the same commit")
+    try:
+        return MachineRecord.model_validate(content)
+    except ValidationError as error:
+        found = (invalid_value(detail) for detail in error.errors())
+        raise StoreError(Problem(file, f"{'.'.join(map(str, keys))}: {words}") for keys, words in found) from error
+
+
+def _short(value: Any) -> Any:
+    """A JSON value whose numbers have at most nine significant digits."""
+    if isinstance(value, float):
+        return float(f"{value:.9g}")
+    if isinstance(value, dict):
+        return {key: _short(part) for key, part in value.items()}
+    return [_short(part) for part in value] if isinstance(value, (list, tuple)) else value

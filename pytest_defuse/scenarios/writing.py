@@ -1,0 +1,242 @@
+"""YAML files of a store, written so that the comments that people wrote stay.
+
+A new file has one canonical form. A decision replaces the text of its own values; all other text stays byte for byte.
+A file of an old format is rewritten in canonical form, with its comments at the same keys.
+"""
+
+import math
+import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from pytest_defuse.scenarios.documents import Document, R, parse_document
+from pytest_defuse.scenarios.problems import StoreError, refused
+from pytest_defuse.scenarios.schema import FileRecord
+
+WIDTH = 110
+"""Columns after which a list is continued on the next line, so that a diff needs no sideways scrolling."""
+
+SCHEMA_COMMENT = re.compile(r"# yaml-language-server: \$schema=\S+")
+"""The comment by which the YAML language server, and so most editors, find a file's JSON Schema."""
+
+Keys = tuple[str, ...]
+Edit = tuple[int, int, str]
+"""Start and end of the text to replace, and its replacement."""
+
+
+def canonical_text(record: FileRecord) -> str:
+    """A record in canonical form: keys in the schema's order, texts quoted, numbers short.
+
+    Null values are left out, except ``label``, which a person fills in.
+    """
+    data = _without_null(record.model_dump(mode="json"))
+    body = yaml.dump(_Block(data), Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    return f"# yaml-language-server: $schema={record.schema_file}\n{body}"
+
+
+def edited(document: Document[R], record: R) -> Document[R]:
+    """The document with the values of ``record``; other text stays byte for byte.
+
+    Raises:
+        StoreError: the new text would not read back as ``record``.
+    """
+    old, new = (part.model_dump(mode="json") for part in (document.record, record))
+    text = document.text
+    for start, end, replacement in sorted(_edits(document.root, old, new, text), reverse=True):
+        text = text[:start] + replacement + text[end:]
+    return _read_back(text, document, record)
+
+
+def rewritten(document: Document[R]) -> Document[R]:
+    """The document in the present format and canonical form, with its comments.
+
+    Raises:
+        StoreError: the new text would not read back as the document's record.
+    """
+    text = _with_comments(canonical_text(document.record), document)
+    return _read_back(text, document, document.record)
+
+
+def _read_back(text: str, document: Document[R], record: R) -> Document[R]:
+    try:
+        again = parse_document(text.encode(), document.file, type(record))
+    except StoreError:
+        again = None
+    if again is None or again.record != record:
+        raise refused(document.file, "cannot be rewritten without changing what it holds: edit it by hand")
+    return again
+
+
+def _edits(node: Any, old: Any, new: Any, text: str) -> Iterator[Edit]:
+    """The edits that turn a mapping with the values ``old`` into one with the values ``new``."""
+    nodes = {key.value: value for key, value in node.value}
+    above = node.value[0][1]
+    for name, value in new.items():
+        before, place = old[name], nodes.get(name)
+        if value == before:
+            pass
+        elif place is None:
+            yield _insertion([f"{name}: {_inline(value)}"], node, above, text)
+        elif isinstance(place, yaml.MappingNode) and _same_keys(before, value):
+            yield from _edits(place, before, value, text)
+        elif isinstance(place, yaml.SequenceNode) and place.value and value[: len(before)] == before:
+            # The items that are there keep their comments.
+            marker = "" if place.flow_style else "- "
+            items = [f"{marker}{_inline(item)}" for item in value[len(before) :]]
+            yield _insertion(items, place, place.value[-1], text)
+        else:
+            start, end = place.start_mark.index, _end(place, text)
+            # A block may start in its key's column, a value on one line must be further right.
+            space = "  " if _is_block(place) else "" if start < end else " "
+            yield start, end, f"{space}{_inline(value)}"
+        above = place or above
+
+
+def _same_keys(before: Any, value: Any) -> bool:
+    return isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys()
+
+
+def _insertion(entries: Sequence[str], collection: yaml.CollectionNode, above: yaml.Node, text: str) -> Edit:
+    """The edit that adds entries to a collection after the node ``above``."""
+    place = _end(above, text)
+    if collection.flow_style:
+        return place, place, "".join(f", {entry}" for entry in entries)
+    line_end = text.find("\n", place) if "\n" in text[place:] else len(text)
+    return line_end, line_end, "".join(f"\n{' ' * collection.start_mark.column}{entry}" for entry in entries)
+
+
+def _end(node: yaml.Node, text: str) -> int:
+    """Where the text of a node ends; a block's end mark is at the token that follows."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last, text)
+    start, end = node.start_mark.index, node.end_mark.index
+    return int(start + len(text[start:end].rstrip()))
+
+
+def _inline(value: Any) -> str:
+    """A value as it stands behind its key."""
+    text = yaml.dump(_Flow([value]), Dumper=_Dumper, width=math.inf, allow_unicode=True)
+    return str(text).strip()[1:-1]
+
+
+def _with_comments(text: str, document: Document[Any]) -> str:
+    """A canonical text with the comments of a document, each at its key.
+
+    Where that key is not in the text, the comment goes above the next one that is, or to the end.
+    """
+    lines, above = text.removesuffix("\n").split("\n"), defaultdict[int, list[str]](list)
+    places = {path: (key, value) for path, key, value in _keys(yaml.compose(text, yaml.SafeLoader), flow=False)}
+    values = {path for path, (_, value) in places.items() if not _is_block(value)}
+    old = [path for path, _, _ in _keys(document.root)]
+    for comment, behind, at in _comments(document):
+        own = old[at] if at < len(old) else ()
+        # Keys that were put together into one value: the comment is about that value.
+        around = [own[:size] for size in range(len(own), 0, -1) if own[:size] in values]
+        path = next((path for path in (own, *around, *old[at:]) if path in places), None)
+        if path is None:
+            above[len(lines)].append(comment)
+            continue
+        key, value = places[path]
+        if behind and path == own:
+            lines[(key if _is_block(value) else value).end_mark.line] += f"  {comment}"
+        else:
+            above[key.start_mark.line].append(" " * key.start_mark.column + comment)
+    commented = [part for number, line in enumerate(lines) for part in (*above[number], line)]
+    return "\n".join([*commented, *above[len(lines)], ""])
+
+
+def _comments(document: Document[Any]) -> Iterator[tuple[str, bool, int]]:
+    """The comments of a document: text, whether it stands behind a value, and which key, from 0, it is about."""
+    text, keys = document.text, [key.start_mark.line for _, key, _ in _keys(document.root)]
+    scalars = [(node.start_mark.index, _end(node, text)) for node in _scalars(document.root)]
+    for match in re.finditer(r"(?<!\S)#[^\r\n]*", text):
+        place, comment = match.start(), match[0].rstrip()
+        if any(start <= place < end for start, end in scalars) or SCHEMA_COMMENT.fullmatch(comment):
+            continue
+        line = text.count("\n", 0, place)
+        behind = bool(text[text.rfind("\n", 0, place) + 1 : place].strip())
+        following = bisect_right(keys, line)
+        # A key and what it holds may share a line: the comment is about the first.
+        at = bisect_left(keys, keys[following - 1]) if behind and following else following
+        yield comment, behind, at
+
+
+def _keys(node: yaml.Node | None, path: Keys = (), *, flow: bool = True) -> Iterator[tuple[Keys, yaml.Node, yaml.Node]]:
+    """The keys of a mapping and of those in it, with their values, in the order of the text."""
+    if isinstance(node, yaml.MappingNode) and (flow or not node.flow_style):
+        for key, value in node.value:
+            yield (*path, key.value), key, value
+            yield from _keys(value, (*path, key.value), flow=flow)
+
+
+def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """The scalars of a node, keys among them."""
+    if isinstance(node, yaml.ScalarNode):
+        yield node
+    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for inner in part if isinstance(part, tuple) else (part,):
+            yield from _scalars(inner)
+
+
+def _is_block(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.CollectionNode) and not node.flow_style
+
+
+def _without_null(data: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in data.items() if value is not None or key == "label"}
+    return {key: _without_null(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+class _Block(dict[str, Any]):
+    """The mapping of a whole file, which is never written on one line."""
+
+
+class _Flow(list[Any]):
+    """A list that is always written on one line."""
+
+
+def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+
+
+def _short(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+    mantissa, *exponent = f"{number:.9g}".split("e")
+    digits = mantissa if "." in mantissa else f"{mantissa}.0"  # else YAML takes 1 for an integer, 1e-07 for a text
+    return dumper.represent_scalar("tag:yaml.org,2002:float", "e".join([digits, *exponent]))
+
+
+def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    flow = isinstance(items, _Flow) or _all_plain(items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
+
+
+def _mapping(dumper: yaml.SafeDumper, mapping: dict[str, Any]) -> yaml.MappingNode:
+    pairs = []
+    for key, value in mapping.items():
+        plain = key.isidentifier() and yaml.safe_load(key) == key
+        name = dumper.represent_scalar("tag:yaml.org,2002:str", key) if plain else _quoted(dumper, key)
+        pairs.append((name, dumper.represent_data(value)))
+    flow = not isinstance(mapping, _Block) and _all_plain(mapping.values())
+    return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=flow)
+
+
+def _all_plain(values: Iterable[Any]) -> bool:
+    return not any(isinstance(value, (list, dict)) for value in values)
+
+
+_Dumper.add_representer(str, _quoted)
+_Dumper.add_representer(float, _short)
+_Dumper.add_representer(list, _sequence)
+_Dumper.add_representer(_Flow, _sequence)
+_Dumper.add_representer(dict, _mapping)
+_Dumper.add_representer(_Block, _mapping)
