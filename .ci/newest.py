@@ -47,7 +47,7 @@ def main() -> int:
         pins = [f"{name}=={number}" for name, number in packages.items()]
         if pins:
             subprocess.run([python, *PIP, "--no-deps", *pins], check=True)
-        return subprocess.run(["make", "fast", f"BIN={python.parent}"], check=False).returncode
+        return subprocess.run(["make", "-o", ".venv/ready", "fast", f"BIN={python.parent}"], check=False).returncode
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
 
