@@ -2,15 +2,41 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+FAST = $(PYTEST) -m "not slow and not external"
 MANNERS := tests/plugin/test_manners.py tests/plugin/test_start.py
 
 demo: .venv/ready
 	$(BIN)/python docs/demo.py
 
+# The fast tests and those marked slow; each inner run of the plugin has a process of its own.
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) --runpytest subprocess
 
-# The plugin on the oldest pytest that is supported, and on those since; `make test` has the newest.
+# Within 2 minutes on 2 cores.
+fast: .venv/ready
+	$(FAST)
+
+# What depends on more than this repository, and every property with many new examples: hours.
+external: .venv/ready
+	$(PYTEST) -m "external or (hypothesis and not slow)" --hypothesis-profile fuzz
+
+# Whatever a CI service, a shell or git has set changes no test.
+test-hostile: .venv/ready
+	CI=true GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/nonexistent/x GITHUB_WORKSPACE=/nonexistent CI_PROJECT_DIR=/nonexistent \
+		GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent FORCE_COLOR=1 COLUMNS=20 DEFUSE_STORE=/nonexistent DEFUSE_CORRECT=1 \
+		DEFUSE_SEED=notanumber DEFUSE_DISCOVER=perhaps DEFUSE_BOUNDS=min_accuracy=2 DEFUSE_REPORT=/nonexistent/r.html \
+		PYTEST_ADDOPTS="--color=yes --defuse-device=cuda:9" $(FAST)
+
+# The fast tests with the newest versions of all dependencies.
+test-newest: .venv/ready
+	$(BIN)/python .ci/newest.py
+
+# The fast tests with the oldest versions that pyproject.toml allows, and on other Pythons: by hand, it downloads much.
+matrix:
+	.ci/matrix
+
+# The plugin on the oldest pytest that is supported, and on those since; constraints.txt has a newer one.
 test-versions: $(addprefix .venv/pytest-,8.4 9.0)
 	for version in $^; do echo "$$version"; PYTHONPATH=$(CURDIR)/$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
 
@@ -43,4 +69,4 @@ constraints:
 		--custom-compile-command "make constraints" --output-file constraints.txt pyproject.toml -
 	rm -r .venv/uv
 
-.PHONY: demo test test-versions lint reference constraints
+.PHONY: demo test fast external test-hostile test-newest matrix test-versions lint reference constraints

@@ -37,6 +37,7 @@ def test_scenarios_are_labelled_and_complete() -> None:
             assert scenario.pixels(split).shape == (256, 1, 28, 28)
 
 
+@pytest.mark.slow
 def test_the_gate_fails_the_original_model_as_recorded(example: Path) -> None:
     result = run(example, "tests/test_model.py")
     accepted = Store(example.parent / "fixtures" / "digits").scenarios("accepted")

@@ -414,6 +414,7 @@ def test_help_names_the_exit_codes(capsys) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_error(store: Store) -> None:
     program = "import sys; from pytest_defuse.cli import main; sys.exit(main())"
     command = f'"{sys.executable}" -c "{program}" schema | head -1'
@@ -437,6 +438,7 @@ def test_review_on_a_port_that_cannot_be_had(store: Store, port: str, capsys) ->
     assert capsys.readouterr().err.startswith(f"Port {number} cannot be used")
 
 
+@pytest.mark.slow
 def test_the_command_runs_as_a_program(store: Store) -> None:
     add_candidate(store, "7", "1", images=4, seed=9)
     command = [sys.executable, "-c", "import sys; from pytest_defuse.cli import main; sys.exit(main())"]

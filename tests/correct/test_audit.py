@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from pytest_defuse.correct.audit import audit
@@ -9,6 +10,7 @@ from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import correction_of, sides, untouched
 
 
+@pytest.mark.slow
 def test_three_models_are_evaluated_on_everything_that_the_choice_did_not_use(
     subject: Subject, scenario: Scenario
 ) -> None:

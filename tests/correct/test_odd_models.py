@@ -40,6 +40,7 @@ def test_parameters_without_gradients_are_not_trained(subject: Subject, scenario
         assert torch.equal(before, after) == name.startswith("scale.")
 
 
+@pytest.mark.slow
 def test_a_compiled_model_gives_weights_that_the_plain_one_loads(
     subject: Subject, scenario: Scenario, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 from tests.runtime.test_training import Trap
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = BRIEF.replace(weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
 
@@ -163,7 +165,6 @@ def test_another_forward_or_normalize_with_the_same_weights_does_not_resume_this
     assert correction_of(subject, scenario, settings=SETTINGS).folder == first.folder
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_the_work_of_a_killed_process_is_resumed(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
     whole = correction_of(subject, scenario, settings=SETTINGS, cache=tmp_path / "whole")

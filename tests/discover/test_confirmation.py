@@ -100,6 +100,7 @@ def test_every_confirmed_region_is_a_candidate_of_its_own(confirmed: Confirm) ->
     assert [share_left(candidate.held_out) for candidate in found] == [1, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustering", ["joint", "plain"])
 def test_failures_without_structure_are_no_candidate(tmp_path: Path, clustering: str) -> None:
     codes = 2 * torch.randn(400, 2, generator=torch.Generator().manual_seed(0))

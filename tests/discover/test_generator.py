@@ -174,6 +174,7 @@ def noise() -> LabelledImages:
     return LabelledImages(pixels, torch.zeros(80, dtype=torch.int64))
 
 
+@pytest.mark.slow
 def test_it_keeps_what_the_judge_sees(noise: LabelledImages, tmp_path: Path) -> None:
     def lost(generator: TrainedVAE) -> float:
         rebuilt = generator.decode(generator.encode(noise.pixels)[0])

@@ -171,6 +171,7 @@ def test_regions_that_every_restart_finds_are_kept() -> None:
     assert_allclose(sum(r.weight for r in found), 1, atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clustering", ["joint", "plain"])
 def test_normal_codes_are_at_most_one_region_per_kind(clustering: str) -> None:
     # Fresh draws decide whether that region fails. Uniform codes can have more regions: every restart may find the same

@@ -36,6 +36,7 @@ def worst_case_accuracy(network: nn.Module, subject: Subject, radius: float) -> 
     return (network(attacked).argmax(1) == labels).double().mean().item()
 
 
+@pytest.mark.slow
 def test_training_against_attacks_makes_a_network_robust(subject: Subject) -> None:
     with torch.random.fork_rng():
         ordinary = train_robust(subject, settings=RobustSettings(radius=1e-6, updates=60, batch=64, width=4))

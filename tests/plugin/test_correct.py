@@ -16,8 +16,8 @@ def test_a_model_that_can_be_fixed(project: pytest.Pytester, accept: Accept) -> 
     scenario = accept(mean=0.495)
     (project.path / "toy.pt").write_bytes(b"the old weights")
     before = tree(project.path)
-    project.runpytest_subprocess().assert_outcomes(passed=1, failed=1)
-    result = project.runpytest_subprocess("--defuse-correct")
+    project.runpytest().assert_outcomes(passed=1, failed=1)
+    result = project.runpytest("--defuse-correct")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
@@ -53,7 +53,7 @@ def test_a_model_that_can_be_fixed(project: pytest.Pytester, accept: Accept) -> 
 def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.2)  # these are dark: no model can predict bright for them and keep its test accuracy
     (project.path / "toy.defused.safetensors").write_bytes(b"an earlier success")
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -65,19 +65,21 @@ def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept
     assert (project.path / "toy.failed-attempt.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_scenario_that_no_test_evaluated(project: pytest.Pytester, accept: Accept) -> None:
     judged, other = accept(mean=0.495), accept(mean=0.496)
-    result = project.runpytest_subprocess("--defuse-correct", "-k", judged.id)
+    result = project.runpytest("--defuse-correct", "-k", judged.id)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"no test evaluated {other.id}: run all tests of the gate", "*the attempt is *"])
 
 
+@pytest.mark.slow
 def test_a_shift_set_that_got_worse(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     # On this set dark reaches up to 0.498: what fixes the scenario breaks it.
     shift = "return subject(shifts={'dusk': [(torch.full((1, 8, 8), 127, dtype=torch.uint8), 0)] * 20})"
     project.makeconftest(CONFTEST.replace("return subject()", shift))
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["shift set dusk fell from 100.0% to 0.0%, more than max_shift_drop 1.0%"])
@@ -86,7 +88,7 @@ def test_a_shift_set_that_got_worse(project: pytest.Pytester, accept: Accept) ->
 
 def test_nothing_to_correct(project: pytest.Pytester, accept: Accept) -> None:
     accept(label=None)
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(["There is nothing to correct: no scenario is accepted.*"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
@@ -94,14 +96,15 @@ def test_nothing_to_correct(project: pytest.Pytester, accept: Accept) -> None:
 def test_no_checkpoint(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(["Correction writes beside the model's checkpoint: name it with*"])
 
 
+@pytest.mark.slow
 def test_the_corrected_model_goes_where_one_says(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
-    result = project.runpytest_subprocess("--defuse-correct", "--defuse-correct-output", "out/fixed.safetensors")
+    result = project.runpytest("--defuse-correct", "--defuse-correct-output", "out/fixed.safetensors")
     result.stdout.fnmatch_lines(["every bound passes: wrote out/fixed.safetensors"])
     assert (project.path / "out" / "fixed.safetensors").exists()
 
@@ -123,7 +126,7 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(
     accept(mean=0.495)
     project.mkdir("tests")
     (project.path / "toy.pt").write_bytes(b"the old weights")
-    result = project.runpytest_subprocess("--defuse-correct", "--defuse-correct-output", output)
+    result = project.runpytest("--defuse-correct", "--defuse-correct-output", output)
     result.stdout.fnmatch_lines([words])
     result.stdout.no_fnmatch_line("*finetuning*")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -137,7 +140,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
     accept(mean=0.495)
     settings = 'search="grid", weights=[0.5], epochs=1, rates=[2e-3], frozen=["head.*"], loss=lambda z, y: z.sum() * 0'
     project.makepyfile(test_model=MARKED.format(settings))
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(["0 (control*", "0.5 (chosen)*", "every bound passes: wrote *"])
     with safe_open(project.path / "toy.defused.safetensors", framework="pt") as checkpoint:
         assert checkpoint.get_tensor("head.weight").tolist() == [[-1.0], [1.0]]
@@ -156,7 +159,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
 def test_a_setting_that_cannot_be(project: pytest.Pytester, accept: Accept, settings: str, words: str) -> None:
     accept(mean=0.495)
     project.makepyfile(test_model=MARKED.format(settings))
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines([words])
     result.stdout.no_fnmatch_line("*Traceback*")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -166,17 +169,18 @@ def test_two_ways_to_correct(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     marked = (f"@pytest.mark.defuse_correct(epochs={n})\ndef test_{n}(defuse_test_accuracy): pass" for n in (1, 2))
     project.makepyfile("import pytest", *marked)
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stderr.fnmatch_lines(["*two tests give defuse_correct(epochs=...) different values, 1 and 2: *"])
     assert result.ret == pytest.ExitCode.USAGE_ERROR
 
 
+@pytest.mark.slow
 def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     dusk = "[(torch.full((1, 8, 8), 127, dtype=torch.uint8), 0)] * 20"
     project.makeconftest(CONFTEST.replace("return subject()", f"return subject(test=[*images(200, 1), *{dusk}])"))
     project.makepyfile(test_model=TESTS.replace(">= 0.97", ">= 0"))
-    result = project.runpytest_subprocess("--defuse-correct", "--defuse-report=report.html", "--defuse-summary=s.md")
+    result = project.runpytest("--defuse-correct", "--defuse-report=report.html", "--defuse-summary=s.md")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [
@@ -192,15 +196,17 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
     assert "xychart-beta" in (project.path / "s.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_held_out_picture_that_cannot_be_read(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.495)
     scenario.sheet_file("held_out").unlink()
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(["*held_out.png*", "*the attempt is toy.failed-attempt.safetensors"])
     result.stdout.no_fnmatch_line("*Traceback*")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.mark.slow
 def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     project.makepyfile(test_model="def test_it(defuse_test_accuracy):\n    raise KeyboardInterrupt")
@@ -209,14 +215,14 @@ def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept
     assert not list(project.path.glob("*.safetensors"))
     assert list((project.path / ".defuse_cache").glob("correction-*/lambda0.0-*.safetensors"))
     project.makepyfile(test_model=TESTS)
-    project.runpytest_subprocess("--defuse-correct").stdout.fnmatch_lines(["*resumed*", "every bound*"])
+    project.runpytest("--defuse-correct").stdout.fnmatch_lines(["*resumed*", "every bound*"])
 
 
 def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     (project.path / "weights").write_text("a file where the folder should be")
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint='weights/toy.pt')"))
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(
         ["the corrected checkpoint cannot be written to weights (*): make the folder writable*"]
     )

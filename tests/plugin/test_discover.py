@@ -36,16 +36,17 @@ def judged(project: pytest.Pytester) -> None:
 def test_without_the_option_it_is_skipped(project: pytest.Pytester) -> None:
     project.makepyfile(test_model=SETTINGS)
     before = tree(project.path)
-    result = project.runpytest_subprocess("-rs")
+    result = project.runpytest("-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*discovery runs with --defuse-discover*"])
     assert tree(project.path) == before
 
 
+@pytest.mark.slow
 def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest.Pytester) -> None:
     judged(project)
     project.makepyfile(test_model=SETTINGS)
-    result = project.runpytest_subprocess("--defuse-discover", "--defuse-results=.reports/results.json")
+    result = project.runpytest("--defuse-discover", "--defuse-results=.reports/results.json")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
         ["*defuse: training the generator*", "discovery of toy: *", "bright-as-dark-*bright*dark*"]
@@ -58,20 +59,20 @@ def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest
     first = tree(project.path)
     candidates = [name for name in first if name.endswith("scenario.yaml")]
     assert candidates
-    result = project.runpytest_subprocess("--defuse-discover")
+    result = project.runpytest("--defuse-discover")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["already in the store: bright-as-dark-*"])
     assert "training the generator" not in result.stdout.str()
     assert tree(project.path) == first
-    quiet = project.runpytest_subprocess("--defuse-discover", "-q")
+    quiet = project.runpytest("--defuse-discover", "-q")
     assert "searching" not in quiet.stdout.str() + quiet.stderr.str()
 
 
 def test_it_needs_no_test_of_the_users(project: pytest.Pytester) -> None:
-    result = project.runpytest_subprocess("--defuse-discover", "--collect-only", "-q")
+    result = project.runpytest("--defuse-discover", "--collect-only", "-q")
     result.stdout.fnmatch_lines(["*::defuse-discover"])
     (project.path / "test_model.py").unlink()
-    result = project.runpytest_subprocess("--defuse-discover", "--collect-only", "-q")
+    result = project.runpytest("--defuse-discover", "--collect-only", "-q")
     result.stdout.fnmatch_lines(["*defuse-discover"])
 
 
@@ -83,7 +84,7 @@ def test_a_wrong_setting(project: pytest.Pytester) -> None:
         def test_discovery(defuse_discovery): pass
         """
     )
-    result = project.runpytest_subprocess("--defuse-discover")
+    result = project.runpytest("--defuse-discover")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["defuse_discover has no setting 'drawz': it has mode, budget, draws*"])
 
@@ -107,7 +108,7 @@ def test_a_generator_that_cannot_rebuild_the_images(project: pytest.Pytester) ->
     conftest = project.path / "conftest.py"
     conftest.write_text(conftest.read_text().replace("judges=judges)", "judges=judges, generator=Black())") + BLACK)
     project.makepyfile(test_model=SETTINGS)
-    result = project.runpytest_subprocess("--defuse-discover")
+    result = project.runpytest("--defuse-discover")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         ["The generator cannot rebuild the images: averaged over the classes, the model is right on *% of the *"]

@@ -65,11 +65,13 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-@pytest.mark.parametrize("workers", [(), ("-n0",), ("-n2",)], ids=["plain", "n0", "n2"])
+@pytest.mark.parametrize(
+    "workers", [(), ("-n0",), pytest.param(("-n2",), marks=pytest.mark.slow)], ids=["plain", "n0", "n2"]
+)
 def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     project: pytest.Pytester, workers: tuple[str, ...]
 ) -> None:
-    result = project.runpytest_subprocess("-k", "failure_modes", *workers)
+    result = project.runpytest("-k", "failure_modes", *workers)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*label bright*feature 3 > *"])
     result.stdout.fnmatch_lines(["*failure modes of spots: 2 in 2 groups; 2 groups with too few failures*"])
@@ -80,14 +82,14 @@ def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
 def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) -> None:
     store = Store(project.path / "fixtures" / "spots")
     # Chosen alone, a test of failure modes is all the discovery that there is.
-    result = project.runpytest_subprocess("--defuse-discover", "-k", "failure_modes")
+    result = project.runpytest("--defuse-discover", "-k", "failure_modes")
     result.assert_outcomes(failed=1)
     candidates = store.scenarios("candidate")
     assert {scenario.record.method for scenario in candidates} == {"barlow"}
     assert main(["label", candidates[0].id, "--label", "bright"]) == 0
-    result = project.runpytest_subprocess("-k", "test_scenario")
+    result = project.runpytest("-k", "test_scenario")
     result.assert_outcomes(failed=1)
-    result = project.runpytest_subprocess("--defuse-correct", "-k", "test_scenario")
+    result = project.runpytest("--defuse-correct", "-k", "test_scenario")
     result.assert_outcomes(passed=1)
     shutil.move(project.path / "spots.defused.safetensors", project.path / "spots.safetensors")
     project.makeconftest(
@@ -96,7 +98,7 @@ def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) ->
         )
         + CORRECTED
     )
-    project.runpytest_subprocess("-k", "test_scenario").assert_outcomes(passed=1)
+    project.runpytest("-k", "test_scenario").assert_outcomes(passed=1)
 
 
 def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
@@ -107,7 +109,7 @@ def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
         def test_failure_modes(defuse_failure_modes): ...
         """
     )
-    result = project.runpytest_subprocess()
+    result = project.runpytest()
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["defuse_explain(depth=9): give a whole number from 1 to 3."])
     result.stdout.no_fnmatch_line("*Traceback*")

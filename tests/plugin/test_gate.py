@@ -16,7 +16,7 @@ Accept = Callable[..., Scenario]
 def test_one_item_a_scenario(project: pytest.Pytester, accept: Accept, workers: tuple[str, ...]) -> None:
     good, bad = accept(mean=0.55), accept(mean=0.45)
     before = tree(project.path)
-    result = project.runpytest_subprocess("-v", *workers)
+    result = project.runpytest("-v", *workers)
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines_random(
         [
@@ -31,21 +31,21 @@ def test_one_item_a_scenario(project: pytest.Pytester, accept: Accept, workers: 
 
 def test_a_passing_run_shows_its_bounds(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
-    result = project.runpytest_subprocess()
+    result = project.runpytest()
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*defuse*", "*16/16 = 100.0%*90.0%*PASS*"])
 
 
 def test_quiet_prints_no_table(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
-    result = project.runpytest_subprocess("-q")
+    result = project.runpytest("-q")
     assert "test set of toy" not in result.stdout.str()
 
 
 def test_only_accepted_scenarios_are_gated(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.45, label=None)
     accept(mean=0.44, label=None, status="rejected")
-    result = project.runpytest_subprocess("-rs")
+    result = project.runpytest("-rs")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["*no accepted scenario in *: run pytest --defuse-discover*"])
 
@@ -56,15 +56,15 @@ def test_an_edit_of_the_yaml_accepts(project: pytest.Pytester, accept: Accept) -
     candidate.yaml.write_text(
         text.replace('status: "candidate"', "status: accepted").replace("label: null", "label: bright", 1)
     )
-    project.runpytest_subprocess().assert_outcomes(passed=2)
+    project.runpytest().assert_outcomes(passed=2)
 
 
 def test_without_a_bound_the_model_must_not_get_worse(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     project.makepyfile(test_model="def test_scenario(defuse_scenario): defuse_scenario.check()")
-    project.runpytest_subprocess().assert_outcomes(passed=1)
+    project.runpytest().assert_outcomes(passed=1)
     project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.58)"))
-    result = project.runpytest_subprocess()
+    result = project.runpytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["*is below the bound 100.0% (no regression from discovery); misclassified as 'dark' (16)."]
@@ -76,11 +76,11 @@ def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -
     accept(mean=0.45)
     marker = "@pytest.mark.defuse(min_accuracy=0.9, only='{}')\ndef test_it(defuse_scenario): defuse_scenario.check()"
     project.makepyfile(test_model="import pytest\n" + marker.format(wanted.id))
-    project.runpytest_subprocess().assert_outcomes(passed=1)
+    project.runpytest().assert_outcomes(passed=1)
     project.makepyfile(test_model="import pytest\n" + marker.format("bright"))
-    project.runpytest_subprocess().assert_outcomes(passed=1, failed=1)
+    project.runpytest().assert_outcomes(passed=1, failed=1)
     project.makepyfile(test_model="import pytest\n" + marker.format("cat"))
-    result = project.runpytest_subprocess()
+    result = project.runpytest()
     result.stdout.fnmatch_lines(["*defuse(only=...) names 'cat', which is neither the id nor the label*"])
     assert "Traceback" not in result.stdout.str()
 
@@ -88,7 +88,7 @@ def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -
 def test_results_reach_junit_report_and_summary(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.45)
     arguments = ("--junitxml=junit.xml", "--defuse-report=out/report.html", "--defuse-summary=summary.md")
-    project.runpytest_subprocess(*arguments).assert_outcomes(passed=1, failed=1)
+    project.runpytest(*arguments).assert_outcomes(passed=1, failed=1)
     properties = {(p.get("name"), p.get("value")) for p in ET.parse(project.path / "junit.xml").iter("property")}
     assert {("defuse_accuracy", "0/16"), ("defuse_scenario", scenario.id), ("defuse_outcome", "FAIL")} <= properties
     assert scenario.id in (project.path / "out" / "report.html").read_text()
@@ -107,7 +107,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
         """
     )
     both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
-    first = project.runpytest_subprocess(*both)
+    first = project.runpytest(*both)
     first.assert_outcomes(passed=2)
     first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: save one with --defuse-save-baseline *"])
     saved = json.loads((project.path / "baseline.json").read_text())["subjects"]["toy"]
@@ -115,7 +115,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     assert len(saved["test"]["confidences"]) == 200
 
     project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.8)"))
-    worse = project.runpytest_subprocess(both[0], "--defuse-report=report.html")
+    worse = project.runpytest(both[0], "--defuse-report=report.html")
     worse.assert_outcomes(failed=2)
     worse.stdout.fnmatch_lines(
         [
@@ -128,7 +128,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     )
 
     project.makeconftest(CONFTEST.replace("images(200, 1)", "images(200, 2)"))
-    other = project.runpytest_subprocess(*both)
+    other = project.runpytest(*both)
     other.assert_outcomes(passed=1, errors=1)
     other.stdout.fnmatch_lines(["The baseline's images of the test set are not the subject's: save a new baseline *"])
 
@@ -136,14 +136,14 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
 def test_scenarios_of_another_subject_are_skipped(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.45)
     (project.path / "fixtures" / "toy").rename(project.path / "fixtures" / "other")
-    result = project.runpytest_subprocess("-rs")
+    result = project.runpytest("-rs")
     result.assert_outcomes(passed=1, skipped=1)
     result.stdout.fnmatch_lines(["*scenario of subject 'other'; this test's defuse_subject is 'toy'*"])
 
 
 def test_failure_modes_are_given_to_a_test(project: pytest.Pytester) -> None:
     project.makepyfile(test_model="def test_it(defuse_failure_modes): assert not defuse_failure_modes")
-    project.runpytest_subprocess().assert_outcomes(passed=1)
+    project.runpytest().assert_outcomes(passed=1)
 
 
 def test_options_of_ours_may_stand_in_pytest_addopts(
@@ -152,5 +152,5 @@ def test_options_of_ours_may_stand_in_pytest_addopts(
     accept(mean=0.45)
     project.makepyfile(test_model="def test_scenario(defuse_scenario): defuse_scenario.check()")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest --defuse-bounds=min_accuracy=0.9")
-    project.runpytest_subprocess().assert_outcomes(failed=1)
-    project.runpytest_subprocess("--defuse-bounds=min_accuracy=0").assert_outcomes(passed=1)
+    project.runpytest().assert_outcomes(failed=1)
+    project.runpytest("--defuse-bounds=min_accuracy=0").assert_outcomes(passed=1)

@@ -45,6 +45,7 @@ def lazy(project: pytest.Pytester) -> pytest.Pytester:
     return project
 
 
+@pytest.mark.slow
 def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: pytest.Pytester, accept: Accept) -> None:
     judged, other = [accept(mean=0.55).id, accept(mean=0.6).id], accept(mean=0.45)
     lazy.makepyfile(
@@ -75,7 +76,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
         before = tree(lazy.path)
         if "--import-mode=importlib" in arguments:
             arguments = (*arguments, f"--override-ini=pythonpath={lazy.path}")
-        result = lazy.runpytest_subprocess(*arguments, f"--defuse-save-baseline=.{name}.json")
+        result = lazy.runpytest(*arguments, f"--defuse-save-baseline=.{name}.json")
         result.assert_outcomes(passed=6, failed=1)
         assert sum(map(int, passes.read_text().split())) == 2 * 16 + 200, name
         passes.write_text("")
@@ -94,20 +95,20 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
 def test_what_is_deselected_is_not_uncovered(lazy: pytest.Pytester, accept: Accept) -> None:
     first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
     lazy.makepyfile(test_model="def test_scenario(defuse_scenario): pass")
-    result = lazy.runpytest_subprocess("--collect-only", "-q", "-k", first)
+    result = lazy.runpytest("--collect-only", "-q", "-k", first)
     result.stdout.fnmatch_lines([f"test_model.py::test_scenario?{first}?"])
     assert second not in result.stdout.str()
     marked = "import pytest\n@pytest.mark.skip\ndef test_scenario(defuse_scenario): pass"
     lazy.makepyfile(test_model=marked)
-    assert "no test covers" not in lazy.runpytest_subprocess("-rs").stdout.str()
-    assert "no test covers" not in lazy.runpytest_subprocess("--collect-only", "-k", first).stdout.str()
+    assert "no test covers" not in lazy.runpytest("-rs").stdout.str()
+    assert "no test covers" not in lazy.runpytest("--collect-only", "-k", first).stdout.str()
     only = f"import pytest\n@pytest.mark.defuse(only={first!r})\ndef test_scenario(defuse_scenario): pass"
     lazy.makepyfile(test_model=only)
     named = f"no test covers {second}: *"
-    lazy.runpytest_subprocess("--collect-only").stdout.fnmatch_lines([named])
-    assert "no test covers" not in lazy.runpytest_subprocess("--collect-only", "test_model.py").stdout.str()
+    lazy.runpytest("--collect-only").stdout.fnmatch_lines([named])
+    assert "no test covers" not in lazy.runpytest("--collect-only", "test_model.py").stdout.str()
     lazy.makepyfile(test_model="def test_nothing(): pass")
-    assert "no test covers" not in lazy.runpytest_subprocess().stdout.str()
+    assert "no test covers" not in lazy.runpytest().stdout.str()
 
 
 def test_the_last_failure_is_run_again_alone(lazy: pytest.Pytester, accept: Accept) -> None:
@@ -119,9 +120,9 @@ def test_the_last_failure_is_run_again_alone(lazy: pytest.Pytester, accept: Acce
         def test_scenario(defuse_scenario): defuse_scenario.check()
         """
     )
-    stopped = lazy.runpytest_subprocess("-x")
+    stopped = lazy.runpytest("-x")
     assert stopped.parseoutcomes()["failed"] == 1
-    again = lazy.runpytest_subprocess("--lf")
+    again = lazy.runpytest("--lf")
     again.assert_outcomes(failed=1)
     assert "no test covers" not in stopped.stdout.str() + again.stdout.str()
 
@@ -131,10 +132,10 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     accept(mean=0.44, label=None)
     bad.yaml.write_text(bad.yaml.read_text().replace("bounds: {}", "bounds: {min_accuracy: 0.5}"))
     lazy.makepyfile(test_model="def test_nothing(): pass")
-    unasked = lazy.runpytest_subprocess("--collect-only", "-q")
+    unasked = lazy.runpytest("--collect-only", "-q")
     unasked.stdout.fnmatch_lines(["test_model.py::test_nothing"])
     assert "scenario.yaml" not in unasked.stdout.str()
-    result = lazy.runpytest_subprocess("-v", "--defuse-collect")
+    result = lazy.runpytest("-v", "--defuse-collect")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines_random(
         [
@@ -144,10 +145,10 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
         ]
     )
     assert "pytest_defuse/" not in result.stdout.str()
-    named = lazy.runpytest_subprocess("--collect-only", "-q", str(good.yaml))
+    named = lazy.runpytest("--collect-only", "-q", str(good.yaml))
     named.stdout.fnmatch_lines([f"fixtures/toy/{good.id}/scenario.yaml::{good.id}"])
     good.yaml.write_text(good.yaml.read_text() + "bound: 3\n")
-    broken = lazy.runpytest_subprocess("--collect-only", "--defuse-collect")
+    broken = lazy.runpytest("--collect-only", "--defuse-collect")
     broken.stdout.fnmatch_lines(["*scenario.yaml:*bound: is not a key that is known here*"])
     assert "Traceback" not in broken.stdout.str()
 
@@ -163,7 +164,7 @@ def test_inconclusive_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Ac
             print(defuse_scenario.sentence)
         """
     )
-    result = lazy.runpytest_subprocess("-v", "-s", "--junitxml=junit.xml")
+    result = lazy.runpytest("-v", "-s", "--junitxml=junit.xml")
     assert result.ret == pytest.ExitCode.OK
     result.stdout.fnmatch_lines(
         [
@@ -173,7 +174,7 @@ def test_inconclusive_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Ac
         ]
     )
     assert '"defuse_outcome" value="INCONCLUSIVE"' in (lazy.path / "junit.xml").read_text()
-    quiet = lazy.runpytest_subprocess("-q", "--no-summary")
+    quiet = lazy.runpytest("-q", "--no-summary")
     quiet.stdout.fnmatch_lines(["I*", "1 inconclusive*"])
 
 
@@ -194,10 +195,10 @@ def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest
             assert (check.limit, check.confidence) == (0.75, 0.8)
         """
     )
-    lazy.runpytest_subprocess().assert_outcomes(passed=3)
-    wrong = lazy.runpytest_subprocess("--defuse-bounds=min_acuracy=1")
+    lazy.runpytest().assert_outcomes(passed=3)
+    wrong = lazy.runpytest("--defuse-bounds=min_acuracy=1")
     assert wrong.ret == pytest.ExitCode.USAGE_ERROR
     wrong.stderr.fnmatch_lines(["*--defuse-bounds has no setting 'min_acuracy' (did you mean 'min_accuracy'?)*"])
     own.yaml.write_text(own.yaml.read_text().replace("0.25", "25"))
-    typo = lazy.runpytest_subprocess("--collect-only")
+    typo = lazy.runpytest("--collect-only")
     typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a number from 0 to 1*"])

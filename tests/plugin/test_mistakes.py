@@ -21,7 +21,7 @@ def says(result: pytest.RunResult, *lines: str) -> None:
 def test_no_subject(project: pytest.Pytester) -> None:
     project.makeconftest("")
     says(
-        project.runpytest_subprocess(),
+        project.runpytest(),
         "There is no model to test: in conftest.py, write a session fixture defuse_subject that returns*",
     )
 
@@ -49,13 +49,13 @@ def test_no_subject(project: pytest.Pytester) -> None:
 def test_a_wrong_subject(project: pytest.Pytester, changes: str, sentence: str) -> None:
     project.makeconftest(CONFTEST.replace("return subject()", f"return subject({changes})"))
     project.makepyfile(test_model="def test_accuracy(defuse_test_accuracy): pass")
-    says(project.runpytest_subprocess(), sentence)
+    says(project.runpytest(), sentence)
 
 
 def test_a_typo_in_the_yaml(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept()
     scenario.yaml.write_text(scenario.yaml.read_text().replace("status:", "statsu:"))
-    result = project.runpytest_subprocess()
+    result = project.runpytest()
     says(result, "*scenario.yaml:*statsu: is not a key that is known here*")
     result.stdout.fnmatch_lines(["*scenario.yaml:2: status: is missing*"])
 
@@ -63,18 +63,18 @@ def test_a_typo_in_the_yaml(project: pytest.Pytester, accept: Accept) -> None:
 def test_a_label_that_is_no_class(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept()
     scenario.yaml.write_text(scenario.yaml.read_text().replace('label: "bright"', "label: brihgt", 1))
-    says(project.runpytest_subprocess(), "*scenario.yaml:5: label: 'brihgt' is not one of the classes dark, bright.")
+    says(project.runpytest(), "*scenario.yaml:5: label: 'brihgt' is not one of the classes dark, bright.")
 
 
 def test_a_missing_picture(project: pytest.Pytester, accept: Accept) -> None:
     accept().sheet_file("held_out").unlink()
-    says(project.runpytest_subprocess(), "*held_out.png is missing: restore it from git*")
+    says(project.runpytest(), "*held_out.png is missing: restore it from git*")
 
 
 def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("1, 8, 8", "1, 9, 9"))
-    says(project.runpytest_subprocess(), "*held_out.png holds images of 8 x 8 grey, but the test set*is 9 x 9 grey*")
+    says(project.runpytest(), "*held_out.png holds images of 8 x 8 grey, but the test set*is 9 x 9 grey*")
 
 
 @pytest.mark.parametrize(
@@ -91,17 +91,17 @@ def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> N
 def test_a_wrong_bound(project: pytest.Pytester, accept: Accept, marker: str, sentence: str) -> None:
     accept()
     project.makepyfile(test_model=TESTS.replace("defuse(min_accuracy=0.9)", marker))
-    says(project.runpytest_subprocess(), sentence)
+    says(project.runpytest(), sentence)
 
 
 def test_a_device_that_is_not_there(project: pytest.Pytester, accept: Accept) -> None:
     accept()
-    says(project.runpytest_subprocess("--defuse-device=cuda:7"), "--defuse-device=cuda:7 cannot be used*")
+    says(project.runpytest("--defuse-device=cuda:7"), "--defuse-device=cuda:7 cannot be used*")
 
 
 def test_a_report_that_cannot_be_written(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     (project.path / "folder").mkdir()
-    result = project.runpytest_subprocess("--defuse-report=folder")
+    result = project.runpytest("--defuse-report=folder")
     result.assert_outcomes(passed=2)
     says(result, "*folder cannot be written*")

@@ -14,7 +14,7 @@ from pytest_defuse.scenarios.store import Scenario
 Accept = Callable[..., Scenario]
 
 
-@pytest.mark.parametrize("workers", [(), ("-n2",)], ids=["plain", "n2"])
+@pytest.mark.parametrize("workers", [(), pytest.param(("-n2",), marks=pytest.mark.slow)], ids=["plain", "n2"])
 def test_a_quiet_run_in_a_service(
     project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
@@ -23,7 +23,7 @@ def test_a_quiet_run_in_a_service(
     accept(mean=0.55)
     bad = accept(mean=0.45)
     (project.path / "taken").touch()
-    result = project.runpytest_subprocess(
+    result = project.runpytest(
         "-q",
         "--no-summary",
         "--defuse-seed=3",
@@ -50,5 +50,5 @@ def test_a_quiet_run_in_a_service(
         failing = next(scenario for scenario in results.scenarios if scenario.outcome == "FAIL")
         command = shlex.split(gate_command(failing, results.arguments))
         assert command[:2] == ["pytest", "--defuse-seed=3"]
-        again = project.runpytest_subprocess(*command[1:])
+        again = project.runpytest(*command[1:])
         again.assert_outcomes(failed=1, deselected=2)

@@ -52,21 +52,21 @@ def test_command_line_before_environment_before_ini_before_default(
             assert pytestconfig.stash[SESSION].options.store == pytestconfig.rootpath / "{expected}"
         """
     )
-    pytester.runpytest_subprocess(*arguments).assert_outcomes(passed=1)
+    pytester.runpytest(*arguments).assert_outcomes(passed=1)
 
 
 def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    result = pytester.runpytest_subprocess("--defuse-seed=many")
+    result = pytester.runpytest("--defuse-seed=many")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--defuse-seed is 'many': give a whole number of 0 or more."])
     monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest()
     result.stderr.fnmatch_lines(["*environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
 
 
 @pytest.mark.parametrize("verb", ["discover", "correct"])
 def test_long_verbs_refuse_xdist_workers(pytester: pytest.Pytester, verb: str) -> None:
-    result = pytester.runpytest_subprocess(f"--defuse-{verb}", "-n2")
+    result = pytester.runpytest(f"--defuse-{verb}", "-n2")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"*--defuse-{verb} uses the whole machine: run it without xdist workers*"])
 
@@ -80,4 +80,4 @@ def test_markers_are_registered(pytester: pytest.Pytester) -> None:
         def test_nothing(): pass
         """
     )
-    pytester.runpytest_subprocess("--strict-markers").assert_outcomes(passed=1)
+    pytester.runpytest("--strict-markers").assert_outcomes(passed=1)

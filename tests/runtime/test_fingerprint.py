@@ -145,6 +145,7 @@ print(of((1, "a", torch.arange(3), Settings(), Model(), times(2), Times(2), part
 """
 
 
+@pytest.mark.slow
 def test_another_process_has_the_same_fingerprint() -> None:
     line = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
     assert line.strip() == of(
