@@ -125,5 +125,5 @@ def _record(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, 
 
 def _sample(explanation: Explanation, items: Tensor, stream: int) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
-    drawn = random_numbers(explanation.seed, stream).permutation(len(items))[: explanation.settings.images]
+    drawn = random_numbers(explanation.seed, stream).permutation(len(items))[: explanation.settings.tiles]
     return items[np.sort(drawn)]

@@ -18,7 +18,7 @@ from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 from tests.runtime.test_training import Trap
 
-SETTINGS = BRIEF.replace(weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
+SETTINGS = BRIEF.replace(lambdas=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
 
 SCRIPT = """
