@@ -49,7 +49,7 @@ def main() -> None:
         "budget": arguments.budget,
     }
     if arguments.mode == "paper":
-        settings |= {"draws": arguments.draws, "worst_reconstruction": 0.5}
+        settings |= {"draws": arguments.draws, "min_reconstruction": 0.5}
     start, cpu_start = time.monotonic(), time.process_time()
     discovery = discover(
         subject,

@@ -11,11 +11,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, Share, setting
 
-PAPER_WEIGHTS = (*(10.0**power for power in range(-10, 0)), 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1000.0)
+PAPER_LAMBDAS = (*(10.0**power for power in range(-10, 0)), 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1000.0)
 """The papers' values of lambda (Defuse, appendix B.2)."""
-
-DEFAULT_WEIGHTS = (0.03, 0.1, 0.3, 1.0)
-"""Values of lambda that halving tries, from mild to strong: our choice."""
 
 TRAINING = (
     *("epochs", "batch", "scenario_batch", "at_once", "optimizer", "schedule", "augment", "mixup", "frozen"),
@@ -41,6 +38,7 @@ class CorrectionSettings(Settings):
     marker: ClassVar = "defuse_correct"
     presets: ClassVar = {
         ("search", "grid"): {
+            "lambdas": PAPER_LAMBDAS,
             "rates": (1e-3,),
             "batch": 256,
             "scenario_batch": 256,
@@ -50,17 +48,17 @@ class CorrectionSettings(Settings):
             "batch_norm": "batch",
         }
     }
+    renamed: ClassVar = {"weights": "lambdas"}
 
     search: Literal["halving", "grid"] = setting(
         "halving",
-        "`halving`: successive halving over `weights` and `rates`, then interpolation between the old weights and the "
+        "`halving`: successive halving over `lambdas` and `rates`, then interpolation between the old weights and the "
         "winner's. `grid`: as in the papers, every lambda for all epochs, and the best epoch by validation accuracy.",
         "`benchmarks/correction.py`: a fifth of the grid's training, and higher accuracy (README)",
     )
-    weights: tuple[NonNegative, ...] | None = setting(
-        None,
-        "Values of lambda; default: 0.03, 0.1, 0.3 and 1, with `grid` the papers' seventeen. The control, lambda = 0, "
-        "is always trained too.",
+    lambdas: tuple[NonNegative, ...] = setting(
+        (0.03, 0.1, 0.3, 1.0),
+        "Values of lambda, from mild to strong. The control, lambda = 0, is always trained too.",
         "our choice; `grid`: Defuse, appendix B.2",
         strict=False,
     )
@@ -152,18 +150,12 @@ class CorrectionSettings(Settings):
         "Search an accepted corrected model for failures, briefly, if the generator of its scenarios is in the cache.",
     )
 
-    @field_validator("weights")
+    @field_validator("lambdas")
     @classmethod
-    def _one_above_zero(cls, weights: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if weights is not None and not any(weights):
+    def _above_zero(cls, lambdas: tuple[float, ...]) -> tuple[float, ...]:
+        if not any(lambdas):
             raise ValueError("a list of numbers of 0 or more, at least one above 0")
-        return weights
-
-    @property
-    def lambdas(self) -> tuple[float, ...]:
-        """The lambdas above 0 that are tried, the smallest first."""
-        tried = self.weights or (PAPER_WEIGHTS if self.search == "grid" else DEFAULT_WEIGHTS)
-        return tuple(sorted({weight for weight in tried if weight > 0}))
+        return tuple(sorted({lambda_ for lambda_ in lambdas if lambda_}))
 
     @property
     def training(self) -> dict[str, Any]:

@@ -99,8 +99,8 @@ def coverage(region: Region, codes: Tensor) -> float:
 
 
 def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:
-    """Up to twice ``settings.images`` decoded fresh draws, uint8 n x C x H x W, that confidently show the label."""
-    count, batches = 2 * settings.images, []
+    """Up to twice ``settings.tiles`` decoded fresh draws, uint8 n x C x H x W, that confidently show the label."""
+    count, batches = 2 * settings.tiles, []
     # More than rho of the draws from a confirmed region show its label, so a few rounds are always enough.
     for attempt in range(ROUND_FACTOR * int(1 / settings.rho) + 1):
         codes = region.sample_codes(count, seed, SHEET_STAGE + attempt, number)

@@ -151,7 +151,7 @@ def discover(
             raise DefuseError("There is no image to search around: discover(starts=...) selects none.")
         indices = eligible[sample_indices(len(eligible), _max_images(images, settings), seed)]
         latent_images = locate(evaluator, images, indices, journal, progress)
-        check_reconstructions(latent_images, settings.worst_reconstruction)
+        check_reconstructions(latent_images, settings.min_reconstruction)
         result = search_failures(evaluator, latent_images, settings, seed=seed, journal=journal, progress=progress)
         regions = distill(result.failures, settings, seed, device)
 

@@ -23,6 +23,7 @@ class DiscoverySettings(Settings):
             "min_failures": 30,
         }
     }
+    renamed: ClassVar = {"images": "tiles", "worst_reconstruction": "min_reconstruction"}
     removed: ClassVar = {"backend": "there is one implementation of the mixture"}
 
     mode: Literal["default", "gradient", "paper"] = setting(
@@ -91,7 +92,7 @@ class DiscoverySettings(Settings):
     max_overlap: OpenShare = setting(
         0.3, "Regions of one error are merged if their Bhattacharyya coefficient is above this."
     )
-    images: Count = setting(256, "Tiles in each of a candidate's two sheets.", "Defuse, section 4.1: 256 images")
+    tiles: Count = setting(256, "Tiles in each of a candidate's two sheets.", "Defuse, section 4.1: 256 images")
     candidates: Count = setting(12, "Maximum number of candidates; those that cover most training images come first.")
     confidence: OpenShare = setting(
         0.9,
@@ -115,7 +116,7 @@ class DiscoverySettings(Settings):
     generator_steps: Count = setting(
         2000, "Optimiser steps of the default generator.", "`benchmarks/generator.py`, on MNIST"
     )
-    worst_reconstruction: OpenShare = setting(
+    min_reconstruction: OpenShare = setting(
         0.85,
         "Minimum accuracy of the model on reconstructions, as a share of its accuracy on the images.",
     )

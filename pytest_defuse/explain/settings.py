@@ -10,6 +10,7 @@ class ExplainSettings(RuleSettings):
     """Settings of failure modes; ``@pytest.mark.defuse_explain`` accepts these names."""
 
     marker: ClassVar = "defuse_explain"
+    renamed: ClassVar = {"images": "tiles"}
 
     layer: str | None = setting(
         None,
@@ -17,6 +18,6 @@ class ExplainSettings(RuleSettings):
         "linear layer.",
         "Barlow, section 4: the penultimate layer",
     )
-    images: Count = setting(
+    tiles: Count = setting(
         256, "Maximum number of tiles in each of a candidate's two sheets.", "Defuse, section 4.1: 256 images"
     )

@@ -135,6 +135,6 @@ def _tiles(pixels: Tensor, predicted: list[str]) -> Tiles:
 def _sample(explanation: Explanation, items: Tensor, stream: int) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
     tile = tile_format(explanation.subject.test_images.pixels[:1].numpy())
-    count = min(explanation.settings.images, Budgets.of(tile).tiles)
+    count = min(explanation.settings.tiles, Budgets.of(tile).tiles)
     drawn = random_numbers(explanation.seed, stream).permutation(len(items))[:count]
     return items[np.sort(drawn)]

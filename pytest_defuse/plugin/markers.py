@@ -15,7 +15,7 @@ MARKERS = (
     "max_shift_drop, confidence, only): "
     "bounds for defuse_scenario, defuse_overall and defuse_test_accuracy; without one, no regression from the "
     "baseline or, for scenarios, from the accuracy recorded at discovery",
-    "defuse_correct(weights, epochs, frozen, loss, train_step, max_test_drop, ...): settings of --defuse-correct",
+    "defuse_correct(lambdas, epochs, frozen, loss, train_step, max_test_drop, ...): settings of --defuse-correct",
     "defuse_discover(draws, noise, budget, components, ...): settings of defuse_discovery",
     "defuse_explain(layer, depth, top, delta, tau, ...): settings of defuse_failure_modes",
 )

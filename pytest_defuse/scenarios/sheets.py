@@ -63,8 +63,8 @@ def encode_sheet(pixels: Pixels) -> bytes:
     columns, rows = grid(count)
     cells = np.zeros((rows * columns, channels, height, width), dtype=np.uint8)
     cells[:count] = pixels
-    picture = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
-    array = picture.reshape(rows * height, columns * width, channels)
+    image = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    array = image.reshape(rows * height, columns * width, channels)
     buffer = io.BytesIO()
     Image.fromarray(array[..., 0] if channels == 1 else array).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
@@ -90,15 +90,15 @@ def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, g
         with warnings.catch_warnings():
             # Pillow warns about the size when it opens an image; here the size is checked.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-                if picture.size != size:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                if image.size != size:
                     raise refused(
                         file,
-                        f"is {picture.width} x {picture.height}, but {sheet.images} tiles of {tile.width} x "
+                        f"is {image.width} x {image.height}, but {sheet.images} tiles of {tile.width} x "
                         f"{tile.height} make {size[0]} x {size[1]}: restore it from git",
                     )
                 # A PNG optimiser may have chosen another mode for the same pixels.
-                array = np.array(picture.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
+                array = np.array(image.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
     except StoreError:
         raise
     except Image.DecompressionBombError:

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +63,7 @@ class Scenario:
 
     folder: Path
     record: ScenarioRecord
-    machine: MachineRecord
+    machine: MachineRecord = field(repr=False)
 
     @property
     def id(self) -> str:

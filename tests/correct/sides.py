@@ -20,8 +20,8 @@ from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant
 
 SIDES = ("left", "right")
-THOROUGH = CorrectionSettings(weights=(1.0,), epochs=8, rates=(3e-3,), batch=32, scenario_batch=16, augment="none")
-BRIEF = CorrectionSettings(weights=(0.5,), epochs=1, rates=(1e-2,), batch=32, scenario_batch=8, alphas=(1.0,))
+THOROUGH = CorrectionSettings(lambdas=(1.0,), epochs=8, rates=(3e-3,), batch=32, scenario_batch=16, augment="none")
+BRIEF = CorrectionSettings(lambdas=(0.5,), epochs=1, rates=(1e-2,), batch=32, scenario_batch=8, alphas=(1.0,))
 
 
 def sides(count: int, seed: int, *, misleading: bool = False) -> list[tuple[Pixels, int]]:

@@ -52,7 +52,7 @@ def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario
 
 
 def test_a_trial_does_not_depend_on_the_others(subject: Subject, scenario: Scenario) -> None:
-    among = correction_of(subject, scenario, settings=BRIEF.replace(weights=(0.1, 0.5)), seed=1)
+    among = correction_of(subject, scenario, settings=BRIEF.replace(lambdas=(0.1, 0.5)), seed=1)
     alone = correction_of(subject, scenario, settings=BRIEF, seed=1, cache=scenario.folder / "elsewhere")
     for first in among.trials:
         for second in alone.trials:
@@ -139,7 +139,7 @@ def test_an_error_in_the_model_does_not_change_it(
 
 def test_progress_counts_the_announced_steps_with_notes(subject: Subject, scenario: Scenario) -> None:
     progress = Watched()
-    correction_of(subject, scenario, settings=BRIEF.replace(weights=(0.1, 0.3, 1.0), epochs=2), progress=progress)
+    correction_of(subject, scenario, settings=BRIEF.replace(lambdas=(0.1, 0.3, 1.0), epochs=2), progress=progress)
     assert progress.done == progress.total == (3 + 1 + 2) * 9  # two rungs, the control; 270 images in batches of 32
     assert progress.notes[0].startswith("lambda 0.1, epoch 1, loss ")
     assert progress.notes[-1].startswith("lambda 0, epoch 2, loss ")

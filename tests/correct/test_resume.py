@@ -20,7 +20,7 @@ from tests.runtime.test_training import Trap
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = BRIEF.replace(weights=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
+SETTINGS = BRIEF.replace(lambdas=(0.1, 0.5), epochs=2, alphas=(0.5, 1.0), augment="mild")
 STEPS = (2 + 1 + 2) * 9
 
 SCRIPT = """

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_defuse.correct.settings import PAPER_WEIGHTS, CorrectionSettings
+from pytest_defuse.correct.settings import PAPER_LAMBDAS, CorrectionSettings
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 
@@ -14,17 +14,20 @@ def step(model: object, number: int) -> torch.Tensor:
 
 
 def test_the_papers_grid_is_the_literal_mode() -> None:
-    assert len(PAPER_WEIGHTS) == 17
-    assert (PAPER_WEIGHTS[0], PAPER_WEIGHTS[9], PAPER_WEIGHTS[-1]) == (pytest.approx(1e-10), 0.1, 1000)
+    assert len(PAPER_LAMBDAS) == 17
+    assert (PAPER_LAMBDAS[0], PAPER_LAMBDAS[9], PAPER_LAMBDAS[-1]) == (pytest.approx(1e-10), 0.1, 1000)
     grid = CorrectionSettings(search="grid", batch=32)
-    assert grid.lambdas == PAPER_WEIGHTS
+    assert grid.lambdas == PAPER_LAMBDAS
+    assert CorrectionSettings(search="grid", lambdas=[1, 0, 0.5, 1]).lambdas == (0.5, 1.0), "0 is the control"
+    with pytest.warns(DeprecationWarning, match="weights is now called lambdas"):
+        assert CorrectionSettings.of({"weights": [0.5]}).lambdas == (0.5,)
     assert (grid.rates, grid.batch, grid.scenario_batch, grid.augment) == ((1e-3,), 32, 256, "none")
 
 
 @pytest.mark.parametrize(
     "values",
     [
-        {"weights": [0.1, 1], "rates": (1e-4, 1e-3), "epochs": 3},
+        {"lambdas": [0.1, 1], "rates": (1e-4, 1e-3), "epochs": 3},
         {"optimizer": lambda parameters, rate: torch.optim.SGD(parameters, rate), "loss": torch.nn.CrossEntropyLoss()},
         {"train_step": step, "augment": lambda images: images, "frozen": ["features.*"]},
         {"search": "grid", "schedule": "constant", "batch_norm": "batch", "distill": 0.5, "recheck": False},
@@ -44,8 +47,8 @@ def test_settings_come_from_a_marker(values: dict[str, Any]) -> None:
             r"defuse_correct has no setting 'epoch' \(did you mean 'epochs'\?\): it has search, ",
         ),
         ({"epochs": 0}, r"epochs=0\): give a whole number of 1 or more\.$"),
-        ({"weights": [0]}, r"weights=\[0\]\): give a list of numbers of 0 or more, at least one above 0\.$"),
-        ({"weights": [math.nan]}, "give a list of numbers of 0 or more"),
+        ({"lambdas": [0]}, r"lambdas=\[0\]\): give a list of numbers of 0 or more, at least one above 0\.$"),
+        ({"lambdas": [math.nan]}, "give a list of numbers of 0 or more"),
         ({"rates": []}, "give a list of one or more numbers above 0"),
         ({"alphas": [0]}, "give a list of one or more numbers above 0 and up to 1"),
         ({"optimizer": "lion"}, "give 'adam', 'adamw', 'sgd' or a function"),
@@ -77,5 +80,5 @@ def test_a_changed_function_is_another_setting() -> None:
 
 
 def test_bounds_and_lambdas_do_not_change_training() -> None:
-    assert CorrectionSettings(weights=(1.0,), max_test_drop=0.5, aim=0.9).training == CorrectionSettings().training
+    assert CorrectionSettings(lambdas=(1.0,), max_test_drop=0.5, aim=0.9).training == CorrectionSettings().training
     assert CorrectionSettings(batch=7).training != CorrectionSettings().training

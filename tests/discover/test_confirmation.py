@@ -51,7 +51,7 @@ def confirmed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Confirm:
     def confirm(model: nn.Module, *regions: Region, confirmations: int = 256) -> tuple[Candidate, ...]:
         monkeypatch.setattr(module, "trained_generator", lambda *_, **__: HalvesGenerator())
         monkeypatch.setattr(module, "distill", lambda *_: list(regions))
-        settings = DiscoverySettings(budget=80, images=20, confirmations=confirmations)
+        settings = DiscoverySettings(budget=80, tiles=20, confirmations=confirmations)
         subject = Subject("halves", model, ["right", "left"], IMAGES, IMAGES, judges=[BrighterHalf()])
         return discover(subject, settings, cache=tmp_path).candidates
 

@@ -31,7 +31,7 @@ SETTINGS = DiscoverySettings(
     min_failures=20,
     components=4,
     confirmations=64,
-    images=9,
+    tiles=9,
     latent=4,
     beta=0.1,
     generator_steps=400,
@@ -183,7 +183,7 @@ def test_the_failure_rate_is_significantly_above_rho(found: Discovery) -> None:
 def test_a_discovery_reports_its_cost_and_its_origin(found: Discovery) -> None:
     images, model = subject().train_images, subject().classifier()
     assert found.accuracy == (model.predict(images.pixels) == images.labels).double().mean()
-    assert SETTINGS.worst_reconstruction * found.accuracy <= found.reconstruction_accuracy <= 1
+    assert SETTINGS.min_reconstruction * found.accuracy <= found.reconstruction_accuracy <= 1
     assert found.judges.accuracies == (1, 1)
     assert SETTINGS.budget / 2 < found.passes <= SETTINGS.budget * 1.2
     assert found.failures >= SETTINGS.min_failures

@@ -4,7 +4,7 @@ from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
 
 
-@pytest.mark.parametrize("name", ["rho", "confidence", "min_weight", "max_overlap", "worst_reconstruction"])
+@pytest.mark.parametrize("name", ["rho", "confidence", "min_weight", "max_overlap", "min_reconstruction"])
 @pytest.mark.parametrize("value", [1, 1.0, 3, 0])
 def test_a_share_lies_between_0_and_1(name: str, value: float) -> None:
     with pytest.raises(DefuseError) as error:
@@ -12,7 +12,7 @@ def test_a_share_lies_between_0_and_1(name: str, value: float) -> None:
     assert str(error.value) == f"defuse_discover({name}={value!r}): give a number between 0 and 1."
 
 
-@pytest.mark.parametrize("name", ["budget", "draws", "cap", "restarts", "confirmations", "images", "candidates"])
+@pytest.mark.parametrize("name", ["budget", "draws", "cap", "restarts", "confirmations", "tiles", "candidates"])
 def test_what_is_counted_is_a_whole_number_of_1_or_more(name: str) -> None:
     with pytest.raises(DefuseError, match=rf"defuse_discover\({name}=0\): give a whole number of 1 or more"):
         DiscoverySettings.of({name: 0})

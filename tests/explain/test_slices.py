@@ -68,7 +68,7 @@ def test_a_slice_does_not_depend_on_predictions(explanation: Explanation) -> Non
 
 
 def test_sheets_have_no_more_tiles_than_the_setting(explanation: Explanation, store: Store) -> None:
-    limited = replace(explanation, settings=ExplainSettings(images=9))
+    limited = replace(explanation, settings=ExplainSettings(tiles=9))
     for scenario in store_failure_modes(store, limited).new:
         assert len(scenario.pixels("held_out")) == 9
         assert len(scenario.pixels("correction")) == 9

@@ -138,7 +138,7 @@ MARKED = "import pytest\n\npytestmark = pytest.mark.defuse_correct({})\n" + TEST
 
 def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
-    settings = 'search="grid", weights=[0.5], epochs=1, rates=[2e-3], frozen=["head.*"], loss=lambda z, y: z.sum() * 0'
+    settings = 'search="grid", lambdas=[0.5], epochs=1, rates=[2e-3], frozen=["head.*"], loss=lambda z, y: z.sum() * 0'
     project.makepyfile(test_model=MARKED.format(settings))
     result = project.runpytest("--defuse-correct")
     result.stdout.fnmatch_lines(["0 (control*", "0.5 (chosen)*", "every bound passes: wrote *"])

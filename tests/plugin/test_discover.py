@@ -8,7 +8,7 @@ from tests.plugin.conftest import tree
 SETTINGS = """
 import pytest
 
-@pytest.mark.defuse_discover(generator_steps=300, latent=4, budget=2000, images=16, confirmations=64, min_failures=10)
+@pytest.mark.defuse_discover(generator_steps=300, latent=4, budget=2000, tiles=16, confirmations=64, min_failures=10)
 def test_discovery(defuse_discovery):
     assert defuse_discovery.reconstruction_accuracy > 0.9 * defuse_discovery.accuracy
 """
