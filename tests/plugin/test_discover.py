@@ -86,12 +86,12 @@ def test_a_wrong_setting(project: pytest.Pytester) -> None:
     )
     result = project.runpytest("--defuse-discover")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["defuse_discover has no setting 'drawz': it has mode, budget, draws*"])
+    result.stdout.fnmatch_lines(["defuse_discover has no setting 'drawz' (did you mean 'draws'?): it has mode, budget, draws*"])
 
 
 BLACK = """
 class Black:
-    # A generator of the user's own, all of whose images are black.
+    # A generator that decodes every code as a black image.
     hash = "0" * 64
 
     def encode(self, pixels):
@@ -111,5 +111,5 @@ def test_a_generator_that_cannot_rebuild_the_images(project: pytest.Pytester) ->
     result = project.runpytest("--defuse-discover")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
-        ["The generator cannot rebuild the images: averaged over the classes, the model is right on *% of the *"]
+        ["The generator does not reconstruct the images well enough: *, the model is correct on *% of the training *"]
     )
