@@ -150,6 +150,7 @@ def gate_scenarios(
             folder=str(scenario.folder),
             tiles=counted_tiles(scenario),
             sheet_tiles=scenario.record.sheets.held_out.images,
+            gap=scenario.record.gap,
         )
     return results
 

@@ -82,6 +82,7 @@ class ScenarioResult(Verdict):
         folder: the scenario's folder, an absolute path.
         tiles: position of each predicted tile on its sheet, from 0 in reading order; excluded tiles are missing.
         sheet_tiles: number of tiles on the sheet, excluded ones included.
+        gap: pixels between neighbouring tiles of the sheet.
     """
 
     id: str
@@ -89,6 +90,7 @@ class ScenarioResult(Verdict):
     folder: str
     tiles: tuple[int, ...]
     sheet_tiles: int
+    gap: int = 0
 
     @property
     def name(self) -> str:

@@ -19,7 +19,8 @@ class EmbeddedSheet:
     Attributes:
         name: the CSS class of elements that show it or one of its tiles.
         columns, rows: of tiles.
-        aspect: width / height of the whole sheet.
+        aspect, tile_aspect: width / height of the whole sheet, of a tile.
+        scale: width and height of the sheet in units of a tile's.
         data: the PNG in base64; empty with a ``problem``.
     """
 
@@ -27,11 +28,13 @@ class EmbeddedSheet:
     columns: int = 1
     rows: int = 1
     aspect: float = 1.0
+    tile_aspect: float = 1.0
+    scale: tuple[float, float] = (1.0, 1.0)
     data: str = ""
     problem: str = ""
 
     def place(self, tile: int) -> str:
-        """The CSS background position of a tile, counted from 0 in reading order."""
+        """The CSS background position of a tile, counted from 0 in reading order, whatever the gap between tiles."""
         row, column = divmod(tile, self.columns)
         return f"{_percent(column, self.columns - 1)} {_percent(row, self.rows - 1)}"
 
@@ -51,8 +54,13 @@ class Album:
         self.omitted: list[str] = []
         self.sheets: list[EmbeddedSheet] = []
 
-    def held_out(self, scenario: str, folder: str, tiles: int, captions: int = 0) -> EmbeddedSheet:
-        """The held-out sheet of a scenario; ``captions`` is the number of characters of its tiles' captions."""
+    def held_out(self, scenario: str, folder: str, tiles: int, gap: int = 0, captions: int = 0) -> EmbeddedSheet:
+        """The held-out sheet of a scenario.
+
+        Args:
+            gap: pixels between tiles.
+            captions: number of characters of the tiles' captions.
+        """
         path = Path(folder) / "held_out.png"
         try:
             size = path.stat().st_size
@@ -65,7 +73,7 @@ class Album:
         if not data.startswith(PNG_SIGNATURE):
             return EmbeddedSheet(problem="no sheet: held_out.png is not a PNG (with Git LFS, run 'git lfs pull')")
         self.left -= captions
-        return self._add(data, tiles)
+        return self._add(data, tiles, gap)
 
     def encoded(self, name: str, text: str, tiles: int) -> EmbeddedSheet:
         """A sheet that is part of the results, a PNG in base64."""
@@ -78,15 +86,20 @@ class Album:
             data = b""
         return self._add(data, tiles) if data.startswith(PNG_SIGNATURE) else EmbeddedSheet(problem="no sheet")
 
-    def _add(self, data: bytes, tiles: int) -> EmbeddedSheet:
+    def _add(self, data: bytes, tiles: int, gap: int = 0) -> EmbeddedSheet:
         columns = math.ceil(math.sqrt(max(tiles, 1)))
         rows = math.ceil(max(tiles, 1) / columns)
         width, height = struct.unpack(">II", data[HEADER - 8 : HEADER].ljust(8, b"\1"))
+        # At least 1: a header may be wrong.
+        tile_width = max(1, (width - (columns - 1) * gap) / columns)
+        tile_height = max(1, (height - (rows - 1) * gap) / rows)
         sheet = EmbeddedSheet(
             name=f"sheet-{len(self.sheets)}",
             columns=columns,
             rows=rows,
             aspect=width / max(height, 1),
+            tile_aspect=tile_width / tile_height,
+            scale=(width / tile_width, height / tile_height),
             data=base64.b64encode(data).decode(),
         )
         self.left -= len(sheet.data)

@@ -157,7 +157,9 @@ def _scenario_card(result: ScenarioResult, arguments: Sequence[str], album: Albu
     accuracy, predictions = result.accuracy, result.predictions
     low, high = accuracy.interval
     tiles = result.tiles or tuple(range(result.total))
-    sheet = album.held_out(result.id, result.folder, result.sheet_tiles or len(tiles), CAPTION * len(tiles))
+    sheet = album.held_out(
+        result.id, result.folder, result.sheet_tiles or len(tiles), result.gap, captions=CAPTION * len(tiles)
+    )
     return Card(
         id=result.id,
         facts=[

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
@@ -229,6 +230,16 @@ def test_every_tile_has_its_prediction_beside_it(
     assert [place for _, place in tiles(page)] == ["100% 33.33%", "0% 0%", "100% 100%"]
     text = " ".join(page.text.split())
     assert "Misclassified as 5 (1) 7 61% 5 Correct: 3 (2) 0 90% 3 15 100% 3" in text
+
+
+def test_tiles_are_found_on_a_sheet_with_gaps(scenario: Callable[..., ScenarioResult], store: Path) -> None:
+    """Three columns of 8 and two of 2 pixels: the sheet is 28 pixels wide, and a tile shows 8 of them."""
+    result = scenario(correct=9, total=9, gap=2)
+    (store / result.id).mkdir(parents=True)
+    Image.new("L", (28, 28)).save(store / result.id / "held_out.png")
+    page = Page(render_html(Results(scenarios=[result])))
+    assert [place for _, place in tiles(page)][3:6] == ["0% 50%", "50% 50%", "100% 50%"]
+    assert ".tile.sheet-0 { background-size: 350% 350%; aspect-ratio: 1.0000; }" in page.style
 
 
 def test_flips_are_shown_with_thumbnails(
