@@ -89,6 +89,7 @@ class DiscoveryResult:
         new: candidates that were added to the store.
         known: ids of scenarios that were already in the store.
         seconds: duration.
+        active_dimensions, latent_dim: number of latent dimensions that the generator uses, and has; 0 if unknown.
     """
 
     subject: str
@@ -101,6 +102,8 @@ class DiscoveryResult:
     known: list[str]
     seconds: float
     latent_map: LatentMapResult | None = None
+    active_dimensions: int = 0
+    latent_dim: int = 0
 
 
 def discovery_result(
@@ -125,6 +128,8 @@ def discovery_result(
         known=[scenario.id for scenario in stored.known],
         seconds=seconds,
         latent_map=_latent_map(discovery, subject) if details else None,
+        active_dimensions=discovery.latent_images.active_dimensions,
+        latent_dim=discovery.latent_images.latent_dim,
     )
 
 

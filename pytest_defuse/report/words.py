@@ -163,6 +163,7 @@ def p_value(number: float | None) -> str:
 def discovery_sentences(result: DiscoveryResult) -> list[str]:
     """The numbers of a discovery, and the accuracies that say how reliable it is."""
     judges = ", ".join(percent(accuracy) for accuracy in result.judge_accuracies)
+    generator = f"the generator uses {result.active_dimensions} of its {result.latent_dim} latent dimensions"
     return [
         f"discovery of {result.subject}: {counted(result.failures, 'failure')}, "
         f"{counted(result.regions, 'region')}, {len(result.new) + len(result.known)} confirmed, "
@@ -170,6 +171,7 @@ def discovery_sentences(result: DiscoveryResult) -> list[str]:
         f"accuracy of the model: {percent(result.accuracy)} on training images, "
         f"{percent(result.reconstruction_accuracy)} on their reconstructions; of the reference classifiers (judges) on "
         f"the test set: {judges}",
+        *([generator] if result.latent_dim else []),
     ]
 
 

@@ -137,6 +137,8 @@ def discovery(candidate: Callable[..., CandidateResult]) -> Callable[..., Discov
             "new": [candidate()],
             "known": ["7-as-1-0a0b0c"],
             "seconds": 84.2,
+            "active_dimensions": 14,
+            "latent_dim": 16,
         }
         return DiscoveryResult(**(values | changes))
 

@@ -82,6 +82,7 @@ def test_class_names_are_not_markup(scenario: Callable[..., ScenarioResult], tmp
 def test_discovery_says_how_to_label(discovery: Callable[..., DiscoveryResult], store: Path, tmp_path: Path) -> None:
     text = words(plain(Results(discoveries=[discovery()]), tmp_path))
     assert "1,234 failures, 9 regions, 2 confirmed" in text
+    assert "the generator uses 14 of its 16 latent dimensions" in text
     assert f"look at {Path('fixtures', 'digits', '*', 'held_out.png')}" in text
     assert "pytest-defuse label ID --label NAME" in text
     assert "already in the store: 7-as-1-0a0b0c" in text
@@ -91,6 +92,12 @@ def test_discovery_that_finds_nothing(discovery: Callable[..., DiscoveryResult],
     text = plain(Results(discoveries=[discovery(new=[], known=[])]), tmp_path)
     assert "nothing to label" in text
     assert "pytest-defuse label" not in text
+
+
+def test_discovery_of_an_older_version_has_no_latent_dimensions(
+    discovery: Callable[..., DiscoveryResult], tmp_path: Path
+) -> None:
+    assert "latent" not in plain(Results(discoveries=[discovery(active_dimensions=0, latent_dim=0)]), tmp_path)
 
 
 def test_correction_that_passes(correction: Callable[..., CorrectionResult], tmp_path: Path) -> None:
