@@ -154,7 +154,7 @@ def provenance(
     """The origin of a corrected model, as JSON values: the metadata of its checkpoint."""
     chosen = correction.chosen
     return {
-        "parent": original.hash,
+        "parent": original.fingerprint,
         "checkpoint": None if subject.checkpoint is None else Path(subject.checkpoint).name,
         "scenarios": {
             scenario.id: {

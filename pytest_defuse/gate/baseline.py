@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pytest_defuse.gate.predictions import Predictions
-from pytest_defuse.gate.results import ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import Logits, ModelResult, ScenarioResult, TestSetResult
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.fingerprint import agree
+from pytest_defuse.subject.classifier import Classifier
 
-FORMAT = 2
-"""Format 1 kept no confidences."""
+FORMAT = 3
+"""Format 1 had no confidences; format 2, which is still read, has the hash of the weights as its model."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,22 @@ class SubjectBaseline:
     """The predictions of one model.
 
     Attributes:
-        model: sha256 of the model's weights.
+        model: the fingerprint of the model's identity; in format 2 the hash of its weights.
         scenarios: predictions on the held-out tiles that are not excluded, by scenario id.
         test: predictions on the test set; None if no test evaluated it.
+        logits: the model's outputs for the fixed images; None in format 2.
     """
 
     model: str
     scenarios: Mapping[str, Predictions]
     test: Predictions | None = None
+    logits: Logits | None = None
+
+    def same_model(self, model: Classifier) -> bool:
+        """Whether these are predictions of this model; format 2 compares the weights only."""
+        if self.logits is None:
+            return self.model == model.hash
+        return self.model == model.fingerprint and agree(model.identity.outputs, torch.tensor(self.logits))
 
     @property
     def store(self) -> str:
@@ -61,18 +72,20 @@ class Baseline:
     subjects: Mapping[str, SubjectBaseline] = field(default_factory=dict)
 
     @staticmethod
-    def of_run(scenarios: Sequence[ScenarioResult], test_sets: Sequence[TestSetResult]) -> "Baseline":
-        """The baseline that a run's verdicts make."""
-        verdicts: list[ScenarioResult | TestSetResult] = [*scenarios, *test_sets]
+    def of_run(
+        models: Sequence[ModelResult], scenarios: Sequence[ScenarioResult], test_sets: Sequence[TestSetResult]
+    ) -> "Baseline":
+        """The baseline that a run's results make."""
         tests = {verdict.subject: verdict.predictions for verdict in test_sets}
         return Baseline(
             {
-                subject: SubjectBaseline(
-                    model=model,
-                    scenarios={s.id: s.predictions for s in scenarios if s.subject == subject},
-                    test=tests.get(subject),
+                model.subject: SubjectBaseline(
+                    model=model.fingerprint,
+                    scenarios={s.id: s.predictions for s in scenarios if s.subject == model.subject},
+                    test=tests.get(model.subject),
+                    logits=model.logits,
                 )
-                for subject, model in {verdict.subject: verdict.model for verdict in verdicts}.items()
+                for model in models
             }
         )
 
@@ -91,7 +104,8 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
         rows = [f"   {json.dumps(id_)}: {_row(part.scenarios[id_], number)}" for id_ in sorted(part.scenarios)]
         subjects.append(
             f"  {json.dumps(name)}: {{\n"
-            f'   "model": "{part.model}",\n   "store": "{part.store}",\n   "classes": {json.dumps(classes)},\n'
+            f'   "model": "{part.model}",\n   "logits": {json.dumps(part.logits)},\n'
+            f'   "store": "{part.store}",\n   "classes": {json.dumps(classes)},\n'
             f'   "test": {_row(part.test, number) if part.test else "null"},\n'
             f'   "scenarios": {{\n' + ",\n".join(rows) + "\n   }\n  }"
         )
@@ -107,9 +121,9 @@ def load_baseline(path: Path) -> Baseline:
     remedy = f"make a new one with --defuse-save-baseline {path}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and data.get("format", FORMAT) != FORMAT:
+        if isinstance(data, dict) and data.get("format", FORMAT) not in (2, FORMAT):
             raise DefuseError(
-                f"{path} has baseline format {data['format']}, this pytest-defuse reads format {FORMAT}: {remedy}."
+                f"{path} has baseline format {data['format']}, this pytest-defuse reads formats 2 and {FORMAT}: {remedy}."
             )
         document = _Document.model_validate(data)
         parts = {name: _part(subject) for name, subject in document.subjects.items()}
@@ -136,6 +150,7 @@ class _Images(_Strict):
 
 class _Subject(_Strict):
     model: str
+    logits: list[list[float]] | None = None
     store: str
     classes: list[str]
     test: _Images | None
@@ -143,7 +158,7 @@ class _Subject(_Strict):
 
 
 class _Document(_Strict):
-    format: Literal[2]
+    format: Literal[2, 3]
     subjects: dict[str, _Subject]
 
 
@@ -165,7 +180,8 @@ def _part(subject: _Subject) -> SubjectBaseline:
         return Predictions(entry.images, tuple(subject.classes[i] for i in entry.predicted), tuple(entry.confidences))
 
     scenarios = {name: read(entry) for name, entry in subject.scenarios.items()}
-    return SubjectBaseline(subject.model, scenarios, read(subject.test) if subject.test else None)
+    logits = None if subject.logits is None else tuple(map(tuple, subject.logits))
+    return SubjectBaseline(subject.model, scenarios, read(subject.test) if subject.test else None, logits)
 
 
 def _matching(saved: Predictions | None, sha256: str, count: int, name: str, owner: str) -> tuple[str | None, ...]:

@@ -139,7 +139,7 @@ def gate_scenarios(
         scenario = scenarios[name]
         results[name, bounds] = ScenarioResult(
             subject=scenario.subject,
-            model=model.hash,
+            model=model.fingerprint,
             predictions=labelled[name],
             confidence=bounds.confidence or DEFAULT_CONFIDENCE,
             checks=checks,
@@ -183,7 +183,7 @@ def gate_together(
     before = [_labelled(scenario, uncorrected, model).correct for scenario in scenarios] if uncorrected else None
     return OverallResult(
         subject=scenarios[0].subject,
-        model=model.hash,
+        model=model.fingerprint,
         predictions=together,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
         checks=_checked(together, bounds),
@@ -216,13 +216,13 @@ def gate_test(
         **vars(predictions),
         labels=labels,
         baseline=baseline.of_test(predictions.sha256, len(labels)) if baseline else (None,) * len(labels),
-        same_model=baseline is not None and baseline.model == model.hash,
+        same_model=baseline is not None and baseline.same_model(model),
     )
     comparison = compare(labelled)
     lost = comparison.lost[:FLIPS_SHOWN] if comparison else []
     return TestSetResult(
         subject=subject.name,
-        model=model.hash,
+        model=model.fingerprint,
         predictions=labelled,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
         checks=_checked(labelled, bounds),
@@ -252,7 +252,7 @@ def _labelled(
         **vars(own),
         labels=(label,) * total,
         baseline=baseline.of_scenario(scenario.id, own.sha256, total) if baseline else (None,) * total,
-        same_model=baseline is not None and baseline.model == model.hash,
+        same_model=baseline is not None and baseline.same_model(model),
         recorded=counts.get(label, 0) / sum(counts.values()) if counts else None,
         base_error_rate=scenario.record.base_error_rate,
     )

@@ -46,7 +46,7 @@ class LabelledPredictions(Predictions):
     Attributes:
         labels: class names, one per image.
         baseline: the class names that the baseline predicts; None for an image that it does not contain.
-        same_model: whether the baseline has the same weights.
+        same_model: whether the baseline is from the same model.
         recorded: accuracy when the images were found, in [0, 1]; None if it was not recorded.
         base_error_rate: of the group that the images are a failure mode of, in [0, 1]; None for other images.
     """
@@ -197,4 +197,6 @@ def _identity(scenario: Scenario) -> tuple[Any, ...]:
 
 
 def _key(subject: Subject, model: Classifier, **parts: Any) -> str:
-    return fingerprint("predictions", subject=subject.name, classes=list(subject.classes), model=model.hash, **parts)
+    return fingerprint(
+        "predictions", subject=subject.name, classes=list(subject.classes), model=model.fingerprint, **parts
+    )

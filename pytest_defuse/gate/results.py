@@ -6,9 +6,33 @@ from dataclasses import dataclass
 from pytest_defuse.gate.checks import WORST_FIRST, Check, Comparison, Outcome
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.statistics.accuracy import DEFAULT_CONFIDENCE, Accuracy
+from pytest_defuse.subject.identity import Identity
+
+Logits = tuple[tuple[float, ...], ...]
 
 FLIPS_SHOWN = 64
 """Flipped test images that a report shows: eight rows of eight."""
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """The identity of an evaluated model, in a run that saves a baseline.
+
+    Attributes:
+        subject: the subject's name.
+        fingerprint: of the model's identity (:class:`pytest_defuse.subject.identity.Identity`).
+        logits: its outputs for the fixed images, to five digits.
+    """
+
+    subject: str
+    fingerprint: str
+    logits: Logits
+
+    @staticmethod
+    def of(subject: str, identity: Identity) -> "ModelResult":
+        """The result of an identity."""
+        logits = tuple(tuple(float(f"{value:.5g}") for value in row) for row in identity.outputs.tolist())
+        return ModelResult(subject, identity.fingerprint, logits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +41,7 @@ class Verdict(ABC):
 
     Attributes:
         subject: the subject's name.
-        model: sha256 of the model's weights.
+        model: the fingerprint of the model's identity.
         confidence: of the accuracy's interval, in (0, 1).
         checks: one per bound and group of images; empty if no bound was requested.
         comparison: with the baseline; None if it contains none of the images.

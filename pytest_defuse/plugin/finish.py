@@ -50,7 +50,7 @@ def write_reports(options: Options, results: Results) -> list[str]:
         # A run without verdicts does not replace an earlier run's baseline.
         (
             options.save_baseline if results.sets else None,
-            lambda path: save_baseline(path, Baseline.of_run(results.scenarios, results.test_sets)),
+            lambda path: save_baseline(path, Baseline.of_run(results.models, results.scenarios, results.test_sets)),
         ),
         (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
         (options.report, lambda path: _write_html(path, results)),

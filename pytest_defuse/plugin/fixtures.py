@@ -42,7 +42,7 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
     session = request.config.stash[SESSION]
     verdict = defuse_run.gate(scenario, bounds_of(request.node, session.options.bounds))
-    session.record(request.node, verdict)
+    session.record(request.node, verdict, *defuse_run.models)
     return GatedScenario(scenario, verdict)
 
 
@@ -53,7 +53,7 @@ def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> 
 
     session = request.config.stash[SESSION]
     verdict = defuse_run.gate_all(requested_bounds(request.node, session.options.bounds))
-    session.record(request.node, verdict)
+    session.record(request.node, verdict, *defuse_run.models)
     return GatedAccuracy.of(verdict)
 
 
@@ -64,7 +64,7 @@ def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun
 
     session = request.config.stash[SESSION]
     verdict = defuse_run.gate_test(requested_bounds(request.node, session.options.bounds))
-    session.record(request.node, verdict)
+    session.record(request.node, verdict, *defuse_run.models)
     return GatedAccuracy.of(verdict)
 
 

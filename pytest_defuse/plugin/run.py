@@ -13,7 +13,7 @@ import torch
 from pytest_defuse.gate.baseline import SubjectBaseline, load_baseline
 from pytest_defuse.gate.gate import Request, gate_scenarios, gate_test, gate_together
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
-from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import ModelResult, OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -109,7 +109,20 @@ class SubjectRun:
     def baseline(self) -> SubjectBaseline | None:
         """The predictions of an earlier run; None without ``--defuse-baseline``, or before its file exists."""
         file = self.options.baseline
-        return load_baseline(file).of(self.subject.name) if file and file.exists() else None
+        if not file or not file.exists():
+            return None
+        baseline = load_baseline(file).of(self.subject.name)
+        if baseline.model == self.model.fingerprint and not baseline.same_model(self.model):
+            self.progress.say(
+                f"{file} counts as the baseline of another model: this one has the same weights, but other logits for "
+                "the same images"
+            )
+        return baseline
+
+    @cached_property
+    def models(self) -> tuple[ModelResult, ...]:
+        """The identity of the model that tests evaluate; empty in a session that saves no baseline."""
+        return (ModelResult.of(self.subject.name, self.model.identity),) if self.options.save_baseline else ()
 
     def gate(self, scenario: Scenario, bounds: Bounds) -> ScenarioResult:
         """Evaluate a scenario, together with all others that tests gate.

@@ -82,12 +82,12 @@ class DefuseSession:
         self.runs.append(run)
         return run
 
-    def record(self, item: pytest.Item, result: "Result") -> None:
-        """Attach a result to an item's report, and its figures to JUnit's."""
+    def record(self, item: pytest.Item, *results: "Result") -> None:
+        """Attach results to an item's report, and their figures to JUnit's."""
         from pytest_defuse.report.junit import properties
 
-        item.stash.setdefault(RESULTS, []).append(result)
-        item.user_properties += properties(result)
+        item.stash.setdefault(RESULTS, []).extend(results)
+        item.user_properties += [row for result in results for row in properties(result)]
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once.

@@ -11,11 +11,12 @@ from pydantic import TypeAdapter
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
-from pytest_defuse.gate.results import OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import ModelResult, OverallResult, ScenarioResult, TestSetResult
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
-Result = AnyVerdict | DiscoveryResult | CorrectionResult | ExplanationResult
+Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
 FIELDS: dict[str, tuple[str, type[Any]]] = {
+    "ModelResult": ("models", ModelResult),
     "ScenarioResult": ("scenarios", ScenarioResult),
     "TestSetResult": ("test_sets", TestSetResult),
     "OverallResult": ("overall", OverallResult),
@@ -42,6 +43,7 @@ class Results:
     corrections: list[CorrectionResult] = field(default_factory=list)
     explanations: list[ExplanationResult] = field(default_factory=list)
     overall: list[OverallResult] = field(default_factory=list)
+    models: list[ModelResult] = field(default_factory=list)
     failed: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()

@@ -148,7 +148,7 @@ def comparison_sentences(results: Results) -> list[str]:
     same_model = any(verdict.predictions.same_model for verdict in compared)
     sets = counted(len(compared), "set")
     return [
-        *(["the baseline is from the same model: its weights are equal"] if same_model else []),
+        *(["the baseline is from the same model"] if same_model else []),
         *([f"no prediction changed on {unchanged} of {sets} of images"] if unchanged else []),
     ]
 

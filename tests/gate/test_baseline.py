@@ -1,13 +1,18 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, load_baseline, save_baseline
 from pytest_defuse.gate.predictions import Predictions
+from pytest_defuse.gate.results import ModelResult
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.classifier import Classifier
 
 ID = "3-as-5-a1b2c3"
 
@@ -24,6 +29,7 @@ def baseline() -> Baseline:
                 model="f" * 64,
                 scenarios={ID: predictions("1", "3", "3", "5", "3"), "8-as-3-d4e5f6": predictions("2", "ü", 'a "b"')},
                 test=predictions("3", "3", "8"),
+                logits=((0.5, -1.25e-07, 3.0), (float("inf"), 2.0, 1.0)),
             ),
             "letters": SubjectBaseline("e" * 64, {}, predictions("4", "a")),
         }
@@ -114,9 +120,58 @@ def test_a_baseline_whose_store_was_changed_is_refused(path: Path, baseline: Bas
         load_baseline(path)
 
 
-@pytest.mark.parametrize("number", [1, 3])
+def test_format_2_is_read(path: Path, baseline: Baseline) -> None:
+    save_baseline(path, baseline)
+    data = json.loads(path.read_text())
+    for part in data["subjects"].values():
+        del part["logits"]
+    path.write_text(json.dumps(data | {"format": 2}))
+    digits = load_baseline(path).of("digits")
+    assert digits == replace(baseline.of("digits"), logits=None)
+
+
+def classifier(scale: float, bias: float = 0.0, normalize: Any = None) -> Classifier:
+    model = Scaled(scale)
+    model.head.bias.data += bias
+    return Classifier(model, 2, image_shape=(1, 4, 4), normalize=normalize)
+
+
+class Scaled(nn.Module):
+    """Its scale is neither in its state nor in its ``repr``."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 2)
+        self.head.weight.data = torch.linspace(-1, 1, 32).view(2, 16)
+        self.head.bias.data.zero_()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.head(x.flatten(1))
+
+
+def test_the_same_model_has_equal_weights_preprocessing_and_logits(path: Path) -> None:
+    model = ModelResult.of("digits", classifier(1.0).identity)
+    save_baseline(path, Baseline.of_run([model], [], []))
+    saved = load_baseline(path).of("digits")
+    assert saved.same_model(classifier(1.0))
+    assert saved.same_model(classifier(1.001)), "rounding"
+    assert not saved.same_model(classifier(-1.0))
+    assert not saved.same_model(classifier(1.0, bias=1e-6))
+    assert not saved.same_model(classifier(1.0, normalize=lambda x: x - 1e-3))
+
+
+def test_the_same_model_of_format_2_has_equal_weights() -> None:
+    saved = SubjectBaseline(classifier(1.0).hash, {})
+    assert saved.same_model(classifier(-1.0))
+    assert not saved.same_model(classifier(1.0, bias=1e-6))
+
+
+@pytest.mark.parametrize("number", [1, 4])
 def test_another_format_is_refused_by_name(path: Path, baseline: Baseline, number: int) -> None:
     save_baseline(path, baseline)
-    path.write_text(path.read_text().replace('"format": 2', f'"format": {number}'))
-    with pytest.raises(DefuseError, match=f"has baseline format {number}, this pytest-defuse reads format 2: make"):
+    path.write_text(path.read_text().replace('"format": 3', f'"format": {number}'))
+    with pytest.raises(
+        DefuseError, match=f"has baseline format {number}, this pytest-defuse reads formats 2 and 3: make"
+    ):
         load_baseline(path)

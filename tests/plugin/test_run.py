@@ -76,7 +76,7 @@ def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
     """The run's results through JSON, its baseline written."""
     results = [encode(run.gate(scenario, bounds)) for scenario, bounds in run.requests]
     results.append(encode(run.gate_test(BOUNDS)))
-    assert write_reports(options, Results.of(results)) == []
+    assert write_reports(options, Results.of([*results, *map(encode, run.models)])) == []
     return [decode(item) for item in json.loads(json.dumps(results))]
 
 
@@ -125,6 +125,21 @@ def test_the_same_model_is_named_as_the_same(run: Callable[[int], SubjectRun], o
     assert all(result.predictions.same_model and not result.comparison.lost for result in again)
     accuracy = GatedAccuracy.of(run(0).gate_test(BOUNDS))
     assert "; the baseline is from the same model; most frequent errors: " in accuracy.sentence
+
+
+def test_another_forward_with_the_same_weights_is_another_model(
+    run: Callable[[int], SubjectRun], options: Options
+) -> None:
+    saved(run(0), options)
+    other = run(0)
+    other.subject.model.register_forward_hook(lambda module, inputs, logits: -logits)
+    sentences: list[str] = []
+    other.progress.say = sentences.append
+    assert not any(result.predictions.same_model for result in saved(other, options))
+    assert sentences == [
+        f"{options.baseline} counts as the baseline of another model: this one has the same weights, but other logits "
+        "for the same images"
+    ]
 
 
 def test_flipped_test_images_come_as_a_sheet(run: Callable[[int], SubjectRun], options: Options) -> None:
