@@ -123,7 +123,8 @@ def load_baseline(path: Path) -> Baseline:
         data = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and data.get("format", FORMAT) not in (2, FORMAT):
             raise DefuseError(
-                f"{path} has baseline format {data['format']}, this version reads formats 2 and {FORMAT}: {remedy}."
+                f"{path} has baseline format {data['format']}, this pytest-defuse reads formats 2 and {FORMAT}: "
+                f"{remedy}."
             )
         document = _Document.model_validate(data)
         parts = {name: _part(subject) for name, subject in document.subjects.items()}
