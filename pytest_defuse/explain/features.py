@@ -144,7 +144,7 @@ class FeatureNetwork:
         progress = progress or Progress()
         if cache is None:
             return np.concatenate(list(self._batches(pixels, progress)))
-        key = fingerprint("features", version=2, network=self.identity.fingerprint, pixels=pixels)
+        key = fingerprint("features", version=3, network=self.identity.fingerprint, pixels=pixels)
         file = cache / f"features-{key[:16]}.npy"
 
         def write() -> None:
@@ -154,12 +154,16 @@ class FeatureNetwork:
         return get_or_make(file, lambda: self._stored(file), write, progress.say)
 
     def _write(self, path: Path, pixels: Tensor, progress: Progress) -> None:
-        """Write the features of the fixed images, those of ``pixels``, and a checksum."""
+        """Write the features of ``pixels``, those of the fixed images, and a checksum.
+
+        ``pixels`` come first: a slice of a memory map keeps the offset of the whole, so :func:`rows_of` would read a
+        slice that starts later from the wrong place.
+        """
         fixed = self.identity.outputs.numpy()
         shape = (len(fixed) + len(pixels), fixed.shape[1])
         rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         start = 0
-        for batch in itertools.chain([fixed], self._batches(pixels, progress)):
+        for batch in itertools.chain(self._batches(pixels, progress), [fixed]):
             rows[start : start + len(batch)] = batch
             start += len(batch)
         rows.flush()
@@ -177,9 +181,9 @@ class FeatureNetwork:
             raise UnusableError("is damaged") from error
         if not intact:
             raise UnusableError("is damaged")
-        if not agree(fixed, torch.tensor(rows[: len(fixed)])):
+        if not agree(fixed, torch.tensor(rows[-len(fixed) :])):
             raise UnusableError(OTHER_OUTPUTS.format(self.classifier.name))
-        return rows[len(fixed) :]
+        return rows[: -len(fixed)]
 
     @torch.inference_mode()
     def _batches(self, pixels: Tensor, progress: Progress) -> Iterator[Features]:

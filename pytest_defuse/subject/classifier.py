@@ -102,7 +102,8 @@ class Classifier:
         assert self.image_shape, "the identity requires the image shape"
         with seeded(0), torch.inference_mode():
             images = fixed_images(self.image_shape)
-            return Identity(fingerprint, self._checked(self.forward(images), len(images)))
+            outputs = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), images)
+            return Identity(fingerprint, outputs)
 
     @cached_property
     def hash(self) -> str:

@@ -152,7 +152,7 @@ def test_the_judges_confidently_see_the_label_in_every_image_of_a_sheet(found: D
     for candidate in found.candidates:
         for tiles in (candidate.correction, candidate.held_out):
             assert tiles.dtype == torch.uint8
-            assert tiles.shape == (SETTINGS.images, 1, 12, 12)
+            assert tiles.shape == (SETTINGS.tiles, 1, 12, 12)
             labels, confident = judges.labels(tiles)
             assert confident.all()
             assert (labels == candidate.region.label).all()
@@ -169,7 +169,7 @@ def test_predictions_are_the_model_s_on_the_stored_pixels(found: Discovery) -> N
 def test_no_image_is_on_both_sheets(found: Discovery) -> None:
     for candidate in found.candidates:
         tiles = torch.cat([candidate.correction, candidate.held_out]).flatten(1)
-        assert len(tiles.unique(dim=0)) == 2 * SETTINGS.images
+        assert len(tiles.unique(dim=0)) == 2 * SETTINGS.tiles
 
 
 def test_the_failure_rate_is_significantly_above_rho(found: Discovery) -> None:

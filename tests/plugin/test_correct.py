@@ -89,7 +89,7 @@ def test_a_shift_set_that_got_worse(project: pytest.Pytester, accept: Accept) ->
 def test_nothing_to_correct(project: pytest.Pytester, accept: Accept) -> None:
     accept(label=None)
     result = project.runpytest("--defuse-correct")
-    result.stdout.fnmatch_lines(["There is nothing to correct: no scenario is accepted.*"])
+    result.stdout.fnmatch_lines(["There is nothing to correct, because no scenario is accepted: *"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
@@ -97,7 +97,9 @@ def test_no_checkpoint(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
     result = project.runpytest("--defuse-correct")
-    result.stdout.fnmatch_lines(["Correction writes beside the model's checkpoint: name it with*"])
+    result.stdout.fnmatch_lines(
+        ["Correction writes the new weights beside the model's checkpoint: give *"]
+    )
 
 
 @pytest.mark.slow
@@ -151,7 +153,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("epoch=3", "defuse_correct has no setting 'epoch': it has search, weights, *"),
+        ("epoch=3", "defuse_correct has no setting 'epoch' (did you mean 'epochs'?): it has search, lambdas, *"),
         ("epochs=0", "defuse_correct(epochs=0): give a whole number of 1 or more."),
         ('frozen=["body.*"]', "defuse_correct(frozen=...): 'body.?' matches no parameter of subject 'toy', *"),
     ],

@@ -78,7 +78,8 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
             arguments = (*arguments, f"--override-ini=pythonpath={lazy.path}")
         result = lazy.runpytest(*arguments, f"--defuse-save-baseline=.{name}.json")
         result.assert_outcomes(passed=6, failed=1)
-        assert sum(map(int, passes.read_text().split())) == 2 * 16 + 200, name
+        # Each process that runs the model also classifies the eight fixed images of its identity.
+        assert sum(map(int, passes.read_text().split())) - (2 * 16 + 200) in (8, 16), name
         passes.write_text("")
         assert tree(lazy.path) == before, "a gate writes nothing but what it is asked for"
         result.stdout.fnmatch_lines(
