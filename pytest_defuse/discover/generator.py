@@ -26,8 +26,9 @@ from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
+from pytest_defuse.subject.identity import weights_hash
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import LabelledImages, content_hash, quantise
+from pytest_defuse.subject.images import LabelledImages, quantise
 
 HIDDEN = 256
 """Width of the fully connected layers: Defuse, appendix B."""
@@ -157,8 +158,7 @@ class TrainedVAE:
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.device = torch.device(device)
         self.batches = BatchRunner()
-        state = network.state_dict()
-        self.hash = content_hash(*(part for name in sorted(state) for part in (name, state[name])))
+        self.hash = weights_hash(network)
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.batches import BatchRunner
-from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint
-from pytest_defuse.subject.images import content_hash
+from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint, weights_hash
 
 
 class Classifier:
@@ -107,9 +106,8 @@ class Classifier:
 
     @cached_property
     def hash(self) -> str:
-        """sha256, in hex, over the state alone, which baselines of formats 1 and 2 call the model."""
-        state = self.module.state_dict()
-        return content_hash(*(part for name in sorted(state) for part in (name, state[name])))
+        """The hash of the state alone, which identifies the model of a baseline of format 2."""
+        return weights_hash(self.module)
 
     def _checked(self, output: Tensor, count: int) -> Tensor:
         if not isinstance(output, Tensor):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
+from pytest_defuse.subject.images import content_hash
 
 FIXED_IMAGES = 8
 """Enough to vary from coarse to fine; few enough for a file in git, where 8 x 1,000 logits take 60 KB. Our choice."""
@@ -59,6 +60,13 @@ def model_fingerprint(
     }
     inputs = _normalized(normalize, image_shape, device, name)
     return fingerprint("model", version=1, state=state, architecture=plain_repr(plain), inputs=inputs)
+
+
+def weights_hash(module: nn.Module) -> str:
+    """sha256, in hex, over the state alone: the hash of generators in scenarios, and of models in earlier baselines."""
+    state = module.state_dict()
+    parts = ((name, state[name]) for name in sorted(state))
+    return content_hash(*(p if isinstance(p, str | Tensor) else plain_repr(p) for part in parts for p in part))
 
 
 def fixed_images(shape: Sequence[int]) -> Tensor:
