@@ -137,6 +137,12 @@ def gate_scenarios(
     families = decide([evaluate(labelled[name], bounds) for name, bounds in keys])
     for (name, bounds), checks in zip(keys, families, strict=True):
         scenario = scenarios[name]
+        if not checks:
+            results[name, bounds] = DefuseError(
+                f"{scenario.yaml}: no accuracy was recorded to compare with: set a bound such as min_accuracy, or name "
+                "a baseline."
+            )
+            continue
         results[name, bounds] = ScenarioResult(
             subject=scenario.subject,
             model=model.fingerprint,
@@ -146,7 +152,7 @@ def gate_scenarios(
             comparison=comparisons[name],
             correct_before=None if uncorrected is None else _labelled(scenario, uncorrected, model).correct,
             id=name,
-            label=str(scenario.record.label),
+            label=scenario.record.label or str(scenario.record.labels),
             folder=str(scenario.folder),
             tiles=counted_tiles(scenario),
             sheet_tiles=scenario.record.sheets.held_out.images,
@@ -247,12 +253,12 @@ def _labelled(
     own = predictions[scenario.id]
     if isinstance(own, DefuseError):
         raise own
-    label, total, counts = str(scenario.record.label), len(own.predicted), scenario.counts("held_out")
+    total = len(own.predicted)
     return LabelledPredictions(
         **vars(own),
-        labels=(label,) * total,
+        labels=tuple(scenario.labels("held_out")),
         baseline=baseline.of_scenario(scenario.id, own.sha256, total) if baseline else (None,) * total,
         same_model=baseline is not None and baseline.same_model(model),
-        recorded=counts.get(label, 0) / sum(counts.values()) if counts else None,
+        recorded=scenario.recorded_accuracy("held_out"),
         base_error_rate=scenario.record.base_error_rate,
     )

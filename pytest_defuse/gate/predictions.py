@@ -161,15 +161,10 @@ def _checked_tiles(scenario: Scenario, subject: Subject) -> Any:
     Raises:
         DefuseError: the label or the images do not fit the subject.
     """
-    label = scenario.record.label
-    if scenario.record.labels is not None:
+    unknown = [label for label in scenario.labels("held_out") if label not in subject.classes]
+    if unknown:
         raise DefuseError(
-            f"{scenario.yaml}: each image has its own label (labels: per image), which the gate cannot evaluate yet: "
-            "select other scenarios with only=..., or split it by class."
-        )
-    if label is None or label not in subject.classes:
-        raise DefuseError(
-            f"{scenario.yaml}: label {label!r} is not a class of subject {subject.name!r}, "
+            f"{scenario.yaml}: label {unknown[0]!r} is not a class of subject {subject.name!r}, "
             f"which has: {', '.join(subject.classes)}."
         )
     tiles = scenario.pixels("held_out")
@@ -193,7 +188,7 @@ def _from_json(value: dict[str, Any], subject: Subject) -> Predictions | DefuseE
 
 def _identity(scenario: Scenario) -> tuple[Any, ...]:
     sheet = scenario.record.sheets.held_out
-    return scenario.id, sheet.sha256, sheet.excluded, scenario.record.label
+    return scenario.id, sheet.sha256, sheet.excluded, scenario.record.label, scenario.record.machine
 
 
 def _key(subject: Subject, model: Classifier, **parts: Any) -> str:

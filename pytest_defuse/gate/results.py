@@ -102,7 +102,7 @@ class ScenarioResult(Verdict):
     """The verdict on the held-out tiles of an accepted scenario.
 
     Attributes:
-        label: class name.
+        label: class name, or ``per image`` where each tile has a label of its own.
         folder: the scenario's folder, an absolute path.
         tiles: position of each predicted tile on its sheet, from 0 in reading order; excluded tiles are missing.
         sheet_tiles: number of tiles on the sheet, excluded ones included.

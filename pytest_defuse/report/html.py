@@ -188,12 +188,13 @@ def _histogram(predictions: LabelledPredictions) -> Histogram | None:
 def _groups(result: ScenarioResult, tiles: Sequence[int], sheet: EmbeddedSheet) -> list[Group]:
     """The tiles by predicted class, the most frequent error first and the correct ones last."""
     predicted = result.predictions.predicted
+    correct = [label == name for label, name in zip(result.predictions.labels, predicted, strict=True)]
     counts = Counter(predicted)
     confidences = [f"{confidence:.0%}" for confidence in result.predictions.confidences] or [""] * len(tiles)
     order = sorted(
         range(len(tiles)),
         key=lambda index: (
-            predicted[index] == result.label,
+            correct[index],
             -counts[predicted[index]],
             predicted[index],
             tiles[index],
@@ -202,13 +203,13 @@ def _groups(result: ScenarioResult, tiles: Sequence[int], sheet: EmbeddedSheet) 
     return [
         Group(
             name,
-            name == result.label,
+            right,
             [
-                PredictedTile(sheet.place(tiles[index]), tiles[index], confidences[index], name, name != result.label)
+                PredictedTile(sheet.place(tiles[index]), tiles[index], confidences[index], name, not right)
                 for index in indices
             ],
         )
-        for name, indices in groupby(order, key=lambda index: predicted[index])
+        for (right, name), indices in groupby(order, key=lambda index: (correct[index], predicted[index]))
     ]
 
 

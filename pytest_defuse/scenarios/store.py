@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from filelock import FileLock
@@ -114,6 +115,17 @@ class Scenario:
     def counts(self, split: Split) -> dict[str, int]:
         """Tiles that are not excluded by the class that the model predicted at discovery, most frequent first."""
         return counts(self.record.sheet(split), self.machine.tiles(split))
+
+    def recorded_accuracy(self, split: Split) -> float | None:
+        """The model's accuracy at discovery on the tiles of :meth:`pixels`, in [0, 1]; None where it was not recorded.
+
+        Where predictions were only counted, excluded tiles count too.
+        """
+        predicted, counted = self.machine.tiles(split).predicted, self.record.sheet(split).predicted
+        if predicted is not None:
+            kept = self.record.sheet(split).kept
+            return fmean(predicted[tile] == label for tile, label in zip(kept, self.labels(split), strict=True))
+        return counted.get(self.record.label, 0) / sum(counted.values()) if counted and self.record.label else None
 
     def votes(self) -> list[VotesRecord]:
         """The votes on single tiles, by annotator.

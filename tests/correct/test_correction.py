@@ -27,6 +27,7 @@ def test_finetuning_on_a_scenario_fixes_it_and_keeps_accuracy(subject: Subject, 
     assert labels.eq(0).float().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_the_control_is_trained_without_scenarios(subject: Subject, scenario: Scenario) -> None:
     correction = correction_of(subject, scenario, settings=THOROUGH)
     control = correction.control
@@ -36,6 +37,7 @@ def test_the_control_is_trained_without_scenarios(subject: Subject, scenario: Sc
     assert not same(weights(correction.control_model), weights(subject.model))
 
 
+@pytest.mark.slow
 def test_the_control_has_the_alpha_of_the_chosen_trial(subject: Subject, scenario: Scenario) -> None:
     settings = THOROUGH.replace(alphas=(0.9,), aim=0.5)
     correction = correction_of(subject, scenario, settings=settings, minimum={scenario.id: 0.5})
@@ -45,6 +47,7 @@ def test_the_control_has_the_alpha_of_the_chosen_trial(subject: Subject, scenari
     assert control in correction.trials
 
 
+@pytest.mark.slow
 def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario: Scenario) -> None:
     other = planted(scenario.store, "right", seed=3)
     first, second = (correction_of(subject, one).control_model for one in (scenario, other))

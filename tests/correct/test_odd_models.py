@@ -89,6 +89,7 @@ def test_a_rare_class_stays_in_training(subject: Subject, scenario: Scenario) ->
     assert len(parts.train) + len(parts.validation) == len(rare)
 
 
+@pytest.mark.slow
 def test_a_scenario_with_a_rare_label_does_not_dominate(subject: Subject, scenario: Scenario) -> None:
     rare = [pair for pair in sides(300, seed=0) if pair[1] == 1] + [pair for pair in sides(9, seed=5) if pair[1] == 0]
     corrected = correction_of(replace(subject, train=rare), scenario, settings=THOROUGH, minimum={scenario.id: 0.9})
@@ -111,6 +112,7 @@ def test_the_smaller_scenario_is_drawn_as_often_as_the_larger(subject: Subject, 
     assert 0.4 < drawn < 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_a_model_keeps_its_precision(subject: Subject, scenario: Scenario, tmp_path: Path, dtype: torch.dtype) -> None:
     other = replace(subject, model=copy.deepcopy(subject.model).to(dtype))

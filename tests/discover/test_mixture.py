@@ -93,6 +93,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [hard_start, soft_start])
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_start_and_priors_give_scikit_learns_mixture(case: str, start: Any) -> None:

@@ -148,6 +148,7 @@ def test_the_paper_search_equals_the_literal_loop(folder: Path, images: LatentIm
     assert found.passes >= 60 * PAPER.draws
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [DEFAULT, PAPER], ids=["default", "paper"])
 @pytest.mark.parametrize("batch_size", [1, 64, 4096])
 def test_the_result_does_not_depend_on_the_batch_size(

@@ -14,7 +14,7 @@ from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject.subject import Subject
-from tests.scenarios.planting import exclude, plant
+from tests.scenarios.planting import exclude, machine_of, plant, record_of
 
 CLASSES = ("dark", "medium", "bright")
 SHADES = {"dark": 20, "medium": 128, "bright": 235}
@@ -177,7 +177,7 @@ def test_a_label_that_the_subject_does_not_have_is_refused(scenario: Scenario, s
 
 def test_a_candidate_without_a_label_is_refused(scenario: Scenario, subject: Subject) -> None:
     candidate = scenario.store.update(scenario.id, status="candidate", label=None)
-    with pytest.raises(DefuseError, match="label None is not a class"):
+    with pytest.raises(DefuseError, match="has no label: write the class that the images show"):
         gate(candidate, subject)
 
 
@@ -229,3 +229,49 @@ def test_a_correction_counts_the_uncorrected_predictions_too(scenario: Scenario,
     assert not isinstance(alone, DefuseError)
     assert [verdict.correct for verdict in (alone, together, test_set)] == [6, 6, 3]
     assert [verdict.correct_before for verdict in (alone, together, test_set)] == [1, 1, 3]
+
+
+def test_each_tile_is_evaluated_against_its_own_label(store: Store, subject: Subject) -> None:
+    """Of a scenario with labels: per image."""
+    labels = ["bright"] * 7 + ["dark"] * 2 + ["bright"]
+    predicted = ["bright"] * 9 + ["dark"]
+    machine = machine_of(
+        correction={"labels": ["dark"], "predicted": ["bright"]}, held_out={"labels": labels, "predicted": predicted}
+    )
+    sheets = record_of(shaded("dark"), HELD_OUT, "bright", "dark").sheets.model_dump()
+    sheets["held_out"] |= {"predicted": {"bright": 9, "dark": 1}, "excluded": [0]}
+    scenario = plant(
+        store,
+        shaded("dark"),
+        HELD_OUT,
+        "bright",
+        "dark",
+        CLASSES,
+        machine=machine,
+        status="accepted",
+        labels="per image",
+        sheets=sheets,
+    )
+    gated = gate(scenario, subject)
+    assert (gated.accuracy.correct, gated.accuracy.total) == (7, 9)
+    assert (gated.verdict.bound, gated.verdict.outcome) == (6 / 9, "PASS")
+    assert gated.sentence.startswith(f"scenario {scenario.id} (label 'per image'): accuracy 7/9")
+    failed = gate(scenario, subject, min_accuracy=0.9)
+    assert failed.verdict.outcome == "FAIL"
+    assert "'bright' as 'dark'" in failed.sentence
+    assert "'bright' as 'medium'" in failed.sentence
+
+
+def test_a_scenario_with_nothing_to_compare_with_is_no_pass(store: Store, subject: Subject) -> None:
+    """People reported it, so no accuracy was recorded at discovery."""
+    sheets = record_of(shaded("dark"), HELD_OUT).sheets.model_dump()
+    for sheet in sheets.values():
+        sheet["predicted"] = None
+    changes = {"method": "reported", "status": "accepted", "label": "bright", "sheets": sheets}
+    scenario = plant(store, shaded("dark"), HELD_OUT, "bright", "dark", CLASSES, **changes)
+    with pytest.raises(
+        DefuseError, match=r"no accuracy was recorded to compare with: set a bound such as min_accuracy"
+    ):
+        gate(scenario, subject)
+    assert gate(scenario, subject, min_accuracy=0.5).verdict.outcome == "PASS"
+    assert gate(scenario, subject, baseline_of(scenario, *["bright"] * 10)).verdict.outcome == "FAIL"

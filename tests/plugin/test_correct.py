@@ -50,6 +50,7 @@ def test_a_model_that_can_be_fixed(project: pytest.Pytester, accept: Accept) -> 
     assert not any((project.path / ".defuse_cache").glob("correction-*")), "unfinished work is forgotten"
 
 
+@pytest.mark.slow
 def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.2)  # these are dark: no model can predict bright for them and keep its test accuracy
     (project.path / "toy.defused.safetensors").write_bytes(b"an earlier success")

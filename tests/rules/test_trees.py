@@ -16,6 +16,7 @@ def data(seed: int = 0, images: int = 400, features: int = 40) -> tuple[np.ndarr
     return values, random.random(images) < rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_paper_is_the_pipeline_of_the_papers_code(depth: int, seed: int) -> None:
