@@ -83,7 +83,7 @@ def test_a_shift_set_that_got_worse(project: pytest.Pytester, accept: Accept) ->
     result = project.runpytest("--defuse-correct")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["shift set dusk fell from 100.0% to 0.0%, more than max_shift_drop 1.0%"])
+    result.stdout.fnmatch_lines(["accuracy on shift set dusk fell from 100.0% to 0.0%, more than max_shift_drop 1.0%"])
     assert not (project.path / "toy.defused.safetensors").exists()
 
 
