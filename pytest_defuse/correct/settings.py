@@ -119,8 +119,8 @@ class CorrectionSettings(Settings):
     )
     train_step: Callable[[nn.Module, int], Tensor] | None = setting(
         None,
-        "Replaces L(D): a function of (model, step) that returns the loss of a training batch of its own; it does its "
-        "own sampling and augmentation. It resumes exactly if it depends only on `step` and torch's random numbers.",
+        "Replaces L(D): a function of (model, step) that samples and augments a training batch and returns its loss. "
+        "It resumes exactly if it depends only on `step` and torch's random numbers.",
         "not part of Defuse",
     )
     alphas: tuple[Annotated[float, Field(gt=0, le=1)], ...] = setting(

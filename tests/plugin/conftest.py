@@ -15,8 +15,8 @@ from pytest_defuse.scenarios.store import Scenario, Store
 from tests.scenarios.planting import plant
 
 # Inner runs share this process: importing torch and scikit-learn anew would take each of them seconds. pytester forgets
-# the modules that a run imports, which extension modules do not bear, so this imports all that a run can need.
-# `pytest --runpytest subprocess` gives each run a process of its own.
+# the modules that a run imports, which extension modules do not survive, so this imports all that a run can need.
+# `pytest --runpytest subprocess` gives each run its own process.
 for module in pkgutil.walk_packages(pytest_defuse.__path__, "pytest_defuse."):
     importlib.import_module(module.name)
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # torch imports a part of itself with the first optimizer
