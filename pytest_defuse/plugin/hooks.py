@@ -95,7 +95,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 
 def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
-    """INCONCLUSIVE is an outcome of its own, which does not fail the run."""
+    """Report INCONCLUSIVE as a separate outcome, which does not fail the run."""
     if report.when == "call" and report.passed and getattr(report, "defuse_inconclusive", False):
         return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
     return None

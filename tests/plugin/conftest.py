@@ -14,7 +14,7 @@ from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
 from tests.scenarios.planting import plant
 
-# Inner runs share this process: importing torch and scikit-learn anew would take each of them seconds. pytester forgets
+# Inner runs share this process: importing torch and scikit-learn again would take seconds in each. pytester forgets
 # the modules that a run imports, which extension modules do not survive, so this imports all that a run can need.
 # `pytest --runpytest subprocess` gives each run its own process.
 for module in pkgutil.walk_packages(pytest_defuse.__path__, "pytest_defuse."):

@@ -72,10 +72,10 @@ def test_without_a_bound_the_model_must_not_get_worse(project: pytest.Pytester, 
 
 
 def test_only_chooses_by_id_or_label(project: pytest.Pytester, accept: Accept) -> None:
-    wanted = accept(mean=0.55)
+    chosen = accept(mean=0.55)
     accept(mean=0.45)
     marker = "@pytest.mark.defuse(min_accuracy=0.9, only='{}')\ndef test_it(defuse_scenario): defuse_scenario.check()"
-    project.makepyfile(test_model="import pytest\n" + marker.format(wanted.id))
+    project.makepyfile(test_model="import pytest\n" + marker.format(chosen.id))
     project.runpytest().assert_outcomes(passed=1)
     project.makepyfile(test_model="import pytest\n" + marker.format("bright"))
     project.runpytest().assert_outcomes(passed=1, failed=1)

@@ -1,4 +1,4 @@
-"""The gate keeps pytest's manners: workers, selection, collection, caches, import modes."""
+"""The gate with pytest's own features: workers, selection, collection, caches, import modes."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def test_more(defuse_test_accuracy): assert defuse_test_accuracy >= 1.01
 
 @pytest.fixture
 def lazy(project: pytest.Pytester) -> pytest.Pytester:
-    """The toy repository; what collects but runs nothing need not wait for torch."""
+    """The toy repository; a run that only collects does not import torch."""
     project.makepyfile(toy=CONFTEST)
     project.makeconftest(LAZY)
     return project
@@ -83,7 +83,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
         sizes = [int(size) for size in passes.read_text().split()]
         assert sum(size for size in sizes if size != FIXED_IMAGES) == 2 * 16 + 200, name
         passes.write_text("")
-        assert tree(lazy.path) == before, "a gate writes nothing but what it is asked for"
+        assert tree(lazy.path) == before, "a gate writes only the files that its options name"
         result.stdout.fnmatch_lines(
             [
                 "*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
@@ -135,9 +135,9 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     accept(mean=0.44, label=None)
     bad.yaml.write_text(bad.yaml.read_text().replace("bounds: {}", "bounds: {min_accuracy: 0.5}"))
     lazy.makepyfile(test_model="def test_nothing(): pass")
-    unasked = lazy.runpytest("--collect-only", "-q")
-    unasked.stdout.fnmatch_lines(["test_model.py::test_nothing"])
-    assert "scenario.yaml" not in unasked.stdout.str()
+    default = lazy.runpytest("--collect-only", "-q")
+    default.stdout.fnmatch_lines(["test_model.py::test_nothing"])
+    assert "scenario.yaml" not in default.stdout.str()
     result = lazy.runpytest("-v", "--defuse-collect")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines_random(
@@ -156,7 +156,7 @@ def test_scenario_files_are_tests_by_opt_in(lazy: pytest.Pytester, accept: Accep
     assert "Traceback" not in broken.stdout.str()
 
 
-def test_inconclusive_is_an_outcome_of_its_own(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
+def test_inconclusive_is_a_separate_outcome(lazy: pytest.Pytester, accept: Accept, tmp_path: Path) -> None:
     accept(mean=0.55)
     lazy.makepyfile(
         test_model="""

@@ -1,4 +1,4 @@
-"""What the plugin costs when nobody uses it, and how options resolve."""
+"""The cost of the plugin in a run that does not use it, and the resolution of options."""
 
 import subprocess
 import sys
