@@ -55,21 +55,21 @@ def _state(side: Side | None) -> dict[str, Any] | None:
     return {"folder": str(side.path), "status": side.record.status, "label": side.record.label}
 
 
-def render_markdown(difference: Difference, pictures: str | None = None) -> str:
+def render_markdown(difference: Difference, files_url: str | None = None) -> str:
     """The difference as GitHub's markdown, for a comment.
 
     Args:
-        pictures: the URL of the repository's files, with ``{commit}`` in place of a commit, such as
+        files_url: the URL of the repository's files, with ``{commit}`` in place of a commit, such as
             ``https://github.com/me/models/blob/{commit}``; without it sheets are named, not shown.
     """
     blocks = [f"## {escape(headline(difference))}", *(escape(sentence) for sentence in difference.shared)]
     for change in difference.changes:
         blocks += change_blocks(change.subject, change.id, ", ".join(change.kinds), change.details)
-        blocks += _sheet_table(difference, change, pictures)
+        blocks += _sheet_table(difference, change, files_url)
     return "\n\n".join(blocks) + "\n"
 
 
-def _sheet_table(difference: Difference, change: Change, pictures: str | None) -> list[str]:
+def _sheet_table(difference: Difference, change: Change, files_url: str | None) -> list[str]:
     shown = _shown(change)
     if not shown:
         return []
@@ -77,10 +77,10 @@ def _sheet_table(difference: Difference, change: Change, pictures: str | None) -
     cells = []
     for when, split, side in shown:
         path = f"{side.path}/{split}.png"
-        if pictures is None:
+        if files_url is None:
             cells.append(escape(path))
         else:
-            address = f"{pictures.replace('{commit}', commits[when])}/{quote(path)}?raw=true"
+            address = f"{files_url.replace('{commit}', commits[when])}/{quote(path)}?raw=true"
             cells.append(f"![{escape(f'{split} {when}')}]({address})")
     titles = [_title(change, when, split) for when, split, _ in shown]
     return ["\n".join(f"| {' | '.join(row)} |" for row in (titles, [":---"] * len(shown), cells))]

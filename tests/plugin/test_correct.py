@@ -198,7 +198,7 @@ def test_test_images_that_got_worse_keep_the_old_model(project: pytest.Pytester,
 
 
 @pytest.mark.slow
-def test_a_held_out_picture_that_cannot_be_read(project: pytest.Pytester, accept: Accept) -> None:
+def test_a_held_out_sheet_that_cannot_be_read(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept(mean=0.495)
     scenario.sheet_file("held_out").unlink()
     result = project.runpytest("--defuse-correct")

@@ -30,18 +30,18 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repository:
     """A repository in which a scenario was accepted, one removed, one added, and tiles of one excluded."""
     repository = Repository(tmp_path)
     store = repository.store
-    first, second, third = (plant(store, *pictures(seed), "3", "5") for seed in (1, 2, 3))
+    first, second, third = (plant(store, *tiles(seed), "3", "5") for seed in (1, 2, 3))
     repository.commit()
     store.update(first.id, status="accepted", label="3", notes="<b>bold | new\nline</b>")
     shutil.rmtree(second.folder)
     exclude(third, "held_out", 1)
-    plant(store, *pictures(4), "8", "2")
+    plant(store, *tiles(4), "8", "2")
     repository.commit()
     monkeypatch.chdir(tmp_path)
     return repository
 
 
-def pictures(seed: int):
+def tiles(seed: int):
     return (random_tiles(seed=10 * seed + part) for part in range(2))
 
 
@@ -75,15 +75,15 @@ def test_the_headline_counts_by_kind(found: Difference) -> None:
 
 
 @needs_git
-def test_the_page_needs_nothing_else_and_shows_every_picture_that_matters(found: Difference) -> None:
+def test_the_page_is_self_contained_and_shows_the_sheets_that_changed(found: Difference) -> None:
     text = render_html(found)
     page = Page(text)
     assert not {"script", "link", "iframe"} & set(page.tags)
-    pictures = [url for url in page.urls if not url.startswith("#")]
-    assert all(url.startswith("data:image/png;base64,") for url in pictures)
+    sheets = [url for url in page.urls if not url.startswith("#")]
+    assert all(url.startswith("data:image/png;base64,") for url in sheets)
     # Added, removed and accepted: both sheets. Excluded tiles: held-out before and after, correction as it is now.
-    assert len(pictures) == 2 + 2 + 2 + 2
-    decoded = {base64.b64decode(url.partition(",")[2]) for url in pictures}
+    assert len(sheets) == 2 + 2 + 2 + 2
+    decoded = {base64.b64decode(url.partition(",")[2]) for url in sheets}
     shown = {path.read_bytes() for path in Path("fixtures").rglob("*.png")}
     assert len(decoded & shown) == 5
     assert "<b>bold" not in text
@@ -92,14 +92,14 @@ def test_the_page_needs_nothing_else_and_shows_every_picture_that_matters(found:
 
 
 @needs_git
-def test_pictures_beyond_the_budget_are_named(found: Difference) -> None:
+def test_sheets_beyond_the_budget_are_named(found: Difference) -> None:
     text = render_html(found, budget=1)
     assert "data:image" not in text
     assert "Sheets left out to keep this file small" in text
 
 
 @needs_git
-def test_markdown_names_pictures_and_shows_them_where_an_address_is_known(found: Difference) -> None:
+def test_markdown_names_sheets_and_shows_them_if_the_url_is_known(found: Difference) -> None:
     text = render_markdown(found)
     assert text.startswith("## digits: 4 scenarios changed (1 added, 1 removed, 1 relabelled, 1 edited)\n")
     assert "- status candidate -&gt; accepted" in text
@@ -205,10 +205,10 @@ def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
     small, large = random_tiles(5, 3), random_tiles(5, 3, width=224, height=112)
     for tiles in (small, large):
         record = record_of(tiles, tiles)
-        picture = encode_sheet(tiles)
-        image = opened(inline(picture, record, "correction"))
+        png = encode_sheet(tiles)
+        image = opened(inline(png, record, "correction"))
         if tiles is small:
-            np.testing.assert_array_equal(np.array(image), np.array(Image.open(io.BytesIO(picture))))
+            np.testing.assert_array_equal(np.array(image), np.array(Image.open(io.BytesIO(png))))
         else:
             assert (image.format, image.size) == ("JPEG", (3 * 64, 2 * 32))
 

@@ -1,4 +1,4 @@
-"""The HTML page: whole in itself, whatever class names and pictures do."""
+"""The HTML page: self-contained, whatever class names and sheets contain."""
 
 import base64
 import re
@@ -25,7 +25,7 @@ INLINE = re.compile(r"\.(sheet-\d+) \{ background-image: url\(data:image/png;bas
 
 
 class Page(HTMLParser):
-    """A page's tags, visible text and pictures; every tag must be closed in order."""
+    """A page's tags, visible text and sheets; every tag must be closed in order."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Page(HTMLParser):
         else:
             self.text += data + "\n"
 
-    def pictures(self) -> list[bytes]:
+    def sheets(self) -> list[bytes]:
         """Every contact sheet that the page carries; each is shown somewhere."""
         sheets = INLINE.findall(self.style)
         shown = {name for _, attributes in self.tags for name in (attributes.get("class") or "").split()}
@@ -117,7 +117,7 @@ def test_a_scenario_shows_its_sheet_and_how_to_run_it(
     result = scenario()
     folder = add_sheet(result.id)
     page = Page(render_html(Results(scenarios=[result])))
-    assert page.pictures() == [(Path(folder) / "held_out.png").read_bytes()]
+    assert page.sheets() == [(Path(folder) / "held_out.png").read_bytes()]
     assert "pytest -k 3-as-5-a1b2c3" in page.text
     assert "bound 90.0%: min_accuracy" in page.text
 
@@ -154,30 +154,28 @@ def test_candidates_show_their_sheet_and_how_to_label_them(
 ) -> None:
     add_sheet("9-as-4-d4e5f6")
     page = Page(render_html(Results(discoveries=[discovery(new=[candidate(proposed_label="a cat")])])))
-    assert len(page.pictures()) == 1
+    assert len(page.sheets()) == 1
     assert "pytest-defuse label 9-as-4-d4e5f6 --label 'a cat'" in page.text
     assert "pytest-defuse label 9-as-4-d4e5f6 --reject" in page.text
 
 
-def test_a_missing_picture_is_said(scenario: Callable[..., ScenarioResult]) -> None:
+def test_a_missing_sheet_is_named(scenario: Callable[..., ScenarioResult]) -> None:
     page = Page(render_html(Results(scenarios=[scenario()])))
-    assert page.pictures() == []
+    assert page.sheets() == []
     assert "no sheet: held_out.png cannot be read (" in page.text
 
 
-def test_a_git_lfs_pointer_is_no_picture(
-    scenario: Callable[..., ScenarioResult], add_sheet: Callable[..., str]
-) -> None:
+def test_a_git_lfs_pointer_is_no_sheet(scenario: Callable[..., ScenarioResult], add_sheet: Callable[..., str]) -> None:
     result = scenario()
     (Path(add_sheet(result.id)) / "held_out.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     page = Page(render_html(Results(scenarios=[result])))
-    assert page.pictures() == []
+    assert page.sheets() == []
     assert "git lfs pull" in page.text
 
 
 @pytest.fixture
 def large(scenario: Callable[..., ScenarioResult], store: Path) -> Results:
-    """Four scenarios with pictures of 1.2 MB, the last of which fails."""
+    """Four scenarios with sheets of 1.2 MB, the last of which fails."""
     results = [scenario(f"{n}-as-0-000000", 100 if n == 4 else 250) for n in range(1, 5)]
     for result in results:
         folder = store / result.id
@@ -186,21 +184,21 @@ def large(scenario: Callable[..., ScenarioResult], store: Path) -> Results:
     return Results(scenarios=results)
 
 
-def test_pictures_keep_to_a_budget_that_goes_to_what_fails(large: Results) -> None:
+def test_sheets_keep_to_a_budget_and_failing_scenarios_come_first(large: Results) -> None:
     source = render_html(large)
     page = Page(source)
     assert len(source) < 5_000_000
-    assert len(page.pictures()) == 2
+    assert len(page.sheets()) == 2
     assert "Sheets left out to keep this file small: 2-as-0-000000, 3-as-0-000000" in page.text
 
 
-def test_a_budget_leaves_room_for_small_pictures(
+def test_a_budget_leaves_room_for_small_sheets(
     large: Results, scenario: Callable[..., ScenarioResult], add_sheet: Callable[..., str]
 ) -> None:
     small = scenario("9-as-0-000000")
     add_sheet(small.id)
     page = Page(render_html(Results(scenarios=[*large.scenarios, small]), budget=100_000))
-    assert len(page.pictures()) == 1
+    assert len(page.sheets()) == 1
 
 
 def test_a_scenario_without_tiles(scenario: Callable[..., ScenarioResult]) -> None:
@@ -284,7 +282,7 @@ def test_a_latent_map_and_the_nearest_errors(
     new = candidate(novelty=novelty, predicted={"4": 12, "9": 4})
     add_sheet(new.id)
     page = Page(render_html(Results(discoveries=[discovery(new=[new], latent_map=latent)])))
-    assert len(page.pictures()) == 2
+    assert len(page.sheets()) == 2
     dots = [a["d"] for tag, a in page.tags if tag == "path" and a["class"] == "dots"]
     assert dots == ["M9 9h0", "M0 0h0M2 4h0"]
     assert "1: 9 as 4" in page.text

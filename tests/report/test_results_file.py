@@ -56,9 +56,9 @@ def test_a_report_rendered_again_is_the_report(
 
 def test_nothing_asked_is_the_terminal_with_all_details(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(saved)]) == 0
-    said = capsys.readouterr().out
-    assert "8-as-0-b7c8d9" in said
-    assert "repeat: pytest -k 8-as-0-b7c8d9" in said
+    text = capsys.readouterr().out
+    assert "8-as-0-b7c8d9" in text
+    assert "repeat: pytest -k 8-as-0-b7c8d9" in text
 
 
 def test_annotations_are_printed(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,10 +81,10 @@ def test_a_wrong_file_is_said(content: str, sentence: str, tmp_path: Path, capsy
     path = tmp_path / "results.json"
     path.write_text(content)
     assert main(["report", str(path)]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(str(path))
-    assert sentence in told
-    assert "Traceback" not in told
+    message = capsys.readouterr().err
+    assert message.startswith(str(path))
+    assert sentence in message
+    assert "Traceback" not in message
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

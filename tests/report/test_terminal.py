@@ -21,7 +21,7 @@ def plain(results: Results, start: Path, width: int = 80) -> str:
 
 
 def words(text: str) -> str:
-    """Text without the line breaks that its width asked for."""
+    """Text without the line breaks of its width."""
     return " ".join(text.split())
 
 
