@@ -225,7 +225,7 @@ def trained_generator(
         seed=seed,
         progress=progress,
         title="training the generator",
-        outputs={judge.name: sees.outputs} if judge is not None and sees else {},
+        outputs={"the judge": sees.outputs} if sees else {},
     )
     return TrainedVAE(network, device)
 

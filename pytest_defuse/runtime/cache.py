@@ -78,12 +78,12 @@ def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]
     """Read tensors by name, on the CPU; a large file is mapped into memory.
 
     Args:
-        outputs: what the models that the tensors depend on put out for fixed images, by the models' names; see
+        outputs: outputs for fixed images of the models that the tensors depend on, by the models' names; see
             :class:`pytest_defuse.subject.identity.Identity`.
 
     Raises:
         FileNotFoundError: there is no file.
-        UnusableError: the file is damaged, or its models' outputs were others.
+        UnusableError: the file is damaged, or its models had other outputs.
     """
     try:
         with safe_open(file, "pt") as stored:

@@ -24,11 +24,11 @@ def test_a_missing_device_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(("workers", "threads"), [(0, []), (1, []), (2, [4]), (3, [2]), (100, [1])])
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, workers: int, threads: list[int]) -> None:
-    told: list[int] = []
+    set_threads: list[int] = []
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "set_num_threads", set_threads.append)
     share_threads(workers)
-    assert told == threads
+    assert set_threads == threads
 
 
 @pytest.mark.parametrize(("worker", "device"), [(0, "cuda:0"), (1, "cuda:1"), (2, "cuda:0")])

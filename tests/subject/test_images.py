@@ -24,14 +24,14 @@ pixels = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)
 )
 
 
-def picture(array: Any) -> Image.Image:
+def pil_image(array: Any) -> Image.Image:
     return Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0))
 
 
 @given(pixels)
 def test_every_accepted_kind_of_image_gives_its_exact_pixels(array: Any) -> None:
     expected = torch.tensor(array)
-    kinds: list[Any] = [array, expected, picture(array), np.asfortranarray(array)]
+    kinds: list[Any] = [array, expected, pil_image(array), np.asfortranarray(array)]
     kinds += [expected.to(dtype) / 255 for dtype in (torch.float16, torch.float32, torch.float64)]
     kinds += [array.astype(np.float32) / 255, array[:, ::-1].copy()[:, ::-1]]
     kinds += [array[0], expected[0]] if len(array) == 1 else []
