@@ -56,7 +56,7 @@ def main(folder: Path, groups: int = 1000, images: int = 1300, features: int = 2
     seconds = time.perf_counter() - started
     planted = sum(mode.path[0].feature == 7 and int(mode.group.split()[1]) % 2 == 0 for mode in modes)
     print(f"{groups:,} groups of {images:,} x {features:,} in {seconds:.0f} s; peak {peak():.2f} GB")
-    print(f"{len(modes)} failure modes, {planted} of the {groups // 2 + groups % 2} planted ones")
+    print(f"found {len(modes)} failure modes, among them {planted} of the {groups // 2 + groups % 2} planted ones")
 
 
 if __name__ == "__main__":
