@@ -18,7 +18,6 @@ T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
 Say = Callable[[str], object]
 """Takes a sentence for the user, as :meth:`Progress.say` does."""
-
 NO_OUTPUTS: Tensors = {}
 OTHER_OUTPUTS = "depends on {}, which has the same weights but now gives other outputs for the same images"
 _OUTPUTS, _CHECKSUM, _MODELS = "outputs of ", "pytest-defuse checksum", "models.safetensors"
@@ -47,10 +46,9 @@ def get_or_make(file: Path, read: Callable[[], T], make: Callable[[], object], s
     with locked(file, say, wait=wait):
         try:
             return read()  # another process may have made it in the meantime
-        except FileNotFoundError:
-            pass
-        except UnusableError as reason:
-            say(f"{file} {reason}: it is computed again")
+        except (FileNotFoundError, UnusableError) as reason:
+            if isinstance(reason, UnusableError):
+                say(f"{file} {reason}: it is computed again")
         make()
         return read()
 
@@ -58,14 +56,7 @@ def get_or_make(file: Path, read: Callable[[], T], make: Callable[[], object], s
 def cached_weights(
     network: nn.Module, file: Path, train: Callable[[], None], say: Say, outputs: Tensors = NO_OUTPUTS
 ) -> None:
-    """Load the weights of a network, or train it and write them.
-
-    Args:
-        outputs: as in :func:`read_tensors`.
-
-    Raises:
-        DefuseError: the file cannot be written.
-    """
+    """Load the weights of a network, or train it and write them; ``outputs`` as in :func:`read_tensors`."""
 
     def make() -> None:
         train()
@@ -101,11 +92,7 @@ def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]
 
 
 def write_tensors(tensors: Tensors, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
-    """Write a safetensors file with a checksum, whole or not at all; :func:`read_tensors` reads it.
-
-    Raises:
-        DefuseError: the folder cannot be written to, or the disk is full.
-    """
+    """Write a safetensors file with a checksum, whole or not at all; :func:`read_tensors` reads it."""
     stored = {**tensors, **{_OUTPUTS + name: value for name, value in outputs.items()}}
     # Copies, because tied weights share memory, and a safetensors file cannot.
     stored = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in stored.items()}
@@ -119,12 +106,6 @@ def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
     """A folder for unfinished work: an existing one of this key and these outputs, or a new one.
 
     Folders of the same key and other outputs are left alone, because another process may use them.
-
-    Args:
-        outputs: as in :func:`read_tensors`.
-
-    Raises:
-        DefuseError: the folder cannot be written to.
     """
     for file in sorted(parent.glob(f"{key}-*/{_MODELS}")):
         with suppress(FileNotFoundError):  # another process may have finished, and removed it
@@ -140,12 +121,7 @@ def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
 
 @contextmanager
 def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, a file beside it that is removed afterwards, and remove what killed writers left.
-
-    Raises:
-        filelock.Timeout: another process holds the lock, and ``wait`` is false.
-        DefuseError: the folder cannot be written to.
-    """
+    """Hold the lock of a file, a file beside it that is removed afterwards, and remove what killed writers left."""
     lock = FileLock(file.with_name(f"{file.name}.lock"))
     with writing(file):
         make_folder(file.parent)

@@ -1,6 +1,7 @@
 """Files that are written completely or not at all."""
 
 import os
+import secrets
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +18,11 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the file at the path that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         write(temporary)
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # or a power failure could leave the new name on an empty file
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,9 +56,3 @@ def check_writable(folder: Path, what: str) -> None:
         raise DefuseError(
             f"{what} cannot be written to {folder} ({error.strerror}): make the folder writable."
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

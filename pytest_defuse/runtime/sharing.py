@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from pytest_defuse.runtime.cache import get_or_make
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.progress import Progress
 
 Pieces = Mapping[str, Callable[[], Any]]
 """Functions that return JSON values, by keys that identify the results and can be file names."""
@@ -37,22 +39,14 @@ class Sharing:
         found: dict[str, Any] = {}
         for wait in (False, True):
             for key in keys:
-                if key not in found and (locked := self._locked(key, wait)):
-                    with locked:
-                        found[key] = self._result(key, pieces[key])
+                if key not in found:
+                    with suppress(Timeout):
+                        found[key] = _shared(self.folder / f"{key}.json", pieces[key], wait)
         return [found[key] for key in pieces]
 
-    def _locked(self, key: str, wait: bool) -> AbstractContextManager[Any] | None:
-        """The acquired lock of a piece; None if another process holds it and ``wait`` is false."""
-        assert self.folder is not None
-        try:
-            return FileLock(self.folder / f"{key}.lock").acquire(blocking=wait)
-        except Timeout:
-            return None
 
-    def _result(self, key: str, work: Callable[[], Any]) -> Any:
-        assert self.folder is not None
-        file = self.folder / f"{key}.json"
-        if not file.exists():
-            replace_text(file, json.dumps(work()))
+def _shared(file: Path, work: Callable[[], Any], wait: bool) -> Any:
+    def read() -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
+
+    return get_or_make(file, read, lambda: replace_text(file, json.dumps(work())), Progress().say, wait=wait)

@@ -20,7 +20,6 @@ def write_state(value: Any, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
 
     Raises:
         TypeError: the value holds an object of another type; the message is the name of the type.
-        DefuseError: the folder cannot be written to, or the disk is full.
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_packed(value, tensors)).encode()
@@ -29,11 +28,7 @@ def write_state(value: Any, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
 
 
 def read_state(file: Path, outputs: Tensors = NO_OUTPUTS) -> Any:
-    """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing or cannot be used.
-
-    Args:
-        outputs: as in :func:`read_tensors`.
-    """
+    """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing or cannot be used."""
     with suppress(FileNotFoundError, UnusableError, KeyError):
         tensors = read_tensors(file, outputs)
         return _unpacked(json.loads(bytes(tensors[STRUCTURE].tolist())), tensors)

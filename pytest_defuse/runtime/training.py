@@ -100,14 +100,10 @@ class Training:
     interrupted; on a GPU the two are equal up to rounding.
 
     Attributes:
-        network: on its device, in its training mode.
         gradients: step, counted from 0 -> scalar loss; adds to the parameters' gradients, which are empty before.
-        learning_rate: step -> learning rate.
-        title: names the training in messages.
-        state: file of the state; None keeps none.
         masters: (parameter of 16 bits, its float32 copy) pairs; the optimizer holds the copies. The steps of Adam are
             smaller than what 16 bits tell apart (Micikevicius et al. 2018, section 3.1).
-        outputs: of models that the loss depends on; see :func:`pytest_defuse.runtime.cache.read_tensors`.
+        outputs: as in :func:`train_once`.
     """
 
     network: nn.Module
@@ -122,10 +118,6 @@ class Training:
 
     def run(self, steps: int, advance: Callable[[int, str], object], say: Callable[[str], object]) -> None:
         """Train until ``steps`` steps are done, from the state on disk if there is one.
-
-        Args:
-            advance: counts steps, with a note.
-            say: receives the sentence that says why a training starts again.
 
         Raises:
             DefuseError: the loss is NaN, or the state cannot be written.
@@ -147,8 +139,7 @@ class Training:
             self.optimizer.step()
             for parameter, master in self.masters:
                 parameter.data.copy_(master)
-            value = loss.item()
-            if math.isnan(value):
+            if math.isnan(value := loss.item()):
                 raise DefuseError(
                     f"The loss is NaN at step {step + 1} of {self.title}: lower the learning rate, or check the loss "
                     "and Subject(normalize=...)."
@@ -159,12 +150,14 @@ class Training:
             advance(1, f"loss {value:.3g}")
 
     def _save(self, step: int, state: Path) -> None:
-        network, optimizer = self.network.state_dict(), self.optimizer.state_dict()
-        masters = [master for _, master in self.masters]
+        saved = {
+            "step": step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "masters": [master for _, master in self.masters],
+        }
         try:
-            write_state(
-                {"step": step, "network": network, "optimizer": optimizer, "masters": masters}, state, self.outputs
-            )
+            write_state(saved, state, self.outputs)
         except TypeError as error:
             write_state({"refused": str(error)}, state, self.outputs)
 

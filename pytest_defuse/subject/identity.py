@@ -23,7 +23,7 @@ class Identity:
     """The identity of a model.
 
     Attributes:
-        fingerprint: sha256 in hex over state, architecture and preprocessing; see :func:`model_fingerprint`.
+        fingerprint: see :func:`model_fingerprint`.
         outputs: float32, 8 x K: the logits (of a feature network the features) of :func:`fixed_images`. What the
             fingerprint cannot see changes them, such as another ``forward``; rounding changes them a little, so they
             are compared by :func:`pytest_defuse.runtime.fingerprint.agree`.
@@ -47,9 +47,8 @@ def model_fingerprint(
     the fixed images after ``normalize``, rounded to 1e-4. ``torch.compile`` changes none of them.
 
     Args:
-        normalize: float images N x C x H x W in [0, 1] -> what the model reads.
         image_shape: channels, height and width.
-        name: what messages call the model.
+        name: names the model in messages.
 
     Raises:
         DefuseError: ``normalize`` fails or is random.
@@ -70,14 +69,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def fixed_images(shape: Sequence[int]) -> Tensor:
-    """Eight images of a shape, the same on every machine: noise in 2 x 2, 4 x 4, ... 256 x 256 cells.
-
-    Args:
-        shape: channels, height and width.
-
-    Returns:
-        uint8, 8 x C x H x W.
-    """
+    """Eight images of a shape, uint8 8 x C x H x W, the same on every machine: noise in 2 x 2 to 256 x 256 cells."""
     channels, height, width = shape
     bits = np.random.Philox(key=0)  # its raw numbers, unlike numpy's distributions, are the same in all versions
     images = np.empty((FIXED_IMAGES, channels, height, width), dtype=np.uint8)

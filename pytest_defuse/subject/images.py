@@ -52,8 +52,7 @@ class LabelledImages:
     def __getitem__(self, index: Tensor | slice) -> "LabelledImages":
         if isinstance(index, slice):
             return LabelledImages(self.pixels[index], self.labels[index])
-        if index.dtype == torch.bool:
-            index = index.nonzero().squeeze(1)
+        index = torch.arange(len(self))[index]
         pixels = _empty(len(index), self.pixels.shape[1:])
         rows = max(1, COPY_BYTES // math.prod(self.pixels.shape[1:]))
         for source, target in zip(index.split(rows), pixels.split(rows), strict=True):
@@ -66,15 +65,15 @@ class LabelledImages:
         return content_hash(self.pixels, self.labels)
 
 
+@dataclass(frozen=True, eq=False)
 class BufferedDataset:
     """A map-style data set of the items of an iterable, which are read into memory at the first access.
 
-    Args:
+    Attributes:
         iterable: yields (image, class index) pairs, or batches of them: images N x ..., class indices N.
     """
 
-    def __init__(self, iterable: Iterable[Any]) -> None:
-        self.iterable = iterable
+    iterable: Iterable[Any]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -100,14 +99,11 @@ def map_style(dataset: Any) -> Dataset:
 
 
 def load(dataset: Dataset, name: str, classes: Sequence[str], count: int | None = None) -> LabelledImages:
-    """Read a data set; the global random generators are restored.
+    """Read a data set, or its first ``count`` images; the global random generators are restored.
 
     Args:
-        dataset: pairs of (image, class index); an image is a PIL image of mode L or RGB, a float
-            tensor C x H x W in [0, 1], or a uint8 tensor or array (C x H x W, or H x W grey).
+        dataset: pairs of (image, class index); see :func:`to_pixels` for the images.
         name: names the data set in messages, such as ``train``.
-        classes: class names, in the order of the class indices.
-        count: number of images to read, from the first; default: all.
 
     Raises:
         DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.

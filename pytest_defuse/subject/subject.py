@@ -105,11 +105,7 @@ class Subject:
     def classifier(
         self, device: torch.device | str = "cpu", model: nn.Module | None = None, name: str = "the model"
     ) -> Classifier:
-        """A frozen copy of ``model`` (default: the subject's) that reads this subject's images.
-
-        Args:
-            name: names the model in messages, which add the subject.
-        """
+        """A frozen copy of ``model`` (default: the subject's) that reads this subject's images; messages name it."""
         return Classifier(
             self.model if model is None else model,
             len(self.classes),
@@ -120,11 +116,7 @@ class Subject:
         )
 
     def index_of(self, class_name: str) -> int:
-        """The class index of a name.
-
-        Raises:
-            DefuseError: the subject has no such class.
-        """
+        """The class index of a name; DefuseError if the subject has no such class."""
         if class_name not in self.classes:
             raise DefuseError(
                 f"{class_name!r} is not a class of subject {self.name!r}, which has: {', '.join(self.classes)}."
@@ -132,14 +124,7 @@ class Subject:
         return list(self.classes).index(class_name)
 
     def check_images(self, pixels: Tensor, where: str) -> None:
-        """Check that images have the size and mode of the test set.
-
-        Args:
-            where: names the images in the message.
-
-        Raises:
-            DefuseError: their size or mode differs.
-        """
+        """Raise DefuseError unless images have the size and mode of the test set; ``where`` names them."""
         if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(
                 f"{where} holds images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "
