@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from tests.scenarios.planting import STORE, plant, random_tiles
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
-WRITES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.symlink", "os.truncate"}
-"""Audit events of what changes files, or may: a reading open more or less only adds a moment to be killed at."""
+WRITES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.symlink", "os.truncate"}
+"""Audit events of what changes files; opening a file for writing is one more."""
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -28,9 +29,10 @@ def die_at(moment: int, folder: Path, work: Callable[[], object]) -> bool:
     if child == 0:
         left = moment
 
-        def audit(event: str, arguments: tuple[object, ...]) -> None:
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal left
-            if event in WRITES and str(folder) in str(arguments[0]):
+            writes = event in WRITES or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR))
+            if writes and str(folder) in str(arguments[0]):
                 left -= 1
                 if left < 0:
                     os.kill(os.getpid(), signal.SIGKILL)
