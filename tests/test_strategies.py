@@ -139,6 +139,7 @@ def test_a_missing_generator_is_an_error(project: Path, scenario: Scenario, tmp_
         find(region_images(scenario.id, store=project / "fixtures", cache=tmp_path), lambda _: True)
 
 
+@pytest.mark.slow
 def test_folders_come_from_the_ini_file_beside_the_test(
     pytester: pytest.Pytester, project: Path, scenario: Scenario
 ) -> None:

@@ -311,16 +311,16 @@ def test_a_journal_is_removed_when_the_results_are_stored(tmp_path: Path) -> Non
     assert not list((tmp_path / "searches").iterdir())
 
 
-def test_judges_that_draw_random_numbers_do_not_change_the_global_state(cache: Path) -> None:
+def test_judges_that_draw_random_numbers_do_not_change_the_global_state(tmp_path: Path) -> None:
     before = states()
-    discover(subject(judges=[Dropping()]), SETTINGS, cache=cache)
+    discover(subject(judges=[Dropping()], generator=Pixels()), BRIEF, cache=tmp_path)
     assert states() == before
 
 
-def test_judges_are_trained_if_the_subject_has_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judges_are_trained_if_the_subject_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), min_steps=80, learning_rate=1e-2)
     monkeypatch.setattr(module, "JudgeSettings", lambda: small)
-    result = discover(subject(judges=None), SETTINGS, cache=cache)
+    result = discover(subject(judges=None, generator=Pixels()), BRIEF, cache=tmp_path)
     assert len(result.judges.accuracies) == 2
     assert min(result.judges.accuracies) > 0.9
 
