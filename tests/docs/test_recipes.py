@@ -75,5 +75,5 @@ def test_the_report_command_knows_what_the_page_says(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         main(["report", "--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert all(flag in told for flag in ("--html", "--markdown", "--code-quality"))
+    output = capsys.readouterr().out
+    assert all(flag in output for flag in ("--html", "--markdown", "--code-quality"))

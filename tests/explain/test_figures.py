@@ -48,7 +48,7 @@ def test_a_node_without_failures_has_a_figure(explanation: Explanation) -> None:
 def test_heatmaps_are_red() -> None:
     maps = torch.zeros(1, 4, 4)
     maps[0, 1, 2] = 1
-    picture = overlaid(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), maps)
-    assert picture[0, :, 0, 0].tolist() == [100, 100, 100]
-    red, green, blue = picture[0, :, 1, 2].tolist()
+    overlay = overlaid(torch.full((1, 1, 4, 4), 100, dtype=torch.uint8), maps)
+    assert overlay[0, :, 0, 0].tolist() == [100, 100, 100]
+    red, green, blue = overlay[0, :, 1, 2].tolist()
     assert red > 150 > green == blue

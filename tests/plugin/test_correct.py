@@ -68,8 +68,8 @@ def test_a_model_that_misses_its_bounds(project: pytest.Pytester, accept: Accept
 
 @pytest.mark.slow
 def test_a_scenario_that_no_test_evaluated(project: pytest.Pytester, accept: Accept) -> None:
-    judged, other = accept(mean=0.495), accept(mean=0.496)
-    result = project.runpytest("--defuse-correct", "-k", judged.id)
+    selected, other = accept(mean=0.495), accept(mean=0.496)
+    result = project.runpytest("--defuse-correct", "-k", selected.id)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines([f"no test evaluated {other.id}: run all tests of the gate", "*the attempt is *"])
 

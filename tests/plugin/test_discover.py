@@ -14,7 +14,7 @@ def test_discovery(defuse_discovery):
 """
 
 
-def judged(project: pytest.Pytester) -> None:
+def second_opinions(project: pytest.Pytester) -> None:
     """Give the toy judges that see bright images from a mean of 0.4 on, so that it fails between 0.4 and 0.5."""
     conftest = project.path / "conftest.py"
     text = conftest.read_text().replace(
@@ -44,7 +44,7 @@ def test_without_the_option_it_is_skipped(project: pytest.Pytester) -> None:
 
 @pytest.mark.slow
 def test_candidates_are_written_and_a_second_run_changes_nothing(project: pytest.Pytester) -> None:
-    judged(project)
+    second_opinions(project)
     project.makepyfile(test_model=SETTINGS)
     result = project.runpytest("--defuse-discover", "--defuse-results=.reports/results.json")
     result.assert_outcomes(passed=1)
@@ -104,7 +104,7 @@ class Black:
 
 
 def test_a_generator_that_cannot_rebuild_the_images(project: pytest.Pytester) -> None:
-    judged(project)
+    second_opinions(project)
     conftest = project.path / "conftest.py"
     conftest.write_text(conftest.read_text().replace("judges=judges)", "judges=judges, generator=Black())") + BLACK)
     project.makepyfile(test_model=SETTINGS)

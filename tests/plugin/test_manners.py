@@ -24,13 +24,13 @@ def defuse_subject():
 TESTS = """
 import pytest
 
-@pytest.mark.defuse(only={judged!r})
+@pytest.mark.defuse(only={covered!r})
 def test_scenario(defuse_scenario): defuse_scenario.check()
 
-@pytest.mark.defuse(only={judged!r}, min_accuracy=1.0)
+@pytest.mark.defuse(only={covered!r}, min_accuracy=1.0)
 def test_again(defuse_scenario): assert defuse_scenario.accuracy == 1
 
-@pytest.mark.defuse(only={judged!r}, min_accuracy=0.9, per_class=True)
+@pytest.mark.defuse(only={covered!r}, min_accuracy=0.9, per_class=True)
 def test_overall(defuse_overall): defuse_overall.check()
 
 def test_accuracy(defuse_test_accuracy): assert defuse_test_accuracy >= 0.97
@@ -49,14 +49,14 @@ def lazy(project: pytest.Pytester) -> pytest.Pytester:
 
 @pytest.mark.slow
 def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: pytest.Pytester, accept: Accept) -> None:
-    judged, other = [accept(mean=0.55).id, accept(mean=0.6).id], accept(mean=0.45)
+    covered, other = [accept(mean=0.55).id, accept(mean=0.6).id], accept(mean=0.45)
     lazy.makepyfile(
         toy=CONFTEST.replace(
             "def forward(self, images):",
             'def forward(self, images):\n        open("passes", "a").write(f"{len(images)}\\n")',
         )
     )
-    lazy.makepyfile(test_model=TESTS.format(judged=judged))
+    lazy.makepyfile(test_model=TESTS.format(covered=covered))
     runs: dict[str, tuple[str, ...]] = {
         "plain": ("-p", "no:cacheprovider"),
         "n0": ("-n0",),
@@ -91,7 +91,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
             ]
         )
         saved[name] = json.loads((lazy.path / f".{name}.json").read_text())
-    assert sorted(saved["plain"]["subjects"]["toy"]["scenarios"]) == sorted(judged)
+    assert sorted(saved["plain"]["subjects"]["toy"]["scenarios"]) == sorted(covered)
     assert all(baseline == saved["plain"] for baseline in saved.values())
 
 

@@ -70,7 +70,7 @@ def test_labelling_with_buttons_and_keys(store: Store, address: str, browser: "s
     page.goto(address)
     page.get_by_role("link", name="Review candidates").click()
     sheet = page.get_by_role("img", name="Contact sheet of 9 images")
-    sync_api.expect(sheet).to_have_js_property("naturalWidth", 24)  # waits until the picture is there
+    sync_api.expect(sheet).to_have_js_property("naturalWidth", 24)  # waits until the image has loaded
     assert sheet.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
 
     page.get_by_label("Notes").fill("r and 2 are text here")

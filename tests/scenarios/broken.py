@@ -96,7 +96,7 @@ def link_to_scenario(folder: Path) -> None:
     folder.symlink_to(moved)
 
 
-def picture(width: int, height: int) -> bytes:
+def png(width: int, height: int) -> bytes:
     """A PNG whose header claims a size, with checksums that are right and next to no data."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
@@ -343,14 +343,14 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "scenario.yaml:3",
         "but the folder is",
     ),
-    # pictures
-    "missing picture": (lambda f: (f / "held_out.png").unlink(), "held_out.png", "is missing: restore it from git"),
-    "truncated picture": (
+    # sheets
+    "missing sheet": (lambda f: (f / "held_out.png").unlink(), "held_out.png", "is missing: restore it from git"),
+    "truncated sheet": (
         lambda f: replace(f / "held_out.png", (f / "held_out.png").read_bytes()[:100]),
         "held_out.png",
         "is not a readable PNG (",
     ),
-    "empty picture": (content("held_out.png", b""), "held_out.png", "is not a readable PNG ("),
+    "empty sheet": (content("held_out.png", b""), "held_out.png", "is not a readable PNG ("),
     "JPEG": (content("held_out.png", jpeg()), "held_out.png", "is not a readable PNG ("),
     "sheet as LFS pointer": (content("held_out.png", LFS), "held_out.png", "is a Git LFS pointer, not the file"),
     "other pixels": (content("held_out.png", encode_sheet(CORRECTION)), "held_out.png", "holds other pixels than its"),
@@ -360,14 +360,14 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "is 18 x 16, but 4 tiles of 8 x 8 make 16 x 16",
     ),
     "50,000 x 50,000": (
-        content("held_out.png", picture(50_000, 50_000)),
+        content("held_out.png", png(50_000, 50_000)),
         "held_out.png",
         "claims to be larger than any",
     ),
-    "9,000 x 9,000": (content("held_out.png", picture(9_000, 9_000)), "held_out.png", "is 9000 x 9000, but 4 tiles of"),
-    "linked picture": (link("held_out.png"), "held_out.png", "is a symbolic link: put the file itself"),
-    "picture is a folder": (to_folder, "held_out.png", "is not a file: restore it from git"),
-    "picture is a pipe": (to_pipe, "held_out.png", "is not a file: restore it from git"),
+    "9,000 x 9,000": (content("held_out.png", png(9_000, 9_000)), "held_out.png", "is 9000 x 9000, but 4 tiles of"),
+    "linked sheet": (link("held_out.png"), "held_out.png", "is a symbolic link: put the file itself"),
+    "sheet is a folder": (to_folder, "held_out.png", "is not a file: restore it from git"),
+    "sheet is a pipe": (to_pipe, "held_out.png", "is not a file: restore it from git"),
     # folders
     "linked scenario": (link_to_scenario, "", "is a symbolic link: put the folder itself in its place"),
     "linked YAML": (link("scenario.yaml"), "scenario.yaml", "is a symbolic link: put the file itself"),
@@ -405,7 +405,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "vote for no class": (votes('"3": ', '"cat": '), "votes/anna.yaml:8", "'cat' is not one of the classes"),
     "vote on no tile": (votes('"3": [0]', '"3": [9]'), "votes/anna.yaml:5", "votes on tile 9, but the sheet has tiles"),
     "two votes on a tile": (votes('"3": [0]', '"3": [0, 1]'), "votes/anna.yaml:7", "tile 1 has two votes: keep one"),
-    "votes on other pictures": (
+    "votes on other sheets": (
         lambda f: edit(f / "votes/anna.yaml", (f / "votes/anna.yaml").read_text().split('"')[5], "0" * 64),
         "votes/anna.yaml:6",
         "these votes are on other pixels than correction.png",

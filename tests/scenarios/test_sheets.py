@@ -88,9 +88,9 @@ def test_tiles_as_large_as_photographs_come_back_exactly(path: Path, channels: i
 
 def test_a_sheet_shows_the_tiles_in_reading_order_and_black_where_none_is() -> None:
     shades = np.array([10, 20, 30, 40, 50], dtype=np.uint8).reshape(5, 1, 1, 1)
-    picture = Image.open(io.BytesIO(encode_sheet(shades.repeat(2, axis=2))))
-    assert picture.mode == "L"
-    np.testing.assert_array_equal(np.array(picture), [[10, 20, 30], [10, 20, 30], [40, 50, 0], [40, 50, 0]])
+    image = Image.open(io.BytesIO(encode_sheet(shades.repeat(2, axis=2))))
+    assert image.mode == "L"
+    np.testing.assert_array_equal(np.array(image), [[10, 20, 30], [10, 20, 30], [40, 50, 0], [40, 50, 0]])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
@@ -125,18 +125,18 @@ def test_the_hash_does_not_depend_on_the_memory_layout() -> None:
     assert pixel_hash(pixels[:, :, ::-1][:, :, ::-1]) == pixel_hash(np.asfortranarray(pixels)) == pixel_hash(pixels)
 
 
-def palette(picture: Image.Image, **options: int) -> bytes:
-    """The picture with 256 colours or fewer as a palette PNG."""
-    rgb = np.array(picture.convert("RGB"))
+def palette(image: Image.Image, **options: int) -> bytes:
+    """The image with 256 colours or fewer as a palette PNG."""
+    rgb = np.array(image.convert("RGB"))
     colours, index = np.unique(rgb.reshape(-1, 3), axis=0, return_inverse=True)
     indexed = Image.fromarray(index.reshape(rgb.shape[:2]).astype(np.uint8)).convert("P")
     indexed.putpalette(colours.astype(np.uint8).tobytes())
     return saved(indexed, **options)
 
 
-def saved(picture: Image.Image, **options: int | bool) -> bytes:
+def saved(image: Image.Image, **options: int | bool) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", **options)
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
@@ -144,12 +144,12 @@ def saved(picture: Image.Image, **options: int | bool) -> bytes:
 @pytest.mark.parametrize(
     "encode",
     [
-        lambda picture: saved(picture, optimize=True),
-        lambda picture: saved(picture, compress_level=0),
-        lambda picture: saved(picture.convert("RGB")),
-        lambda picture: saved(picture.convert("RGBA")),
-        lambda picture: palette(picture),
-        lambda picture: palette(picture, bits=4),
+        lambda image: saved(image, optimize=True),
+        lambda image: saved(image, compress_level=0),
+        lambda image: saved(image.convert("RGB")),
+        lambda image: saved(image.convert("RGBA")),
+        lambda image: palette(image),
+        lambda image: palette(image, bits=4),
     ],
     ids=["optimised", "stored", "RGB", "RGBA", "palette", "palette of 4 bits"],
 )
@@ -210,7 +210,7 @@ def test_another_kind_of_picture_is_refused(path: Path, kind: str) -> None:
 
 
 def test_a_text_is_refused(path: Path) -> None:
-    path.write_text("no picture")
+    path.write_text("no image")
     assert refusal(path, random_tiles()).startswith("is not a readable PNG")
 
 

@@ -17,7 +17,7 @@ from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, s
 from tests.scenarios.planting import DIGITS, exclude, machine_of, plant, random_tiles, record_of
 
 FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
-"""The pictures of the scenarios below: correction and held-out."""
+"""The tiles of the scenarios below: correction and held-out."""
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_a_failed_add_leaves_nothing(store: Store) -> None:
 def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store) -> None:
     before = files(store.folder)
     other = random_tiles(seed=9)
-    for pictures in ((other, FIRST), (FIRST, other), (FIRST[:3], FIRST), (FIRST, FIRST.repeat(3, axis=1))):
+    for tiles in ((other, FIRST), (FIRST, other), (FIRST[:3], FIRST), (FIRST, FIRST.repeat(3, axis=1))):
         with pytest.raises(DefuseError, match="are not those that its record describes"):
-            store.add(record_of(FIRST, FIRST), machine_of(), *pictures)
+            store.add(record_of(FIRST, FIRST), machine_of(), *tiles)
     assert files(store.folder) == before
 
 
