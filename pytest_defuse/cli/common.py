@@ -1,0 +1,55 @@
+"""What the subcommands share: output, the folder of the store, and files that they write."""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_defuse.plugin.inifile import options_here
+from pytest_defuse.report.words import relative
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_text
+
+WIDTH = 80
+"""Columns of a terminal that nobody has resized."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Lines for people, values for programs, and the exit code."""
+
+    lines: Sequence[str]
+    values: Any
+    code: int = 0
+
+
+def store_root(arguments: argparse.Namespace) -> Path:
+    """The folder of the store as ``pytest`` would find it, relative to the working directory."""
+    folder = getattr(arguments, "defuse_store", None)
+    store = options_here([] if folder is None else [f"--defuse-store={folder}"]).store
+    return Path(relative(store, Path.cwd()))
+
+
+def write(path: Path, text: str, put: Callable[[Path, str], None] = replace_text) -> None:
+    """Write a file for the user; a DefuseError if that is impossible."""
+    try:
+        put(path, text)
+    except OSError as error:
+        raise DefuseError(f"{path} cannot be written ({error.strerror}): name another file.") from error
+
+
+def wrapped(heading: str, *details: str) -> list[str]:
+    """Sentences in lines of at most 80 columns; details are indented. Ids and names are never broken."""
+    lines = []
+    for sentence, indent in [(heading, ""), *((detail, "  ") for detail in details)]:
+        lines += textwrap.wrap(
+            sentence,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines

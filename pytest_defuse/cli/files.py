@@ -1,0 +1,60 @@
+"""The subcommands about the store's files: verify, migrate and schema."""
+
+import json
+from argparse import Namespace
+
+from pytest_defuse.cli.common import Output, store_root
+from pytest_defuse.report.words import counted
+from pytest_defuse.scenarios.decisions import stores_below
+from pytest_defuse.scenarios.documents import read_document
+from pytest_defuse.scenarios.problems import Problem, StoreError, refuse
+from pytest_defuse.scenarios.schema import FILE_RECORDS, FORMAT, json_schema
+from pytest_defuse.scenarios.verify import verify as problems_of
+
+SCHEMAS = {kind.schema_name: kind for kind in FILE_RECORDS}
+
+
+def verify(arguments: Namespace) -> Output:
+    """Print a line a problem; with warnings alone the exit code is 0."""
+    root = store_root(arguments)
+    stores = stores_below(root)
+    problems = problems_of(stores)
+    count = sum(len(store.folders()) for store in stores)
+    lines = [str(problem) for problem in problems]
+    invalid = not all(problem.warning for problem in problems)
+    if not invalid:
+        warned = f", {counted(len(problems), 'warning')}" if problems else ""
+        lines.append(f"{counted(count, 'scenario')} in {root}: every file is valid{warned}")
+    listed = [{"file": p.file, "line": p.line, "message": p.words, "warning": p.warning} for p in problems]
+    return Output(lines, {"scenarios": count, "problems": listed}, 1 if invalid else 0)
+
+
+def migrate(arguments: Namespace) -> Output:
+    """Rewrite all old files; if any file cannot be read, none is.
+
+    The layout of a file does not matter, only its format.
+    """
+    problems: list[Problem] = []
+    old: dict[str, int] = {}
+    stores = stores_below(store_root(arguments))
+    for path, kind in (file for store in stores for file in store.files()):
+        try:
+            number = read_document(path, kind).format
+        except StoreError as error:
+            problems += error.problems
+        else:
+            old |= {str(path): number} if number < FORMAT else {}
+    refuse(problems)
+    if not arguments.check:
+        for store in stores:
+            store.migrate()
+    verb = "is" if arguments.check else "was"
+    lines = [f"{path} {verb} of format {number}" for path, number in old.items()]
+    values = [{"file": path, "format": number} for path, number in old.items()]
+    return Output(lines or [f"Every file is of format {FORMAT}."], values, 1 if old and arguments.check else 0)
+
+
+def schema(arguments: Namespace) -> Output:
+    """Print a JSON Schema, which is JSON also without --json."""
+    values = json_schema(SCHEMAS[arguments.kind])
+    return Output([json.dumps(values, indent=2)], values)
