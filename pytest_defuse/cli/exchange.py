@@ -44,6 +44,5 @@ def import_votes(arguments: Namespace) -> Output:
         raise DefuseError(f"{file}: {error}") from error
     imported = import_ballots(all_scenarios(store_root(arguments)), str(file), responses)
     lines = [f"{counted(count, 'vote')} of {annotator}" for annotator, count in imported.votes.items()]
-    scenarios, skipped = counted(len(imported.scenarios), "scenario"), counted(responses.skipped, "item")
-    values = {"votes": imported.votes, "scenarios": list(imported.scenarios), "skipped": responses.skipped}
-    return Output([*lines, f"on {scenarios}; {skipped} without an answer"], values)
+    scenarios, skipped = counted(len(imported.scenarios), "scenario"), counted(imported.skipped, "item")
+    return Output([*lines, f"on {scenarios}; {skipped} without an answer"], vars(imported))

@@ -2,12 +2,13 @@
 
 import json
 from argparse import Namespace
+from functools import partial
 
 from pytest_defuse.cli.common import Output, store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.scenarios.decisions import stores_below
 from pytest_defuse.scenarios.documents import read_document
-from pytest_defuse.scenarios.problems import Problem, StoreError, refuse
+from pytest_defuse.scenarios.problems import Problem, collected, refuse
 from pytest_defuse.scenarios.schema import FILE_RECORDS, FORMAT, json_schema
 from pytest_defuse.scenarios.verify import verify as problems_of
 
@@ -38,12 +39,9 @@ def migrate(arguments: Namespace) -> Output:
     old: dict[str, int] = {}
     stores = stores_below(store_root(arguments))
     for path, kind in (file for store in stores for file in store.files()):
-        try:
-            number = read_document(path, kind).format
-        except StoreError as error:
-            problems += error.problems
-        else:
-            old |= {str(path): number} if number < FORMAT else {}
+        document = collected(partial(read_document, path, kind), problems)
+        if document and document.format < FORMAT:
+            old[str(path)] = document.format
     refuse(problems)
     if not arguments.check:
         for store in stores:

@@ -20,7 +20,6 @@ from pytest_defuse.scenarios.decisions import (
     decide,
     decide_by_votes,
     find,
-    full_name,
     stores_below,
     tally_of,
 )
@@ -52,7 +51,7 @@ def label(arguments: Namespace) -> Output:
     outcome = "rejected" if arguments.label is None else f"accepted as {arguments.label}"
     decided = [decide(scenario, arguments.label) for scenario in chosen]
     values = [
-        {"scenario": full_name(s), "status": s.record.status, "label": s.record.label, "file": str(s.yaml)}
+        {"scenario": s.full_name, "status": s.record.status, "label": s.record.label, "file": str(s.yaml)}
         for s in decided
     ]
     return Output([f"{scenario.id} {outcome}: {scenario.yaml}" for scenario in decided], values)
@@ -155,7 +154,7 @@ def _tally_lines(scenario: Scenario, tally: Tally) -> list[str]:
 
 def _tally_values(scenario: Scenario, tally: Tally) -> dict[str, Any]:
     return {
-        "scenario": full_name(scenario),
+        "scenario": scenario.full_name,
         "status": scenario.record.status,
         "voters": list(tally.voters),
         "models": list(tally.models),

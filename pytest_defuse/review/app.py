@@ -28,7 +28,7 @@ from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.report.captions import captioned
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.decisions import all_scenarios, classes_of, decide, decide_by_votes, full_name, tally_of
+from pytest_defuse.scenarios.decisions import all_scenarios, decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Scenario
@@ -123,7 +123,7 @@ class _Review:
             autoescape=True,
             undefined=StrictUndefined,
         )
-        self._templates.globals |= {"address_of": address_of, "full_name": full_name}
+        self._templates.globals |= {"address_of": address_of}
 
     def index(self, request: Request) -> Response:
         scenarios = all_scenarios(self._root)
@@ -138,7 +138,7 @@ class _Review:
         record = scenario.record
         scenario.pixels("correction")  # raises if the sheet is not the one recorded: nobody must label it
         sheet = record.sheets.correction
-        classes = classes_of(scenario)
+        classes = scenario.classes
         width, _ = sheet_size(sheet.images, record.tile, record.gap)
         address = f"{address_of(scenario)}/correction.png"
         evidence = scenario.machine.evidence
@@ -177,14 +177,14 @@ class _Review:
             decide_by_votes(scenario, tally)
         else:
             label = None if "reject" in form else form.get("label", [""])[0]
-            if label is not None and label not in classes_of(scenario):
+            if label is not None and label not in scenario.classes:
                 raise HTTPException(400, f"{label!r} is not a class of this scenario.")
             before = scenario.record.notes
             notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
             decide(scenario, label, notes=before if notes == before.strip() else notes)
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
         target = address_of(candidates[0]) if candidates else "/"
-        return RedirectResponse(f"{target}?{urlencode({'decided': full_name(scenario)})}", status_code=303)
+        return RedirectResponse(f"{target}?{urlencode({'decided': scenario.full_name})}", status_code=303)
 
     def next_tile(self, request: Request) -> Response:
         """One tile that the annotator has not voted on, without predictions; after the last one, the scenario."""
@@ -198,7 +198,7 @@ class _Review:
         if not left:
             return RedirectResponse(address_of(scenario), status_code=303)
         corner = tile_corner(left[0], sheet.images, record.tile, record.gap)
-        classes = classes_of(scenario)
+        classes = scenario.classes
         return self._page(
             "vote.html",
             scenario=scenario,
@@ -220,7 +220,7 @@ class _Review:
         tile = form.get("tile", [""])[0]
         if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
             raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
-        if label is not None and label not in classes_of(scenario):
+        if label is not None and label not in scenario.classes:
             raise HTTPException(400, f"{label!r} is not a class of this scenario.")
         scenario.store.vote(scenario.id, self._annotator, {"correction": {int(tile): label}})
         return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
@@ -237,7 +237,7 @@ class _Review:
         """All scenarios, and the position of the one that the path names."""
         scenarios = all_scenarios(self._root)
         name = f"{request.path_params['subject']}/{request.path_params['id']}"
-        names = [full_name(scenario) for scenario in scenarios]
+        names = [scenario.full_name for scenario in scenarios]
         if name not in names:
             raise HTTPException(404, f"There is no scenario {name}.")
         return scenarios, names.index(name)
@@ -271,4 +271,4 @@ def _candidates(scenarios: Sequence[Scenario]) -> list[Scenario]:
 def _decided(request: Request, scenarios: Sequence[Scenario]) -> Scenario | None:
     """The scenario that was just decided on, if any: the page names it, with a link to change the decision."""
     name = request.query_params.get("decided")
-    return next((scenario for scenario in scenarios if full_name(scenario) == name), None)
+    return next((scenario for scenario in scenarios if scenario.full_name == name), None)

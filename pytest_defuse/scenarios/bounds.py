@@ -1,6 +1,7 @@
 """Bounds: what a test requires of the model."""
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
@@ -80,11 +81,7 @@ class Bounds(Settings):
 
 def _literal(text: str) -> Any:
     """The number or truth value that a text stands for, or the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
     for number in (int, float):
-        try:
+        with suppress(ValueError):
             return number(text)
-        except ValueError:
-            continue
-    return text
+    return {"true": True, "false": False}.get(text.lower(), text)

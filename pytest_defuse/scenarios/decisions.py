@@ -11,69 +11,44 @@ from pytest_defuse.scenarios.votes import Tally, tally
 
 
 def all_scenarios(root: Path) -> list[Scenario]:
-    """The scenarios of all subjects below a folder, sorted by subject and id.
-
-    Raises:
-        DefuseError: there is no store, or some of its files are wrong.
-    """
+    """The scenarios of all subjects below a folder, sorted by subject and id; see :func:`stores_below`."""
     return [scenario for store in stores_below(root) for scenario in store.scenarios()]
 
 
 def stores_below(root: Path) -> list[Store]:
-    """The stores of all subjects below a folder, by name; also one that has lost its store.yaml.
-
-    Raises:
-        DefuseError: there is none.
-    """
-    found = stores(root)
-    if not found:
-        raise DefuseError(
-            f"There is no scenario store in {root}: run pytest --defuse-discover, "
-            "or name the right folder with --defuse-store."
-        )
-    return found
+    """The stores of all subjects below a folder, by name; a DefuseError if there is none."""
+    if found := stores(root):
+        return found
+    raise DefuseError(
+        f"There is no scenario store in {root}: run pytest --defuse-discover, "
+        "or name the right folder with --defuse-store."
+    )
 
 
 def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
-    """The scenario called ``<id>`` or ``<subject>/<id>``.
-
-    Raises:
-        DefuseError: there is none, or several subjects have one of this id.
-    """
-    found = [s for s in scenarios if name in (s.id, full_name(s))]
+    """The scenario called ``<id>`` or ``<subject>/<id>``; a DefuseError if there is none, or several have this id."""
+    found = [scenario for scenario in scenarios if name in (scenario.id, scenario.full_name)]
     if not found:
         raise DefuseError(f"There is no scenario {name!r}: see pytest-defuse list.")
     if len(found) > 1:
-        raise DefuseError(f"Several subjects have {name!r}: name {' or '.join(full_name(s) for s in found)}.")
+        raise DefuseError(f"Several subjects have {name!r}: name {' or '.join(s.full_name for s in found)}.")
     return found[0]
-
-
-def full_name(scenario: Scenario) -> str:
-    """``<subject>/<id>``."""
-    return f"{scenario.subject}/{scenario.id}"
-
-
-def classes_of(scenario: Scenario) -> tuple[str, ...]:
-    """The labels that a scenario can be given."""
-    return scenario.store.record().classes
 
 
 def check_label(scenario: Scenario, label: str) -> None:
     """Raise a DefuseError if a scenario cannot be given a label."""
-    classes = classes_of(scenario)
-    if label not in classes:
-        raise DefuseError(f"{label!r} is not a class of {full_name(scenario)}: choose from {', '.join(classes)}.")
+    if label not in scenario.classes:
+        raise DefuseError(
+            f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(scenario.classes)}."
+        )
     if scenario.record.labels is not None:
         raise DefuseError(
-            f"Each image of {full_name(scenario)} has its own label: to accept it, set status in {scenario.yaml}."
+            f"Each image of {scenario.full_name} has its own label: to accept it, set status in {scenario.yaml}."
         )
 
 
 def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
-    """Accept a scenario under a label, or reject it with None.
-
-    Args:
-        changes: further keys of scenario.yaml.
+    """Accept a scenario under a label, or reject it with None; ``changes`` are further keys of scenario.yaml.
 
     Raises:
         DefuseError: the label cannot be given, the scenario no longer exists, or its file is wrong.
@@ -85,21 +60,14 @@ def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
 
 
 def tally_of(scenario: Scenario) -> Tally:
-    """The votes on a scenario's tiles, counted.
-
-    Raises:
-        DefuseError: a file of votes is wrong.
-    """
+    """The votes on a scenario's tiles, counted; a DefuseError if a file of votes is wrong."""
     return tally(scenario.record, scenario.machine, scenario.votes(), scenario.store.record().voting)
 
 
 def decide_by_votes(scenario: Scenario, votes: Tally) -> Scenario:
-    """Decide as the votes say, excluding the tiles on which they see no class or another one.
+    """Decide as the votes say, excluding the tiles on which they see no class or another one; see :func:`decide`.
 
     An undecided scenario is not changed.
-
-    Raises:
-        DefuseError: the scenario no longer exists, or its file is wrong.
     """
     if votes.outcome == "undecided":
         return scenario

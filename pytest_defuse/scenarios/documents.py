@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Generic, TypeVar
 
 import yaml
@@ -18,8 +18,24 @@ from yaml.composer import Composer
 from pytest_defuse.runtime.validation import invalid_value
 from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, parse_machine
 from pytest_defuse.scenarios.migrations import OldFileError, upgraded
-from pytest_defuse.scenarios.problems import Problem, StoreError, plain_bytes, refuse, refused, without_lfs_pointer
-from pytest_defuse.scenarios.schema import FORMAT, SPLITS, FileRecord, ScenarioRecord, newer_format
+from pytest_defuse.scenarios.problems import (
+    Problem,
+    StoreError,
+    plain_bytes,
+    refuse,
+    refused,
+    unknown_class,
+    without_lfs_pointer,
+)
+from pytest_defuse.scenarios.schema import (
+    FORMAT,
+    SPLITS,
+    FileRecord,
+    ScenarioRecord,
+    StoreRecord,
+    VotesRecord,
+    newer_format,
+)
 
 MAX_YAML_BYTES = 2**22
 """Maximum size of a YAML file that is read, 4 MiB: a thousand classes and their names take some 100 KiB."""
@@ -56,11 +72,7 @@ class Document(Generic[R]):
 
 
 def read_document(path: Path, kind: type[R]) -> Document[R]:
-    """Read and check a YAML file.
-
-    Raises:
-        StoreError: every error of the file, a line each: ``file:line: key: what is wrong``.
-    """
+    """Read and check a YAML file; see :func:`parse_document`."""
     return parse_document(plain_bytes(path, MAX_YAML_BYTES), str(path), kind)
 
 
@@ -68,7 +80,7 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     """The document in ``data``, the content of ``file``.
 
     Raises:
-        StoreError: as :func:`read_document`.
+        StoreError: every error of the file, a line each: ``file:line: key: what is wrong``.
     """
     try:
         text = without_lfs_pointer(data, file).decode("utf-8-sig")
@@ -102,15 +114,9 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
 
 
 def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecord:
-    """What belongs to a scenario.yaml: from machine.json in ``folder``, or, in an old format, from the file itself.
-
-    Raises:
-        StoreError: machine.json is missing, or not the one that scenario.yaml names.
-    """
-    if document.machine is not None:
-        return document.machine
+    """What machine.json in ``folder`` holds or, in an old format, scenario.yaml; see :func:`parse_machine_of`."""
     path = folder / "machine.json"
-    return parse_machine_of(document, plain_bytes(path, MAX_BYTES), str(path))
+    return document.machine or parse_machine_of(document, plain_bytes(path, MAX_BYTES), str(path))
 
 
 def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
@@ -139,6 +145,45 @@ def _contradictions(document: Document[Any], record: ScenarioRecord, machine: Ma
         if (tiles.labels is None) != (record.labels is None):
             words = f"per image requires a class for each tile of {split} in machine.json, and vice versa."
             yield document.problem(("labels",), words)
+
+
+def scenario_problems(
+    document: Document[ScenarioRecord], machine: MachineRecord | None, folder: str, shared: StoreRecord
+) -> Iterator[Problem]:
+    """Where a scenario contradicts its folder's name or store.yaml, each at its line of scenario.yaml."""
+    record = document.record
+    if record.id != folder:
+        words = f"the id is {record.id!r}, but the folder is {folder!r}: give both the same name."
+        yield document.problem(("id",), words)
+    if record.tile != shared.tile:
+        yield document.problem(("tile",), "differs from that of store.yaml: restore both from git.")
+    # In an old format the keys of machine.json are in scenario.yaml.
+    above = () if document.machine else ("machine",)
+    of_machine = [((*above, *keys), name) for keys, name in machine.class_names()] if machine else []
+    for keys, name in [*record.class_names(), *of_machine]:
+        if name not in shared.classes:
+            yield document.problem(keys, unknown_class(name, shared.classes))
+
+
+def vote_problems(document: Document[VotesRecord], record: ScenarioRecord, classes: Sequence[str]) -> Iterator[Problem]:
+    """Where a file of votes contradicts its name, its scenario or the classes, each at its line."""
+    votes, path = document.record, PurePath(document.file)
+    if votes.annotator != path.stem:
+        words = f"it is {votes.annotator!r}, but the file is {path.name!r}: give both the same name."
+        yield document.problem(("annotator",), words)
+    for split in SPLITS:
+        cast, sheet = votes.split(split), record.sheet(split)
+        if cast is None:
+            continue
+        if cast.sha256 != sheet.sha256:
+            yield document.problem((split, "sha256"), f"these votes are on other pixels than {split}.png.")
+        for tile in cast.by_tile:
+            if tile >= sheet.images:
+                words = f"votes on tile {tile}, but the sheet has tiles 0 to {sheet.images - 1}."
+                yield document.problem((split,), words)
+        for name in cast.labels:
+            if name not in classes:
+                yield document.problem((split, "labels", name), unknown_class(name, classes))
 
 
 def _checked(kind: type[M], data: Any, file: str, root: yaml.Node, problems: list[Problem]) -> M | None:

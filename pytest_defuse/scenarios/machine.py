@@ -51,7 +51,7 @@ class Tiles(Record):
 
 
 class LatentRegion(Record):
-    """The Gaussian in latent space from which the tiles were drawn.
+    """The Gaussian in latent space from which the tiles were drawn; ``kind`` tells one sort of region from another.
 
     Attributes:
         generator: sha256 of the decoder.
@@ -83,10 +83,6 @@ class LatentRegion(Record):
         return self
 
 
-Region = LatentRegion
-"""Where the tiles come from; ``kind`` tells one sort of region from another."""
-
-
 class Evidence(Record):
     """Why a label is proposed: for a reviewer to consider, never a decision.
 
@@ -104,28 +100,25 @@ class Evidence(Record):
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
-        lengths = {len(part) for part in (self.nearest_images, self.nearest_labels, self.nearest_distances)}
-        if len(lengths) != 1:
+        if not len(self.nearest_images) == len(self.nearest_labels) == len(self.nearest_distances):
             words = "nearest_images, nearest_labels and nearest_distances differ in length"
             raise inconsistent("nearest_images", words)
         return self
 
     def in_words(self, label: str | None) -> list[str]:
         """How far the evidence supports a label, a sentence each."""
-        sentences = []
-        if self.nearest_labels and label is not None:
-            nearest = Counter(self.nearest_labels)
-            sentences.append(
-                f"{nearest[label]} of the {nearest.total()} nearest training images are labelled {label}"
-                f"{_rival(nearest, label)}"
-            )
-        sources = Counter(self.source_labels)
-        if sources.total() and label is not None:
-            sentences.append(
-                f"{sources[label]} of {sources.total()} failures were drawn around training images labelled {label}"
-                f"{_rival(sources, label)}"
-            )
-        return sentences
+        if label is None:
+            return []
+        nearest, sources = Counter(self.nearest_labels), Counter(self.source_labels)
+        support = (
+            (nearest, f"of the {nearest.total()} nearest training images are"),
+            (sources, f"of {sources.total()} failures were drawn around training images"),
+        )
+        return [
+            f"{labels[label]} {words} labelled {label}{_rival(labels, label)}"
+            for labels, words in support
+            if labels.total()
+        ]
 
 
 def _rival(counts: Counter[str], label: str) -> str:
@@ -140,7 +133,7 @@ class MachineRecord(Record):
     format: Format
     correction: Tiles = Tiles()
     held_out: Tiles = Tiles()
-    region: Region | None = None
+    region: LatentRegion | None = None
     evidence: Evidence | None = None
 
     def tiles(self, split: Split) -> Tiles:

@@ -12,16 +12,15 @@ from pytest_defuse.scenarios.schema import FORMAT, MAX_SHEET_BYTES, SPLITS, desc
 
 Data = dict[Any, Any]
 
+MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
+"""What reading data of another shape than the format's raises."""
+
 BUDGET_OF_1 = str(2**20)
 """Default ``sheet_bytes`` of format 1; a store that still has it takes the present default."""
 
 
 class OldFileError(Exception):
-    """Data of an old format that cannot be converted.
-
-    Attributes:
-        keys: where it is in the file.
-    """
+    """Data of an old format that cannot be converted, and the keys that lead to it."""
 
     def __init__(self, keys: tuple[str, ...], words: str) -> None:
         super().__init__(words)
@@ -32,17 +31,14 @@ def _from_0(data: Data, schema_name: str) -> Data:
     if schema_name == "store":
         return {key: value for key, value in data.items() if key != "generator"}
     # A summary does not record which tile was given which class, so it cannot become votes: it is kept in words.
-    summaries = [_in_words(vote) for vote in data.get("votes") or [] if isinstance(vote, dict)]
-    notes = [text for text in (data.get("notes"), *summaries) if text]
-    kept = {key: value for key, value in data.items() if key != "votes"}
-    return kept | {"notes": "\n".join(map(str, notes))}
-
-
-def _in_words(vote: Data) -> str:
-    return (
+    summaries = [
         f"Vote of {vote.get('who')} ({vote.get('kind')}): {vote.get('label') or 'no class'}, "
         f"agreement {vote.get('agreement')}, none of the above on {vote.get('none_of_the_above', 0)} tiles."
-    )
+        for vote in data.get("votes") or []
+        if isinstance(vote, dict)
+    ]
+    notes = [str(text) for text in (data.get("notes"), *summaries) if text]
+    return {key: value for key, value in data.items() if key != "votes"} | {"notes": "\n".join(notes)}
 
 
 def _from_1(data: Data, schema_name: str) -> Data:
@@ -77,11 +73,10 @@ def _by_tile(tiles_of: Any, split: str) -> list[str] | None:
         return None
     try:
         by_tile = {int(tile): name for name, tiles in tiles_of.items() for tile in tiles}
-        names = [by_tile[tile] for tile in range(sum(map(len, tiles_of.values())))]
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return [by_tile[tile] for tile in range(sum(map(len, tiles_of.values())))]
+    except MALFORMED:
         words = "predicted_tiles must name each tile, from 0, once"
         raise OldFileError(("sheets", split, "predicted_tiles"), words) from None
-    return names
 
 
 def _mistake(data: Data) -> str | None:
@@ -89,8 +84,8 @@ def _mistake(data: Data) -> str | None:
     try:
         predicted = data["sheets"]["held_out"]["predicted"]
         wrong = {name: int(count) for name, count in predicted.items() if name != data["proposed_label"]}
-        return max(wrong, key=lambda name: wrong[name], default=None)
-    except (AttributeError, KeyError, TypeError, ValueError):
+        return max(wrong, key=wrong.__getitem__, default=None)
+    except MALFORMED:
         return None
 
 
@@ -101,12 +96,7 @@ STEPS: dict[int, Callable[[Data, str], Data]] = {0: _from_0, 1: _from_1}
 def upgraded(data: Data, number: int, schema_name: str) -> Data:
     """The data of a file of format ``number`` in the present format; ``machine`` is the content of machine.json.
 
-    Args:
-        data: as it was read; wrong values are left for the schema to report.
-        schema_name: the kind of file.
-
-    Raises:
-        OldFileError: data that cannot be converted.
+    Wrong values are left for the schema to report; an OldFileError is raised for what cannot be converted.
     """
     for step in range(number, FORMAT):
         data = STEPS[step](data, schema_name)

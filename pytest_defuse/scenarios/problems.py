@@ -1,12 +1,14 @@
 """What can be wrong with a file of a store, and how its bytes are read."""
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 from pytest_defuse.runtime.errors import DefuseError
 
+T = TypeVar("T")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -33,7 +35,7 @@ class StoreError(DefuseError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def refused(file: Path | str, words: str) -> StoreError:
+def refused(file: PurePath | str, words: str) -> StoreError:
     """The error that a file cannot be used."""
     return StoreError([Problem(str(file), f"{words}.")])
 
@@ -44,12 +46,28 @@ def refuse(problems: Iterable[Problem]) -> None:
         raise StoreError(problems)
 
 
-def plain_bytes(path: Path, maximum: int) -> bytes:
-    """The bytes of a regular file.
+def collected(read: Callable[[], T], problems: list[Problem]) -> T | None:
+    """What ``read`` returns; None after a StoreError, whose problems are added to ``problems``."""
+    try:
+        return read()
+    except StoreError as error:
+        problems += error.problems
+        return None
 
-    Raises:
-        StoreError: it is missing, larger than ``maximum`` bytes, a symbolic link, no file, or a Git LFS pointer.
-    """
+
+def listed(names: Sequence[str], maximum: int = 20) -> str:
+    """Names in a sentence; of many, the first ``maximum``."""
+    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return ", ".join(names[:maximum]) + more
+
+
+def unknown_class(name: str, classes: Sequence[str]) -> str:
+    """What to say about a name that is not a class."""
+    return f"{name!r} is not one of the classes {listed(classes)}."
+
+
+def plain_bytes(path: Path, maximum: int) -> bytes:
+    """The bytes of a regular file; a StoreError if it is missing, larger than ``maximum``, or a symbolic link."""
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
@@ -59,7 +77,7 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
             raise refused(path, "is not a file: restore it from git")
         if status.st_size > maximum:
             raise refused(path, f"has {status.st_size:,} bytes, at most {maximum:,} are read: restore it from git")
-        return without_lfs_pointer(path.read_bytes(), str(path))
+        return path.read_bytes()
     except FileNotFoundError:
         raise refused(path, "is missing: restore it from git, or remove the folder") from None
     except OSError as error:
@@ -67,11 +85,7 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
 
 
 def without_lfs_pointer(data: bytes, file: str) -> bytes:
-    """The content of a file.
-
-    Raises:
-        StoreError: it is only a Git LFS pointer.
-    """
+    """The content of a file; a StoreError if it is only a Git LFS pointer."""
     if data.startswith(LFS_POINTER):
         raise refused(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
     return data

@@ -1,5 +1,6 @@
 """A store at a git revision, read from git's objects: nothing is checked out."""
 
+import io
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,23 +13,14 @@ from pytest_defuse.scenarios.problems import LFS_POINTER
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository and the folder of the store in it.
-
-    Attributes:
-        top: the repository's root.
-        folder: the store's folder, relative to ``top``.
-    """
+    """A git repository with the root ``top``, and the folder of the store, relative to it."""
 
     top: Path
     folder: PurePosixPath
 
     @staticmethod
     def around(root: Path) -> "Repository":
-        """The repository that holds the store ``root``, which need not exist now.
-
-        Raises:
-            DefuseError: there is no git, or no repository.
-        """
+        """The repository that holds the store ``root``, which need not exist now; a DefuseError if there is none."""
         start = root.absolute()
         while not start.is_dir():
             start = start.parent
@@ -37,11 +29,7 @@ class Repository:
         return Repository(top, PurePosixPath(folder.as_posix()))
 
     def commit(self, name: str) -> str:
-        """The full hash of a revision.
-
-        Raises:
-            DefuseError: no revision has this name.
-        """
+        """The full hash of a revision; a DefuseError if none has this name."""
         try:
             return _git(self.top, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
         except DefuseError:
@@ -50,11 +38,7 @@ class Repository:
             ) from None
 
     def merge_base(self, base: str, head: str) -> str:
-        """The last commit that two have in common.
-
-        Raises:
-            DefuseError: there is none.
-        """
+        """The last commit that two have in common; a DefuseError if there is none."""
         try:
             return _git(self.top, "merge-base", base, head).decode().strip()
         except DefuseError:
@@ -78,28 +62,24 @@ class Revision:
         below = [] if folder == PurePosixPath() else ["--", f"{folder}/"]
         listing = _git(self.repository.top, "ls-tree", "-r", "-z", "--full-tree", self.commit, *below)
         found = {}
-        for entry in listing.decode("utf-8", "surrogateescape").split("\0"):
-            if entry:
-                header, _, path = entry.partition("\t")
-                mode, _, blob = header.split()
-                if mode.startswith("100"):
-                    found[PurePosixPath(path).relative_to(folder)] = blob
+        for entry in listing.decode("utf-8", "surrogateescape").split("\0")[:-1]:
+            header, _, path = entry.partition("\t")
+            mode, _, blob = header.split()
+            if mode.startswith("100"):
+                found[PurePosixPath(path).relative_to(folder)] = blob
         return found
 
     def contents(self, paths: Iterable[PurePosixPath]) -> dict[PurePosixPath, bytes]:
         """The contents of those files that this revision has, in one call of git."""
         present = [path for path in paths if path in self.blobs]
-        if not present:
-            return {}
         names = "".join(f"{self.blobs[path]}\n" for path in present)
         reply = _git(self.repository.top, "cat-file", "--batch", stdin=names.encode())
-        found, at = {}, 0
+        found, stream = {}, io.BytesIO(reply)
         for path in present:
-            end = reply.index(b"\n", at)
-            size = int(reply[at:end].split()[-1])
-            found[path] = reply[end + 1 : end + 1 + size]
-            at = end + 1 + size + 1
-        return {path: self._smudged(path) if data.startswith(LFS_POINTER) else data for path, data in found.items()}
+            size = int(stream.readline().split()[-1])
+            data = stream.read(size + 1)[:size]  # a newline follows
+            found[path] = self._smudged(path) if data.startswith(LFS_POINTER) else data
+        return found
 
     def _smudged(self, path: PurePosixPath) -> bytes:
         """The file behind a Git LFS pointer if Git LFS is set up; else the pointer."""

@@ -1,8 +1,4 @@
-"""What the YAML files of a store hold: format 2, frozen.
-
-:mod:`pytest_defuse.scenarios.documents` reads and writes these files, :mod:`pytest_defuse.scenarios.machine` holds
-machine.json, and :mod:`pytest_defuse.scenarios.migrations` reads older formats.
-"""
+"""What the YAML files of a store hold: format 2, frozen."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -61,12 +57,7 @@ class Record(BaseModel):
 
 
 class FileRecord(Record):
-    """A whole YAML file.
-
-    Attributes:
-        schema_name: name of its JSON Schema.
-        schema_file: path of the JSON Schema, relative to the file's folder.
-    """
+    """A whole YAML file, with the name of its JSON Schema and the schema's path relative to the file's folder."""
 
     schema_name: ClassVar[str]
     schema_file: ClassVar[str]
@@ -351,7 +342,9 @@ class SplitVotes(Record):
     @staticmethod
     def of(sha256: str, votes: dict[int, str | None], classes: Sequence[str]) -> "SplitVotes":
         """The votes of :attr:`by_tile`, in canonical order."""
-        chosen = {name: tuple(sorted(t for t, vote in votes.items() if vote == name)) for name in classes}
+        # An unknown class must not be dropped here: checking the file is to name it.
+        names = dict.fromkeys([*classes, *(vote for vote in votes.values() if vote is not None)])
+        chosen = {name: tuple(sorted(t for t, vote in votes.items() if vote == name)) for name in names}
         return SplitVotes(
             sha256=sha256,
             labels={name: tiles for name, tiles in chosen.items() if tiles},

@@ -71,18 +71,17 @@ def encode_sheet(pixels: Pixels) -> bytes:
 
 
 def read_sheet(path: Path, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
-    """The tiles of a sheet, N x C x H x W, excluded ones among them.
-
-    Raises:
-        StoreError: the file is missing, no PNG, a Git LFS pointer, or holds other pixels than recorded.
-    """
+    """The tiles of the sheet in a file; see :func:`decode_sheet`."""
     return decode_sheet(plain_bytes(path, MAX_PNG_BYTES), str(path), sheet, tile, gap)
 
 
 def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
-    """The tiles in ``data``, the content of ``file``; as :func:`read_sheet`.
+    """The tiles in ``data``, the content of ``file``, N x C x H x W, excluded ones among them.
 
     The size is checked before any pixel is decoded, so an image of another size costs no memory.
+
+    Raises:
+        StoreError: it is no PNG, a Git LFS pointer, or holds other pixels than recorded.
     """
     data = without_lfs_pointer(data, file)
     size = sheet_size(sheet.images, tile, gap)

@@ -6,7 +6,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -17,10 +18,17 @@ from pydantic import ValidationError
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.validation import first_invalid_value
-from pytest_defuse.scenarios.checks import listed, scenario_problems, vote_problems
-from pytest_defuse.scenarios.documents import Document, machine_of, parse_document, parse_machine_of, read_document
+from pytest_defuse.scenarios.documents import (
+    Document,
+    machine_of,
+    parse_document,
+    parse_machine_of,
+    read_document,
+    scenario_problems,
+    vote_problems,
+)
 from pytest_defuse.scenarios.machine import MachineRecord, counts
-from pytest_defuse.scenarios.problems import Problem, StoreError, refuse, refused
+from pytest_defuse.scenarios.problems import Problem, collected, listed, refuse, refused
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,
     FORMAT,
@@ -37,6 +45,7 @@ from pytest_defuse.scenarios.schema import (
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_format
 from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
 
+SCENARIO_FILES = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
 LINKED_FOLDER = "is a symbolic link: put the folder itself in its place"
 LEFTOVERS = (
     ".new-*",
@@ -77,9 +86,19 @@ class Scenario:
         return self.folder.parent.name
 
     @property
+    def full_name(self) -> str:
+        """``<subject>/<id>``."""
+        return f"{self.subject}/{self.id}"
+
+    @property
     def store(self) -> "Store":
         """The store that holds the scenario."""
         return Store(self.folder.parent)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels that the scenario can be given, as store.yaml names them now."""
+        return self.store.record().classes
 
     @property
     def yaml(self) -> Path:
@@ -100,11 +119,7 @@ class Scenario:
         return read_sheet(self.sheet_file(split), sheet, self.record.tile, self.record.gap)[sheet.kept]
 
     def labels(self, split: Split) -> list[str]:
-        """The class that each tile of :meth:`pixels` shows.
-
-        Raises:
-            DefuseError: the scenario has no label.
-        """
+        """The class that each tile of :meth:`pixels` shows; a DefuseError if the scenario has no label."""
         kept, named = self.record.sheet(split).kept, self.machine.tiles(split).labels
         if named is not None:
             return [named[tile] for tile in kept]
@@ -113,7 +128,7 @@ class Scenario:
         return [self.record.label] * len(kept)
 
     def counts(self, split: Split) -> dict[str, int]:
-        """Tiles that are not excluded by the class that the model predicted at discovery, most frequent first."""
+        """Tiles by the class that was predicted; see :func:`pytest_defuse.scenarios.machine.counts`."""
         return counts(self.record.sheet(split), self.machine.tiles(split))
 
     def recorded_accuracy(self, split: Split) -> float | None:
@@ -133,17 +148,15 @@ class Scenario:
         Raises:
             StoreError: every error of every file of votes, a line each.
         """
-        classes, folder = self.store.record().classes, self.folder / "votes"
+        classes, folder = self.classes, self.folder / "votes"
         if folder.is_symlink():
             raise refused(folder, LINKED_FOLDER)
-        votes, problems = [], []
+        votes: list[VotesRecord] = []
+        problems: list[Problem] = []
         for path in sorted(folder.glob("*.yaml")):
-            try:
-                document = read_document(path, VotesRecord)
+            if document := collected(partial(read_document, path, VotesRecord), problems):
                 problems += vote_problems(document, self.record, classes)
                 votes.append(document.record)
-            except StoreError as error:
-                problems += error.problems
         refuse(problems)
         return votes
 
@@ -159,17 +172,12 @@ class Store:
         return (self.folder / "store.yaml").exists()
 
     def record(self) -> StoreRecord:
-        """What store.yaml holds.
-
-        Raises:
-            StoreError: it is missing or wrong.
-        """
+        """What store.yaml holds; a StoreError if it is missing or wrong."""
         return read_document(self.folder / "store.yaml", StoreRecord).record
 
     def folders(self) -> list[Path]:
         """The folders that hold a file of a scenario, by name."""
-        names = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
-        found = {path.parent for name in names for path in self.folder.glob(f"*/{name}")}
+        found = {path.parent for name in SCENARIO_FILES for path in self.folder.glob(f"*/{name}")}
         return sorted(folder for folder in found if not folder.name.startswith("."))
 
     def scenarios(self, *statuses: Status) -> list[Scenario]:
@@ -180,32 +188,21 @@ class Store:
         """
         folders = self.folders()
         shared = self.record() if folders else None
-        found: list[Scenario] = []
         problems: list[Problem] = []
-        for folder in folders:
-            try:
-                found.append(self._read(folder, shared))
-            except StoreError as error:
-                problems += error.problems
+        found = [collected(partial(self._read, folder, shared), problems) for folder in folders]
         refuse(problems)
-        return [scenario for scenario in found if not statuses or scenario.record.status in statuses]
+        return [scenario for scenario in found if scenario and (not statuses or scenario.record.status in statuses)]
 
     def get(self, scenario_id: str) -> Scenario:
-        """The scenario with this id.
-
-        Raises:
-            DefuseError: there is none, or its file is wrong.
-        """
+        """The scenario with this id; a DefuseError if there is none, or its file is wrong."""
         if not re.fullmatch(r"[a-z0-9-]+", scenario_id) or not (self.folder / scenario_id).is_dir():
-            raise DefuseError(f"There is no scenario {scenario_id!r} in {self.folder}: {_known(self.folder)}.")
+            ids = [path.parent.name for path in sorted(self.folder.glob("*/scenario.yaml"))]
+            known = f"it has {', '.join(ids)}" if ids else "it is empty"
+            raise DefuseError(f"There is no scenario {scenario_id!r} in {self.folder}: {known}.")
         return self._read(self.folder / scenario_id)
 
     def open_for(self, record: StoreRecord) -> None:
-        """Write store.yaml if there is none; else check that it has the same classes and tiles.
-
-        Raises:
-            DefuseError: the store belongs to other classes or another image size.
-        """
+        """Write store.yaml if there is none; a DefuseError if the present one has other classes or tiles."""
         path = self.folder / "store.yaml"
         with self._writing():
             if not self.exists():
@@ -272,7 +269,7 @@ class Store:
             document = edited(read_document(scenario.yaml, ScenarioRecord), record)
             refuse(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
             replace_text(scenario.yaml, document.text)
-            return Scenario(scenario.folder, document.record, scenario.machine)
+            return replace(scenario, record=document.record)
 
     def vote(
         self,
@@ -280,7 +277,7 @@ class Store:
         annotator: str,
         votes: Mapping[Split, Mapping[int, str | None]],
         kind: Literal["human", "model"] = "human",
-    ) -> VotesRecord:
+    ) -> None:
         """Add votes on tiles to an annotator's file; a new vote on a tile takes an earlier one's place.
 
         Args:
@@ -293,21 +290,19 @@ class Store:
             scenario = self.get(scenario_id)
             path = scenario.folder / "votes" / f"{annotator}.yaml"
             earlier = next((record for record in scenario.votes() if record.annotator == annotator), None)
-            classes = self.record().classes
+            classes = scenario.classes
+            values: dict[str, Any] = {"format": FORMAT, "annotator": annotator, "kind": kind}
             try:
-                record = VotesRecord(
-                    format=FORMAT,
-                    annotator=annotator,
-                    kind=kind,
-                    correction=_merged(earlier, scenario.record, "correction", votes, classes),
-                    held_out=_merged(earlier, scenario.record, "held_out", votes, classes),
-                )
+                for split in SPLITS:
+                    before = earlier.split(split) if earlier else None
+                    if merged := {**(before.by_tile if before else {}), **votes.get(split, {})}:
+                        values[split] = SplitVotes.of(scenario.record.sheet(split).sha256, merged, classes)
+                record = VotesRecord.model_validate(values)
             except ValidationError as error:
                 raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {first_invalid_value(error)}.") from error
             document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
             refuse(vote_problems(document, scenario.record, classes))
             replace_text(path, document.text)
-            return document.record
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
         """The YAML files of the store, with their kinds."""
@@ -359,30 +354,10 @@ class Store:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a discovery changed in the store.
-
-    Attributes:
-        new: scenarios that were added.
-        known: scenarios that were already there.
-    """
+    """The scenarios of a discovery: those that were added to the store, and those that were already there."""
 
     new: tuple[Scenario, ...]
     known: tuple[Scenario, ...]
-
-
-def _merged(
-    earlier: VotesRecord | None,
-    record: ScenarioRecord,
-    split: Split,
-    votes: Mapping[Split, Mapping[int, str | None]],
-    classes: Sequence[str],
-) -> SplitVotes | None:
-    """Earlier votes on a sheet and new ones, which take their place; None where there is none."""
-    before = earlier.split(split) if earlier else None
-    merged = {**(before.by_tile if before else {}), **votes.get(split, {})}
-    # A class that is not known must not be dropped here: checking the file is to name it.
-    names = dict.fromkeys([*classes, *(name for name in merged.values() if name is not None)])
-    return SplitVotes.of(record.sheet(split).sha256, merged, list(names)) if merged else None
 
 
 def stores(root: Path) -> list[Store]:
@@ -415,8 +390,3 @@ def scenario_id(label: str, prediction: str, sha256: str) -> str:
     """A short, readable id that belongs to the content: ``<label>-as-<prediction>-<hash6>``."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{label}-as-{prediction}".lower()).strip("-")
     return f"{slug[:32].strip('-') or 'scenario'}-{sha256[:6]}"
-
-
-def _known(folder: Path) -> str:
-    ids = [path.parent.name for path in sorted(folder.glob("*/scenario.yaml"))]
-    return f"it has {', '.join(ids)}" if ids else "it is empty"

@@ -2,21 +2,16 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import partial
+from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
 
-from pytest_defuse.scenarios.checks import scenario_problems, vote_problems
-from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document
-from pytest_defuse.scenarios.problems import Problem, StoreError
+from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document, scenario_problems, vote_problems
+from pytest_defuse.scenarios.problems import Problem, collected
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
-from pytest_defuse.scenarios.store import LEFTOVERS, LINKED_FOLDER, Store
-
-T = TypeVar("T")
-
-KNOWN_FILES = {"scenario.yaml", "machine.json", "votes", *(f"{split}.png" for split in SPLITS)}
+from pytest_defuse.scenarios.store import LEFTOVERS, LINKED_FOLDER, SCENARIO_FILES, Store
 
 
 def verify(stores: Sequence[Store]) -> list[Problem]:
@@ -47,10 +42,7 @@ class _Search:
             self._scenario(folder, document.record if document else None)
         if document:
             self.found += budget_warnings(store, document)
-        orphans = [p for p in sorted(store.folder.iterdir()) if not p.is_dir() and p.name[0] != "."]
-        for path in orphans:
-            if path.name != "store.yaml":
-                self._report(path, "belongs to no scenario: move it away.")
+        self._strays(store.folder, {"store.yaml", *(folder.name for folder in folders)})
         for path in sorted({path for pattern in LEFTOVERS for path in store.folder.glob(pattern)}):
             self._report(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
 
@@ -58,23 +50,20 @@ class _Search:
         if folder.is_symlink():
             self._report(folder, f"{LINKED_FOLDER}.")
             return
-        files = sorted(path for path in folder.iterdir() if path.name[0] != ".")
-        for path in files:
-            if path.name not in KNOWN_FILES:
-                self._report(path, "belongs to no scenario: move it away.")
+        self._strays(folder, {*SCENARIO_FILES, "votes"})
         document = self._read(folder / "scenario.yaml", ScenarioRecord)
         if document is None:
             return
         record = document.record
-        machine = self._checked(partial(machine_of, document, folder))
+        machine = collected(partial(machine_of, document, folder), self.found)
         if shared:
             self.found += scenario_problems(document, machine, folder.name, shared)
         for split in SPLITS:
-            path = folder / f"{split}.png"
-            pixels = self._checked(partial(read_sheet, path, record.sheet(split), record.tile, record.gap))
+            path, sheet = folder / f"{split}.png", record.sheet(split)
+            pixels = collected(partial(read_sheet, path, sheet, record.tile, record.gap), self.found)
             if pixels is not None:
                 self.tiles[path] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
-            if shared and record.sheet(split).images > shared.budgets.tiles:
+            if shared and sheet.images > shared.budgets.tiles:
                 words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
                 self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
         votes = folder / "votes"
@@ -88,29 +77,23 @@ class _Search:
                 self.found += vote_problems(cast, record, shared.classes)
 
     def _read(self, path: Path, kind: type[R]) -> Document[R] | None:
-        document = self._checked(lambda: read_document(path, kind))
+        document = collected(partial(read_document, path, kind), self.found)
         if document is not None and document.format < FORMAT:
             words = f"{document.format} is older than the present {FORMAT}: run pytest-defuse migrate."
             self.found.append(document.problem(("format",), words, warning=True))
         return document
 
-    def _checked(self, check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except StoreError as error:
-            self.found += error.problems
-            return None
+    def _strays(self, folder: Path, known: Container[str]) -> None:
+        for path in sorted(folder.iterdir()):
+            if path.name[0] != "." and path.name not in known:
+                self._report(path, "belongs to no scenario: move it away.")
 
     def _report(self, path: Path, words: str, *, warning: bool = False) -> None:
         self.found.append(Problem(str(path), words, warning=warning))
 
 
 def budget_warnings(store: Store, document: Document[StoreRecord] | None = None) -> list[Problem]:
-    """What exceeds the budgets of a store's bytes and scenarios.
-
-    Raises:
-        StoreError: store.yaml is missing or wrong.
-    """
+    """What exceeds a store's budgets of bytes and scenarios; a StoreError if store.yaml is missing or wrong."""
     document = document or read_document(store.folder / "store.yaml", StoreRecord)
     budgets, found = document.record.budgets, []
     folders = store.folders()
@@ -131,9 +114,7 @@ def _duplicates(tiles: dict[Path, list[bytes]]) -> Iterator[Problem]:
     for path, digests in tiles.items():
         for digest in dict.fromkeys(digests):
             holders[digest].append(path)
-    shared = Counter(
-        (first, second) for paths in holders.values() for i, first in enumerate(paths) for second in paths[i + 1 :]
-    )
+    shared = Counter(pair for paths in holders.values() for pair in combinations(paths, 2))
     for (first, second), count in shared.items():
         words = f"{count} of its {len(tiles[second])} tiles are pixel for pixel in {first} too: remove one of the two."
         yield Problem(str(second), words)

@@ -63,8 +63,7 @@ class Tally:
         voters: annotators whose votes count.
         models: models whose votes do not count.
         outcome, label, reason: the decision that the votes give, and why.
-        disagreeing: tiles, of the labelled ones, on which the model is wrong.
-        labelled: tiles with a majority class whose prediction is recorded.
+        disagreeing, labelled: tiles on which the model is wrong, of those with a majority class and a prediction.
         low_agreement: agreement below which there is a remark, in [0, 1].
     """
 
@@ -96,7 +95,7 @@ class Tally:
             remarks.append(f"tie on {_tiles(self.ties)}")
         if self.agreement < self.low_agreement:
             remarks.append(f"low agreement: {self.agreement:.0%}, below {self.low_agreement:.0%}")
-        if other := [tile for tile in self.tiles if tile.label not in (None, self.label)]:
+        if other := [tile for tile in self.tiles if self._other(tile)]:
             remarks.append(f"another class on {_tiles(other)}")
         if dropped := [tile for tile in self.tiles if tile.dropped]:
             remarks.append(f"{NONE} on {_tiles(dropped)}")
@@ -106,11 +105,10 @@ class Tally:
 
     def excluded(self, split: Split) -> list[int]:
         """The tiles of a split that show none of the classes, or another class than the scenario's label."""
-        return [
-            tile.tile
-            for tile in self.tiles
-            if tile.split == split and (tile.dropped or tile.label not in (None, self.label))
-        ]
+        return [t.tile for t in self.tiles if t.split == split and (t.dropped or self._other(t))]
+
+    def _other(self, tile: TileTally) -> bool:
+        return tile.label not in (None, self.label)
 
 
 def tally(record: ScenarioRecord, machine: MachineRecord, votes: Sequence[VotesRecord], voting: Voting) -> Tally:

@@ -9,12 +9,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import yaml
 
 from pytest_defuse.scenarios.documents import Document, R, parse_document
-from pytest_defuse.scenarios.problems import StoreError, refused
+from pytest_defuse.scenarios.problems import collected, refused
 from pytest_defuse.scenarios.schema import FileRecord
 
 WIDTH = 110
@@ -41,8 +42,7 @@ def canonical_text(record: FileRecord) -> str:
 def edited(document: Document[R], record: R) -> Document[R]:
     """The document with the values of ``record``; other text stays byte for byte.
 
-    Raises:
-        StoreError: the new text would not read back as ``record``.
+    A StoreError is raised if the new text would not read back as ``record``; likewise in :func:`rewritten`.
     """
     old, new = (part.model_dump(mode="json") for part in (document.record, record))
     text = document.text
@@ -52,20 +52,13 @@ def edited(document: Document[R], record: R) -> Document[R]:
 
 
 def rewritten(document: Document[R]) -> Document[R]:
-    """The document in the present format and canonical form, with its comments.
-
-    Raises:
-        StoreError: the new text would not read back as the document's record.
-    """
+    """The document in the present format and canonical form, with its comments."""
     text = _with_comments(canonical_text(document.record), document)
     return _read_back(text, document, document.record)
 
 
 def _read_back(text: str, document: Document[R], record: R) -> Document[R]:
-    try:
-        again = parse_document(text.encode(), document.file, type(record))
-    except StoreError:
-        again = None
+    again = collected(partial(parse_document, text.encode(), document.file, type(record)), [])
     if again is None or again.record != record:
         raise refused(document.file, "cannot be rewritten without changing what it holds: edit it by hand")
     return again
@@ -81,7 +74,7 @@ def _edits(node: Any, old: Any, new: Any, text: str) -> Iterator[Edit]:
             pass
         elif place is None:
             yield _insertion([f"{name}: {_inline(value)}"], node, above, text)
-        elif isinstance(place, yaml.MappingNode) and _same_keys(before, value):
+        elif isinstance(place, yaml.MappingNode) and isinstance(value, dict) and before.keys() == value.keys():
             yield from _edits(place, before, value, text)
         elif isinstance(place, yaml.SequenceNode) and place.value and value[: len(before)] == before:
             # The items that are there keep their comments.
@@ -94,10 +87,6 @@ def _edits(node: Any, old: Any, new: Any, text: str) -> Iterator[Edit]:
             space = "  " if _is_block(place) else "" if start < end else " "
             yield start, end, f"{space}{_inline(value)}"
         above = place or above
-
-
-def _same_keys(before: Any, value: Any) -> bool:
-    return isinstance(before, dict) and isinstance(value, dict) and before.keys() == value.keys()
 
 
 def _insertion(entries: Sequence[str], collection: yaml.CollectionNode, above: yaml.Node, text: str) -> Edit:

@@ -1,17 +1,18 @@
 """What all services share: tiles exported as images, answers imported as votes."""
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 from typing import cast as typed
 
 from PIL import Image
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.checks import listed
+from pytest_defuse.scenarios.problems import unknown_class
 from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario, Store
 
@@ -20,24 +21,11 @@ TILE_KEY, SHEET_KEY = "defuse-tile", "defuse-sheet"
 """Keys that an item carries through a service: which tile it is, and the hash of its sheet."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One tile that is exported to a service.
-
-    Attributes:
-        name: ``<subject>/<scenario>/<split>/<tile>``.
-        image: path of its PNG in the exported folder.
-        sheet: hash of the sheet's pixels.
-    """
-
-    name: str
-    image: PurePosixPath
-    sheet: str
-
-    @property
-    def keys(self) -> dict[str, str]:
-        """What the service returns unchanged."""
-        return {TILE_KEY: self.name, SHEET_KEY: self.sheet}
+Kind = Literal["human", "model"]
+Item = tuple[str, dict[str, str]]
+"""One tile that is exported to a service: the image's path there, and the keys that come back unchanged."""
+WriteItems = Callable[[Path, Sequence[Item], Sequence[str]], None]
+"""Writes a service's own files: (folder, items, answers to choose from)."""
 
 
 @dataclass(frozen=True)
@@ -52,23 +40,13 @@ class Ballot:
 
     where: str
     annotator: str
-    kind: Literal["human", "model"]
+    kind: Kind
     keys: Mapping[str, Any]
     answer: str
 
 
-@dataclass(frozen=True)
-class Responses:
-    """The content of a service's file.
-
-    Attributes:
-        problems: answers that cannot be read, a sentence each.
-        skipped: number of items without an answer.
-    """
-
-    ballots: tuple[Ballot, ...]
-    problems: tuple[str, ...]
-    skipped: int
+Responses = list[list[Ballot | str]]
+"""The answers on each item of a service's file; a sentence for one that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +56,12 @@ class Imported:
     Attributes:
         votes: number of votes by annotator.
         scenarios: full names of the scenarios with these votes.
+        skipped: number of items without an answer.
     """
 
     votes: Mapping[str, int]
     scenarios: tuple[str, ...]
-
-
-WriteItems = Callable[[Path, Sequence[Item], Sequence[str], str], None]
-"""Writes a service's own files: (folder, items, answers to choose from, prefix of an image's path)."""
+    skipped: int
 
 
 def export_items(
@@ -105,33 +81,26 @@ def export_items(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DefuseError(f"{folder} is not empty: name a new folder.")
-    by_store: dict[Store, list[Scenario]] = defaultdict(list)
-    for scenario in scenarios:
-        by_store[scenario.store].append(scenario)
-    classes = {store: store.record().classes for store in by_store}
+    classes = {scenario.store: scenario.classes for scenario in scenarios}
     for store, names in classes.items():
-        if _is_none(*names):
+        if any(map(_is_none, names)):
             raise DefuseError(
                 f"A class of {store.folder} is called {NONE_OF_THE_ABOVE!r}, the answer for no class: rename it."
             )
-    count = 0
-    for store, chosen in by_store.items():
-        items = []
-        for scenario in chosen:
-            for split in splits:
-                sheet = scenario.record.sheet(split)
-                pairs = list(zip(sheet.kept, scenario.pixels(split), strict=True))[:maximum]
-                for tile, pixels in pairs:
-                    image = PurePosixPath(scenario.id, f"{split}-{tile:03d}.png")
-                    path = folder / store.folder.name / image
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-                    Image.fromarray(array).save(path, "PNG")
-                    name = f"{store.folder.name}/{scenario.id}/{split}/{tile}"
-                    items.append(Item(name, PurePosixPath(store.folder.name) / image, sheet.sha256))
-        write(folder / store.folder.name, items, [*classes[store], NONE_OF_THE_ABOVE], prefix)
-        count += len(items)
-    return count
+    items: dict[Store, list[Item]] = {store: [] for store in classes}
+    for scenario in scenarios:
+        for split in splits:
+            sheet = scenario.record.sheet(split)
+            for tile, pixels in list(zip(sheet.kept, scenario.pixels(split), strict=True))[:maximum]:
+                image = f"{scenario.full_name}/{split}-{tile:03d}.png"
+                (folder / image).parent.mkdir(parents=True, exist_ok=True)
+                array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+                Image.fromarray(array).save(folder / image, "PNG")
+                keys = {TILE_KEY: f"{scenario.full_name}/{split}/{tile}", SHEET_KEY: sheet.sha256}
+                items[scenario.store].append((f"{prefix}{image}", keys))
+    for store, own in items.items():
+        write(folder / store.folder.name, own, [*classes[store], NONE_OF_THE_ABOVE])
+    return sum(map(len, items.values()))
 
 
 def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Responses) -> Imported:
@@ -140,31 +109,35 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Response
     Raises:
         DefuseError: every unknown id, unknown label, outdated sheet and unreadable answer, a line each.
     """
-    known = {f"{scenario.subject}/{scenario.id}": scenario for scenario in scenarios}
-    classes = {scenario.store: scenario.store.record().classes for scenario in scenarios}
-    problems = [f"{file}: {problem}" for problem in responses.problems]
+    known = {scenario.full_name: scenario for scenario in scenarios}
+    classes = {store: store.record().classes for store in {scenario.store for scenario in scenarios}}
+    problems: list[str] = []
     chosen: dict[tuple[str, str], dict[Split, dict[int, str | None]]] = {}
-    kinds: dict[str, Literal["human", "model"]] = {}
-    for ballot in responses.ballots:
+    kinds: dict[str, Kind] = {}
+    for ballot in chain.from_iterable(responses):
+        if isinstance(ballot, str):
+            problems.append(ballot)
+            continue
         found = _placed(ballot, known, classes)
         if isinstance(found, str):
-            problems.append(f"{file}: {ballot.where}: {found}")
+            problems.append(f"{ballot.where}: {found}")
             continue
         name, split, tile, label = found
         if kinds.setdefault(ballot.annotator, ballot.kind) != ballot.kind:
-            problems.append(f"{file}: {ballot.where}: {ballot.annotator!r} is both a person and a model.")
+            problems.append(f"{ballot.where}: {ballot.annotator!r} is both a person and a model.")
         chosen.setdefault((ballot.annotator, name), {}).setdefault(split, {})[tile] = label
     for annotator, name in chosen:
         earlier = next((vote for vote in known[name].votes() if vote.annotator == annotator), None)
         if earlier and earlier.kind != kinds[annotator]:
-            problems.append(f"{file}: {annotator!r} has voted on {name} as a {earlier.kind} before: use another name.")
+            problems.append(f"{annotator!r} has voted on {name} as a {earlier.kind} before: use another name.")
     if problems:
-        raise DefuseError("\n".join([*dict.fromkeys(problems), "Nothing was imported."]))
-    votes: dict[str, int] = defaultdict(int)
+        lines = [f"{file}: {problem}" for problem in dict.fromkeys(problems)]
+        raise DefuseError("\n".join([*lines, "Nothing was imported."]))
+    votes = Counter[str]()
     for (annotator, name), cast in chosen.items():
         known[name].store.vote(known[name].id, annotator, cast, kinds[annotator])
         votes[annotator] += sum(map(len, cast.values()))
-    return Imported(dict(votes), tuple(sorted({name for _, name in chosen})))
+    return Imported(votes, tuple(sorted({name for _, name in chosen})), responses.count([]))
 
 
 def annotator_name(text: str) -> str:
@@ -191,9 +164,9 @@ def _placed(
     if _is_none(ballot.answer):
         return name, split, tile, None
     if ballot.answer not in classes[known[name].store]:
-        return f"{ballot.answer!r} is not one of the classes {listed(classes[known[name].store])}."
+        return unknown_class(ballot.answer, classes[known[name].store])
     return name, split, tile, ballot.answer
 
 
-def _is_none(*names: str) -> bool:
-    return any(name.strip().lower() == NONE_OF_THE_ABOVE.lower() for name in names)
+def _is_none(name: str) -> bool:
+    return name.strip().lower() == NONE_OF_THE_ABOVE.lower()

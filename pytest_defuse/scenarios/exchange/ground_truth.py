@@ -8,17 +8,17 @@ each worker's.
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pytest_defuse.runtime.files import replace_text
-from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Responses, annotator_name
+from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 METADATA = "-metadata"
 
 
-def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
+def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str]) -> None:
     """Write ``input.manifest``, a JSON object a line, and the label categories, ``labels.json``."""
-    lines = [json.dumps({"source-ref": f"{prefix}{item.image}", **item.keys}) for item in items]
+    lines = [json.dumps({"source-ref": image, **keys}) for image, keys in items]
     replace_text(folder / "input.manifest", "".join(f"{line}\n" for line in lines))
     categories = {"document-version": "2018-11-28", "labels": [{"label": choice} for choice in choices]}
     replace_text(folder / "labels.json", json.dumps(categories, indent=1) + "\n")
@@ -26,40 +26,29 @@ def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str], 
 
 def read_manifest(text: str) -> Responses:
     """The answers in an output manifest, of all its classification jobs."""
-    ballots: list[Ballot] = []
-    problems: list[str] = []
-    skipped = 0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        try:
-            item = json.loads(line)
-        except ValueError:
-            item = None
-        if not isinstance(item, dict):
-            problems.append(f"{where}: it is not a JSON object.")
-            continue
-        found = list(_answers(item, where))
-        ballots += [answer for answer in found if isinstance(answer, Ballot)]
-        problems += [answer for answer in found if isinstance(answer, str)]
-        skipped += not found
-    return Responses(tuple(ballots), tuple(problems), skipped)
+    lines = enumerate(text.splitlines(), start=1)
+    return [list(_answers(line, f"line {number}")) for number, line in lines if line.strip()]
 
 
-def _answers(item: dict[str, Any], where: str) -> Iterator[Ballot | str]:
+def _answers(line: str, where: str) -> Iterator[Ballot | str]:
     """The answers on one image, of each job by its label attribute; a job that failed on it gave none."""
+    try:
+        item = json.loads(line)
+    except ValueError:
+        item = None
+    if not isinstance(item, dict):
+        yield f"{where}: it is not a JSON object."
+        return
     for key, metadata in item.items():
         attribute = key.removesuffix(METADATA)
         if attribute == key or attribute not in item or not isinstance(metadata, dict) or "failure-reason" in metadata:
             continue
         value = item[attribute]
         if isinstance(value, dict) and isinstance(value.get("annotationsFromAllWorkers"), list):
-            for answer in value["annotationsFromAllWorkers"]:
-                yield _worker(answer, where, item)
+            yield from (_worker(answer, where, item) for answer in value["annotationsFromAllWorkers"])
         elif isinstance(metadata.get("class-name"), str):
             job = annotator_name(str(metadata.get("job-name", attribute)).rpartition("/")[2])
-            kind: Literal["human", "model"] = "human" if metadata.get("human-annotated") == "yes" else "model"
+            kind: Kind = "human" if metadata.get("human-annotated") == "yes" else "model"
             yield Ballot(where, job, kind, item, metadata["class-name"])
         else:
             yield f"{where}: {attribute} is of type {metadata.get('type')}, not of an image classification."

@@ -6,20 +6,20 @@ Format: https://labelstud.io/guide/task_format and https://labelstud.io/tags/cho
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
-from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Responses, annotator_name
+from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 PREFIX = "/data/local-files/?d="
 """Address in Label Studio of files below its LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT."""
 
 
-def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str], prefix: str) -> None:
+def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str]) -> None:
     """Write ``tasks.json`` and ``labeling-config.xml``, without predictions, which would influence people."""
-    tasks = [{"data": {"image": f"{prefix}{item.image}", **item.keys}} for item in items]
+    tasks = [{"data": {"image": image, **keys}} for image, keys in items]
     replace_text(folder / "tasks.json", json.dumps(tasks, indent=1) + "\n")
     buttons = "\n".join(f"    <Choice value={quoteattr(choice)}/>" for choice in choices)
     config = (
@@ -43,33 +43,28 @@ def read_export(text: str) -> Responses:
         raise DefuseError(f"It is not JSON ({error}): export the project as JSON.") from error
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and isinstance(t.get("data"), dict) for t in tasks):
         raise DefuseError("It is not a list of tasks with data: export the project as JSON, not as JSON-MIN.")
-    ballots: list[Ballot] = []
+    return [_answers(task, f"task {task.get('id', position)}") for position, task in enumerate(tasks, start=1)]
+
+
+def _answers(task: dict[str, Any], where: str) -> list[Ballot | str]:
+    """The answers on one task."""
     problems: list[str] = []
-    skipped = 0
-    for position, task in enumerate(tasks, start=1):
-        where = f"task {task.get('id', position)}"
-        before = len(ballots) + len(problems)
-        latest: dict[str, Ballot] = {}
-        for annotation in sorted(_dicts(task.get("annotations")), key=lambda a: str(a.get("updated_at", ""))):
-            who = _person(annotation.get("completed_by"))
-            found = _choice(annotation, where, who, "human", task["data"])
-            if isinstance(found, Ballot):
-                latest[who] = found
-            elif found:
-                problems.append(found)
-        ballots += latest.values()
-        for prediction in _dicts(task.get("predictions")):
-            who = annotator_name(str(prediction.get("model_version") or "label-studio-model"))
-            found = _choice(prediction, where, who, "model", task["data"])
-            ballots += [found] if isinstance(found, Ballot) else []
-            problems += [found] if isinstance(found, str) else []
-        skipped += len(ballots) + len(problems) == before
-    return Responses(tuple(ballots), tuple(problems), skipped)
+    latest: dict[str, Ballot] = {}
+    for annotation in sorted(_dicts(task.get("annotations")), key=lambda a: str(a.get("updated_at", ""))):
+        who = _person(annotation.get("completed_by"))
+        found = _choice(annotation, where, who, "human", task["data"])
+        if isinstance(found, Ballot):
+            latest[who] = found
+        elif found:
+            problems.append(found)
+    models = []
+    for prediction in _dicts(task.get("predictions")):
+        who = annotator_name(str(prediction.get("model_version") or "label-studio-model"))
+        models.append(_choice(prediction, where, who, "model", task["data"]))
+    return [*latest.values(), *problems, *(found for found in models if found)]
 
 
-def _choice(
-    answer: dict[str, Any], where: str, who: str, kind: Literal["human", "model"], data: dict[str, Any]
-) -> Ballot | str | None:
+def _choice(answer: dict[str, Any], where: str, who: str, kind: Kind, data: dict[str, Any]) -> Ballot | str | None:
     """The choice of an annotation or prediction; None if there is none, a sentence if there are several."""
     if answer.get("was_cancelled"):
         return None
