@@ -40,7 +40,7 @@ class SubjectBaseline:
     def same_model(self, model: Classifier) -> bool:
         """Whether these are predictions of this model; format 2 compares the weights only."""
         if self.logits is None:
-            return self.model == model.hash
+            return self.model != "" and self.model == model.hash
         return self.model == model.fingerprint and agree(model.identity.outputs, torch.tensor(self.logits))
 
     @property
@@ -50,10 +50,7 @@ class SubjectBaseline:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def of_scenario(self, scenario_id: str, sha256: str, count: int) -> tuple[str | None, ...]:
-        """The class names predicted for a scenario's images; each None if the baseline does not contain them.
-
-        Args:
-            sha256, count: of the images.
+        """The class names predicted for ``count`` images of a scenario; None for each that is not in the baseline.
 
         Raises:
             DefuseError: the baseline was saved with other images of this scenario.
@@ -63,6 +60,10 @@ class SubjectBaseline:
     def of_test(self, sha256: str, count: int) -> tuple[str | None, ...]:
         """The class names predicted for the test set; see :meth:`of_scenario`."""
         return _matching(self.test, sha256, count, "the test set", "the subject's")
+
+
+NO_BASELINE = SubjectBaseline("", {})
+"""The baseline that contains no image, of no model."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Baseline:
     def of_run(
         models: Sequence[ModelResult], scenarios: Sequence[ScenarioResult], test_sets: Sequence[TestSetResult]
     ) -> "Baseline":
-        """The baseline that a run's results make."""
+        """The baseline of a run's results."""
         tests = {verdict.subject: verdict.predictions for verdict in test_sets}
         return Baseline(
             {
@@ -91,7 +92,7 @@ class Baseline:
 
     def of(self, subject: str) -> SubjectBaseline:
         """The part of one subject; empty if the baseline does not contain the subject."""
-        return self.subjects.get(subject, SubjectBaseline("", {}))
+        return self.subjects.get(subject, NO_BASELINE)
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:

@@ -1,8 +1,8 @@
 """Bounds evaluated on labelled predictions. The results are plain values, ready for JSON."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.scenarios.bounds import Bounds
@@ -19,8 +19,6 @@ from pytest_defuse.statistics.significance import (
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
-EXPLICIT_BOUNDS = ("min_accuracy", "max_error_rate", "max_increase", "max_drop", "max_relative_drop", "max_flips")
-"""Any of these replaces the default bound, no regression (:class:`~pytest_defuse.scenarios.bounds.Bounds`)."""
 TOLERANCE = 1e-12
 """A value equal to its limit passes: 1 - 0.9 and 9/10 differ by rounding of about 1e-16."""
 
@@ -57,14 +55,12 @@ class Check:
         measured: an accuracy in [0, 1], a drop in accuracy in [-1, 1], or a number of flips.
         limit: the bound's value, in the unit of ``measured``.
         accuracy: the accuracy that the bound requires, in [0, 1]; 0 if it requires none.
-        confidence: of the interval, in (0, 1).
         interval: Wilson's for an accuracy and (times ``total``) for flips, Tango's for a drop.
         outcome: ``INCONCLUSIVE`` if the images are too few to decide.
         reason: the origin of the limit, in words.
         p: two-sided, of the score test that the true value equals ``limit``; None without ``confidence`` in the bounds.
         adjusted_p: ``p`` after Benjamini and Hochberg's adjustment over all checks of the run.
-        images_needed: how many images would decide if the measured shares stayed the same; None if the outcome is
-            decided, or no number of images would decide it.
+        images_needed: how many images with the same shares would decide; None if decided, or if no number would.
     """
 
     bound: str
@@ -84,15 +80,15 @@ class Check:
 
 def compare(predictions: LabelledPredictions) -> Comparison | None:
     """Compare predictions with the baseline's; None if the baseline contains none of the images."""
-    rows = list(zip(predictions.labels, predictions.predicted, predictions.baseline, strict=True))
-    common = [index for index, (_, _, baseline) in enumerate(rows) if baseline is not None]
-    if not common:
+    triples = zip(predictions.labels, predictions.predicted, predictions.baseline, strict=True)
+    rows = [(index, *row) for index, row in enumerate(triples) if row[2] is not None]
+    if not rows:
         return None
-    baseline_correct = {index for index in common if rows[index][2] == rows[index][0]}
-    model_correct = {index for index in common if rows[index][1] == rows[index][0]}
-    lost, gained = sorted(baseline_correct - model_correct), sorted(model_correct - baseline_correct)
+    lost = [index for index, label, predicted, baseline in rows if baseline == label != predicted]
+    gained = [index for index, label, predicted, baseline in rows if predicted == label != baseline]
+    correct = sum(label == baseline for _, label, _, baseline in rows)
     p = mcnemar(len(lost), len(gained))
-    return Comparison(len(common), len(baseline_correct), lost, gained, p, adjusted_p=p)
+    return Comparison(len(rows), correct, lost, gained, p, adjusted_p=p)
 
 
 def evaluate(predictions: LabelledPredictions, bounds: Bounds) -> list[Check]:
@@ -100,7 +96,7 @@ def evaluate(predictions: LabelledPredictions, bounds: Bounds) -> list[Check]:
     groups = {"": predictions}
     if bounds.per_class:
         groups |= {name: predictions.of_class(name) for name in sorted(set(predictions.labels))}
-    return [check for name, group in groups.items() for check in _checks(name, group, bounds)]
+    return [check for name, part in groups.items() for check in _Group(name, part, bounds.confidence).checks(bounds)]
 
 
 def decide(families: Sequence[Sequence[Check]]) -> list[tuple[Check, ...]]:
@@ -136,121 +132,90 @@ def _decided(check: Check, adjusted_p: float) -> Check:
     return replace(check, adjusted_p=adjusted_p, outcome="INCONCLUSIVE", images_needed=needed)
 
 
-def _checks(group: str, predictions: LabelledPredictions, bounds: Bounds) -> Iterator[Check]:
-    comparison, confidence = compare(predictions), bounds.confidence
-    if bounds.min_accuracy is not None:
-        yield _accuracy("min_accuracy", group, predictions, bounds.min_accuracy, "min_accuracy", confidence)
-    if bounds.max_error_rate is not None:
-        minimum, reason = 1 - bounds.max_error_rate, f"max_error_rate {bounds.max_error_rate:.1%}"
-        yield _accuracy("max_error_rate", group, predictions, minimum, reason, confidence)
-    if bounds.max_increase is not None:
-        yield _increase(group, predictions, bounds.max_increase, confidence)
-    if bounds.max_drop is not None:
-        yield _drop("max_drop", group, predictions, comparison, bounds.max_drop, confidence)
-    if bounds.max_relative_drop is not None:
-        maximum = bounds.max_relative_drop * (comparison.correct / comparison.total if comparison else 0)
-        yield _drop("max_relative_drop", group, predictions, comparison, maximum, confidence)
-    if bounds.max_flips is not None:
-        yield _flips(group, predictions, comparison, bounds.max_flips, confidence)
-    if all(getattr(bounds, name) is None for name in EXPLICIT_BOUNDS):
-        if comparison:
-            yield _drop("no_regression", group, predictions, comparison, 0.0, confidence)
-        elif predictions.recorded is not None:
-            reason = "no regression from discovery"
-            yield _accuracy("no_regression", group, predictions, predictions.recorded, reason, confidence)
+class _Group:
+    """The images of one class, or all images; each method evaluates one bound on them."""
 
+    def __init__(self, name: str, predictions: LabelledPredictions, confidence: float | None) -> None:
+        self.name, self.predictions, self.confidence = name, predictions, confidence
+        self.level = confidence or DEFAULT_CONFIDENCE
+        self.comparison = compare(predictions)
 
-def _accuracy(
-    bound: str, group: str, predictions: LabelledPredictions, minimum: float, reason: str, confidence: float | None
-) -> Check:
-    correct, total = predictions.correct, predictions.total
-    accuracy = correct / total if total else 0.0
-    level = confidence or DEFAULT_CONFIDENCE
-    return Check(
-        bound=bound,
-        group=group,
-        total=total,
-        measured=accuracy,
-        limit=minimum,
-        accuracy=minimum,
-        confidence=level,
-        interval=wilson_interval(correct, total, level),
-        outcome="INCONCLUSIVE" if not total else "PASS" if accuracy >= minimum - TOLERANCE else "FAIL",
-        reason=reason,
+    def checks(self, bounds: Bounds) -> list[Check]:
+        evaluations: dict[str, Callable[[Any], Check]] = {
+            "min_accuracy": lambda limit: self.accuracy("min_accuracy", limit, "min_accuracy"),
+            "max_error_rate": lambda rate: self.accuracy("max_error_rate", 1 - rate, f"max_error_rate {rate:.1%}"),
+            "max_increase": self.increase,
+            "max_drop": lambda limit: self.drop("max_drop", limit),
+            "max_relative_drop": self.relative_drop,
+            "max_flips": self.flips,
+        }
+        limits = {name: getattr(bounds, name) for name in evaluations}
+        checks = [evaluations[name](limit) for name, limit in limits.items() if limit is not None]
+        if checks:
+            return checks
+        if self.comparison:
+            return [self.drop("no_regression", 0.0)]
+        recorded = self.predictions.recorded
+        return [] if recorded is None else [self.accuracy("no_regression", recorded, "no regression from discovery")]
+
+    def accuracy(self, bound: str, minimum: float, reason: str) -> Check:
+        correct, total = self.predictions.correct, self.predictions.total
+        value = correct / total if total else 0.0
+        outcome: Outcome = "INCONCLUSIVE" if not total else "PASS" if value >= minimum - TOLERANCE else "FAIL"
         # Every model meets a minimum of 0: there is nothing to test.
-        p=None if confidence is None or minimum == 0 else two_sided_p(score(correct, total, minimum)),
-    )
+        z = None if minimum == 0 else score(correct, total, minimum)
+        interval = wilson_interval(correct, total, self.level)
+        return self._check(bound, total, value, minimum, outcome, reason, z, interval, accuracy=minimum)
 
+    def increase(self, maximum: float) -> Check:
+        base = self.predictions.base_error_rate
+        if base is None:
+            return self._not_evaluated("max_increase", maximum, "no base error rate")
+        minimum = max(0.0, 1 - base - maximum)
+        return self.accuracy("max_increase", minimum, f"base error rate {base:.1%} plus max_increase")
 
-def _increase(group: str, predictions: LabelledPredictions, maximum: float, confidence: float | None) -> Check:
-    base = predictions.base_error_rate
-    if base is None:
-        return _not_evaluated("max_increase", group, maximum, confidence, "no base error rate")
-    reason = f"base error rate {base:.1%} plus max_increase"
-    return _accuracy("max_increase", group, predictions, max(0.0, 1 - base - maximum), reason, confidence)
+    def drop(self, bound: str, maximum: float) -> Check:
+        if self.comparison is None:
+            return self._not_evaluated(bound, maximum, "no baseline yet")
+        lost, gained, total = len(self.comparison.lost), len(self.comparison.gained), self.comparison.total
+        drop, baseline = (lost - gained) / total, self.comparison.correct / total
+        outcome: Outcome = "PASS" if drop <= maximum + TOLERANCE else "FAIL"
+        default = bound == "no_regression"
+        reason = "no regression from the baseline" if default else f"baseline {baseline:.1%} less {bound}"
+        # The same model cannot have dropped: there is nothing to test.
+        z = None if self.predictions.same_model else paired_score(lost, gained, total, maximum)
+        interval, required = paired_interval(lost, gained, total, self.level), max(0.0, baseline - maximum)
+        return self._check(bound, total, drop, maximum, outcome, reason, z, interval, accuracy=required)
 
+    def relative_drop(self, maximum: float) -> Check:
+        baseline = self.comparison.correct / self.comparison.total if self.comparison else 0
+        return self.drop("max_relative_drop", maximum * baseline)
 
-def _drop(
-    bound: str,
-    group: str,
-    predictions: LabelledPredictions,
-    comparison: Comparison | None,
-    maximum: float,
-    confidence: float | None,
-) -> Check:
-    if comparison is None:
-        return _not_evaluated(bound, group, maximum, confidence, "no baseline yet")
-    lost, gained, total = len(comparison.lost), len(comparison.gained), comparison.total
-    drop, baseline = (lost - gained) / total, comparison.correct / total
-    level = confidence or DEFAULT_CONFIDENCE
-    # The same weights cannot have dropped: there is nothing to test.
-    tested = confidence is not None and not predictions.same_model
-    return Check(
-        bound=bound,
-        group=group,
-        total=total,
-        measured=drop,
-        limit=maximum,
-        accuracy=max(0.0, baseline - maximum),
-        confidence=level,
-        interval=paired_interval(lost, gained, total, level),
-        outcome="PASS" if drop <= maximum + TOLERANCE else "FAIL",
-        reason="no regression from the baseline"
-        if bound == "no_regression"
-        else f"baseline {baseline:.1%} less {bound}",
-        p=two_sided_p(paired_score(lost, gained, total, maximum)) if tested else None,
-    )
+    def flips(self, maximum: int) -> Check:
+        if self.comparison is None:
+            return self._not_evaluated("max_flips", maximum, "no baseline yet")
+        flips, total = len(self.comparison.lost), self.comparison.total
+        outcome: Outcome = "PASS" if flips <= maximum else "FAIL"
+        untested = self.predictions.same_model or maximum >= total
+        z = None if untested else score(flips, total, maximum / total)
+        low, high = wilson_interval(flips, total, self.level)
+        return self._check("max_flips", total, flips, maximum, outcome, "max_flips", z, (low * total, high * total))
 
+    def _not_evaluated(self, bound: str, limit: float, why: str) -> Check:
+        """The check of a bound without the value that it refers to, such as a baseline on a first run."""
+        return self._check(bound, 0, 0.0, limit, "PASS", f"{bound} not evaluated: {why}")
 
-def _flips(
-    group: str,
-    predictions: LabelledPredictions,
-    comparison: Comparison | None,
-    maximum: int,
-    confidence: float | None,
-) -> Check:
-    if comparison is None:
-        return _not_evaluated("max_flips", group, maximum, confidence, "no baseline yet")
-    flips, total = len(comparison.lost), comparison.total
-    level = confidence or DEFAULT_CONFIDENCE
-    low, high = wilson_interval(flips, total, level)
-    tested = confidence is not None and not predictions.same_model and maximum < total
-    return Check(
-        bound="max_flips",
-        group=group,
-        total=total,
-        measured=flips,
-        limit=maximum,
-        accuracy=0.0,
-        confidence=level,
-        interval=(low * total, high * total),
-        outcome="PASS" if flips <= maximum else "FAIL",
-        reason="max_flips",
-        p=two_sided_p(score(flips, total, maximum / total)) if tested else None,
-    )
-
-
-def _not_evaluated(bound: str, group: str, limit: float, confidence: float | None, why: str) -> Check:
-    """A bound without the value that it refers to, such as a baseline on a first run."""
-    level = confidence or DEFAULT_CONFIDENCE
-    return Check(bound, group, 0, 0.0, limit, 0.0, level, (-1.0, 1.0), "PASS", f"{bound} not evaluated: {why}")
+    def _check(
+        self,
+        bound: str,
+        total: int,
+        measured: float,
+        limit: float,
+        outcome: Outcome,
+        reason: str,
+        z: float | None = None,
+        interval: tuple[float, float] = (-1.0, 1.0),
+        accuracy: float = 0.0,
+    ) -> Check:
+        p = None if self.confidence is None or z is None else two_sided_p(z)
+        return Check(bound, self.name, total, measured, limit, accuracy, self.level, interval, outcome, reason, p)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pytest_defuse.gate.baseline import SubjectBaseline
+from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline
 from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
 from pytest_defuse.gate.predictions import LabelledPredictions, Predictions, counted_tiles
 from pytest_defuse.gate.results import FLIPS_SHOWN, OverallResult, ScenarioResult, TestSetResult
@@ -27,8 +27,32 @@ PredictionsById = Mapping[str, Predictions | DefuseError]
 """Predictions by scenario id; an error for a scenario that does not fit the subject."""
 
 
+class Gated:
+    """What a fixture returns: a verdict, which :meth:`check` turns into the test's outcome."""
+
+    verdict: ScenarioResult | TestSetResult | OverallResult
+
+    @property
+    def sentence(self) -> str:
+        """Accuracy, interval, bounds and most frequent errors, in one sentence."""
+        return sentence(self.verdict)
+
+    def check(self) -> None:
+        """Fail the test if a bound fails, or if accuracy regressed when the test sets no bounds.
+
+        Raises:
+            AssertionError: with the sentence about the verdict as its message.
+        """
+        __tracebackhide__ = True
+        verdict = self.verdict
+        if not verdict.checks:
+            verdict = replace(verdict, checks=_checked(verdict.predictions, Bounds()))
+        if verdict.outcome == "FAIL":
+            raise AssertionError(sentence(verdict))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class GatedScenario:
+class GatedScenario(Gated):
     """What the fixture ``defuse_scenario`` returns: an accepted scenario and the verdict on its held-out tiles."""
 
     scenario: Scenario
@@ -62,24 +86,9 @@ class GatedScenario:
         """The held-out tiles, uint8 N x C x H x W; a correction never trains on them."""
         return torch.from_numpy(self.scenario.pixels("held_out"))
 
-    @property
-    def sentence(self) -> str:
-        """Accuracy, interval, bounds and most frequent errors, in one sentence."""
-        return sentence(f"scenario {self.id} (label {self.label!r})", self.verdict)
-
-    def check(self) -> None:
-        """Fail the test if a bound fails.
-
-        Raises:
-            AssertionError: with :attr:`sentence` as its message.
-        """
-        __tracebackhide__ = True
-        if self.verdict.outcome == "FAIL":
-            raise AssertionError(self.sentence)
-
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class GatedAccuracy(Accuracy):
+class GatedAccuracy(Gated, Accuracy):
     """What ``defuse_test_accuracy`` and ``defuse_overall`` return: an accuracy with the verdict that it is part of."""
 
     verdict: TestSetResult | OverallResult
@@ -89,52 +98,36 @@ class GatedAccuracy(Accuracy):
         """The accuracy of a verdict."""
         return GatedAccuracy(verdict.correct, verdict.total, verdict.confidence, verdict=verdict)
 
-    @property
-    def sentence(self) -> str:
-        """Accuracy, interval, bounds and most frequent errors, in one sentence."""
-        return sentence(self.verdict.name, self.verdict)
-
-    def check(self) -> None:
-        """Fail the test if a bound fails, or if accuracy regressed when the test sets no bounds.
-
-        Raises:
-            AssertionError: with the sentence about the verdict as its message.
-        """
-        __tracebackhide__ = True
-        verdict = self.verdict
-        if not verdict.checks:
-            verdict = replace(verdict, checks=_checked(verdict.predictions, Bounds()))
-        if verdict.outcome == "FAIL":
-            raise AssertionError(sentence(verdict.name, verdict))
-
 
 def gate_scenarios(
     requests: Sequence[Request],
     predictions: PredictionsById,
     model: Classifier,
-    baseline: SubjectBaseline | None = None,
+    baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: PredictionsById | None = None,
 ) -> dict[tuple[str, Bounds], ScenarioResult | DefuseError]:
     """Evaluate a model's predictions on scenarios; p-values are adjusted over all requests.
 
     Args:
-        predictions: the model's.
-        uncorrected: the original model's, in a run that corrects.
+        uncorrected: predictions of the original model, in a run that corrects.
 
     Returns:
         By scenario id and bounds; an error if the scenario does not fit the subject or the baseline.
     """
     scenarios = {scenario.id: scenario for scenario, _ in requests}
     labelled: dict[str, LabelledPredictions] = {}
-    results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {}
-    for scenario in scenarios.values():
+    errors: dict[str, DefuseError] = {}
+    for name, scenario in scenarios.items():
         try:
-            labelled[scenario.id] = _labelled(scenario, predictions, model, baseline)
+            labelled[name] = _labelled(scenario, predictions, model, baseline)
         except DefuseError as error:
-            results |= {(name.id, bounds): error for name, bounds in requests if name.id == scenario.id}
+            errors[name] = error
     comparisons = dict(zip(labelled, adjust([compare(part) for part in labelled.values()]), strict=True))
     keys = [(scenario.id, bounds) for scenario, bounds in requests if scenario.id in labelled]
     families = decide([evaluate(labelled[name], bounds) for name, bounds in keys])
+    results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {
+        (scenario.id, bounds): errors[scenario.id] for scenario, bounds in requests if scenario.id in errors
+    }
     for (name, bounds), checks in zip(keys, families, strict=True):
         scenario = scenarios[name]
         if not checks:
@@ -166,7 +159,7 @@ def gate_together(
     predictions: PredictionsById,
     model: Classifier,
     bounds: Bounds | None,
-    baseline: SubjectBaseline | None = None,
+    baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: PredictionsById | None = None,
 ) -> OverallResult:
     """Evaluate bounds, if any, on all tiles of one subject's scenarios together; see :func:`gate_scenarios`.
@@ -186,7 +179,7 @@ def gate_together(
         same_model=all(part.same_model for part in parts),
         recorded=recorded / total if total else None,
     )
-    before = [_labelled(scenario, uncorrected, model).correct for scenario in scenarios] if uncorrected else None
+    before = sum(_labelled(scenario, uncorrected, model).correct for scenario in scenarios) if uncorrected else None
     return OverallResult(
         subject=scenarios[0].subject,
         model=model.fingerprint,
@@ -194,7 +187,7 @@ def gate_together(
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
         checks=_checked(together, bounds),
         comparison=compare(together),
-        correct_before=None if before is None else sum(before),
+        correct_before=before,
         scenarios=tuple(scenario.id for scenario in scenarios),
     )
 
@@ -204,14 +197,10 @@ def gate_test(
     model: Classifier,
     predictions: Predictions,
     bounds: Bounds | None,
-    baseline: SubjectBaseline | None = None,
+    baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: Predictions | None = None,
 ) -> TestSetResult:
-    """Evaluate bounds, if any, on a model's predictions on the test set.
-
-    Args:
-        predictions: the model's.
-        uncorrected: the original model's, in a run that corrects.
+    """Evaluate bounds, if any, on a model's predictions on the test set; see :func:`gate_scenarios`.
 
     Raises:
         DefuseError: the baseline was saved with another test set.
@@ -221,8 +210,8 @@ def gate_test(
     labelled = LabelledPredictions(
         **vars(predictions),
         labels=labels,
-        baseline=baseline.of_test(predictions.sha256, len(labels)) if baseline else (None,) * len(labels),
-        same_model=baseline is not None and baseline.same_model(model),
+        baseline=baseline.of_test(predictions.sha256, len(labels)),
+        same_model=baseline.same_model(model),
     )
     comparison = compare(labelled)
     lost = comparison.lost[:FLIPS_SHOWN] if comparison else []
@@ -243,22 +232,17 @@ def _checked(predictions: LabelledPredictions, bounds: Bounds | None) -> tuple[C
 
 
 def _labelled(
-    scenario: Scenario, predictions: PredictionsById, model: Classifier, baseline: SubjectBaseline | None = None
+    scenario: Scenario, predictions: PredictionsById, model: Classifier, baseline: SubjectBaseline = NO_BASELINE
 ) -> LabelledPredictions:
-    """A scenario's predictions with its label and earlier results.
-
-    Raises:
-        DefuseError: the scenario does not fit the subject, or the baseline was saved with other tiles.
-    """
+    """A scenario's predictions with its labels and earlier results; raises its error."""
     own = predictions[scenario.id]
     if isinstance(own, DefuseError):
         raise own
-    total = len(own.predicted)
     return LabelledPredictions(
         **vars(own),
         labels=tuple(scenario.labels("held_out")),
-        baseline=baseline.of_scenario(scenario.id, own.sha256, total) if baseline else (None,) * total,
-        same_model=baseline is not None and baseline.same_model(model),
+        baseline=baseline.of_scenario(scenario.id, own.sha256, len(own.predicted)),
+        same_model=baseline.same_model(model),
         recorded=scenario.recorded_accuracy("held_out"),
         base_error_rate=scenario.record.base_error_rate,
     )

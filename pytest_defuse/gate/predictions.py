@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.sharing import Sharing
-from pytest_defuse.scenarios.sheets import pixel_hash
+from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
@@ -22,6 +23,8 @@ DIGITS = 4
 """Decimals of a stored confidence: 0.01% is finer than reports show, and keeps a baseline small."""
 BATCHES_PER_PART = 4
 """Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share."""
+Rows = Sequence[tuple[int, float]]
+"""Class index and confidence, one per image."""
 
 
 @dataclass(frozen=True)
@@ -88,29 +91,25 @@ def predict_scenarios(
     Returns:
         By scenario id; an error for a scenario whose label or sheet does not fit the subject.
     """
-
-    def predict(part: Sequence[Scenario]) -> dict[str, Any]:
-        return _predict_part(subject, model, part)
-
     parts = {
-        _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): part
+        _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): partial(
+            _predict_part, subject, model, part
+        )
         for part in _full_batches(scenarios, model.batches.size)
     }
-    results = (sharing or Sharing()).results({key: partial(predict, part) for key, part in parts.items()})
-    values = {name: value for result in results for name, value in result.items()}
+    values = {name: value for result in (sharing or Sharing()).results(parts) for name, value in result.items()}
     return {scenario.id: _from_json(values[scenario.id], subject) for scenario in scenarios}
 
 
 def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = None) -> Predictions:
     """Run the model on the subject's test set."""
     images = subject.test_images
-    parts = images.pixels.split(BATCHES_PER_PART * model.batches.size)
-    keys = [_key(subject, model, test=images.hash, part=number) for number in range(len(parts))]
-    pieces = {key: partial(_predict, model, part) for key, part in zip(keys, parts, strict=True)}
-    results = (sharing or Sharing()).results(pieces)
-    predicted = tuple(subject.classes[index] for indices, _ in results for index in indices)
-    confidences = tuple(confidence for _, confidences in results for confidence in confidences)
-    return Predictions(images.hash, predicted, confidences)
+    parts = {
+        _key(subject, model, test=images.hash, part=number): partial(_predict, model, part)
+        for number, part in enumerate(images.pixels.split(BATCHES_PER_PART * model.batches.size))
+    }
+    rows = [row for result in (sharing or Sharing()).results(parts) for row in result]
+    return _predictions(images.hash, rows, subject)
 
 
 def counted_tiles(scenario: Scenario) -> tuple[int, ...]:
@@ -121,13 +120,11 @@ def counted_tiles(scenario: Scenario) -> tuple[int, ...]:
 def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
     """Split scenarios into parts of at least ``size`` tiles, so that only one part is in memory at a time."""
     part: list[Scenario] = []
-    tiles = 0
     for scenario in scenarios:
         part.append(scenario)
-        tiles += len(counted_tiles(scenario))
-        if tiles >= size:
+        if sum(len(counted_tiles(other)) for other in part) >= size:
             yield part
-            part, tiles = [], 0
+            part = []
     if part:
         yield part
 
@@ -142,21 +139,14 @@ def _predict_part(subject: Subject, model: Classifier, scenarios: Sequence[Scena
         except DefuseError as error:
             values[scenario.id] = {"error": str(error)}
     if tiles:
-        indices, confidences = _predict(model, torch.from_numpy(np.concatenate(list(tiles.values()))))
-        start = 0
+        rows = iter(_predict(model, torch.from_numpy(np.concatenate(list(tiles.values())))))
         for name, pixels in tiles.items():
-            end = start + len(pixels)
-            values[name] = {
-                "sha256": pixel_hash(pixels),
-                "predicted": indices[start:end],
-                "confidences": confidences[start:end],
-            }
-            start = end
+            values[name] = {"sha256": pixel_hash(pixels), "rows": list(islice(rows, len(pixels)))}
     return values
 
 
-def _checked_tiles(scenario: Scenario, subject: Subject) -> Any:
-    """The held-out tiles, uint8 N x C x H x W.
+def _checked_tiles(scenario: Scenario, subject: Subject) -> Pixels:
+    """The held-out tiles.
 
     Raises:
         DefuseError: the label or the images do not fit the subject.
@@ -172,18 +162,20 @@ def _checked_tiles(scenario: Scenario, subject: Subject) -> Any:
     return tiles
 
 
-def _predict(model: Classifier, pixels: Tensor) -> tuple[list[int], list[float]]:
-    """Class indices and confidences, one per image."""
+def _predict(model: Classifier, pixels: Tensor) -> Rows:
     with seeded(0):  # a model that draws random numbers gets the same ones in every run
         confidences, indices = model.logits(pixels).softmax(dim=1).max(dim=1)
-    return indices.tolist(), [round(confidence, DIGITS) for confidence in confidences.tolist()]
+    return [(index, round(value, DIGITS)) for index, value in zip(indices.tolist(), confidences.tolist(), strict=True)]
 
 
 def _from_json(value: dict[str, Any], subject: Subject) -> Predictions | DefuseError:
-    if "error" in value:
-        return DefuseError(value["error"])
-    predicted = tuple(subject.classes[index] for index in value["predicted"])
-    return Predictions(value["sha256"], predicted, tuple(value["confidences"]))
+    return DefuseError(value["error"]) if "error" in value else _predictions(value["sha256"], value["rows"], subject)
+
+
+def _predictions(sha256: str, rows: Rows, subject: Subject) -> Predictions:
+    return Predictions(
+        sha256, tuple(subject.classes[index] for index, _ in rows), tuple(confidence for _, confidence in rows)
+    )
 
 
 def _identity(scenario: Scenario) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Verdicts of the gate, as plain values, ready for JSON."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pytest_defuse.gate.checks import WORST_FIRST, Check, Comparison, Outcome
 from pytest_defuse.gate.predictions import LabelledPredictions
@@ -19,9 +19,7 @@ class ModelResult:
     """The identity of an evaluated model, in a run that saves a baseline.
 
     Attributes:
-        subject: the subject's name.
-        fingerprint: of the model's identity (:class:`pytest_defuse.subject.identity.Identity`).
-        logits: its outputs for the fixed images, to five digits.
+        logits: the model's outputs for the fixed images, to five digits.
     """
 
     subject: str
@@ -30,23 +28,24 @@ class ModelResult:
 
     @staticmethod
     def of(subject: str, identity: Identity) -> "ModelResult":
-        """The result of an identity."""
+        """The result of a subject with this model."""
         logits = tuple(tuple(float(f"{value:.5g}") for value in row) for row in identity.outputs.tolist())
         return ModelResult(subject, identity.fingerprint, logits)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict(ABC):
+class Verdict:
     """A model's predictions on one set of images, and the bounds evaluated on them.
 
     Attributes:
-        subject: the subject's name.
         model: the fingerprint of the model's identity.
         confidence: of the accuracy's interval, in (0, 1).
         checks: one per bound and group of images; empty if no bound was requested.
         comparison: with the baseline; None if it contains none of the images.
         correct_before: how many images the uncorrected model classifies correctly; None without a correction.
     """
+
+    kind: ClassVar[str] = ""
 
     subject: str
     model: str
@@ -57,9 +56,9 @@ class Verdict(ABC):
     correct_before: int | None = None
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """The images, in words."""
+        """The images in words: ``test set of digits``."""
+        return f"{self.kind} of {self.subject}"
 
     @property
     def correct(self) -> int:
@@ -127,31 +126,20 @@ class TestSetResult(Verdict):
     """The verdict on the test set.
 
     Attributes:
-        flip_sheet: the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact sheet (see
-            :func:`~pytest_defuse.scenarios.sheets.encode_sheet`), a PNG in base64; empty without flips.
+        flip_sheet: the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact sheet, a PNG in base64
+            (:func:`~pytest_defuse.scenarios.sheets.encode_sheet`); empty without flips.
     """
 
     __test__ = False  # not a test class, whatever pytest's naming pattern says
+    kind: ClassVar = "test set"
 
     flip_sheet: str = ""
-
-    @property
-    def name(self) -> str:
-        """``test set of`` the subject."""
-        return f"test set of {self.subject}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OverallResult(Verdict):
-    """The verdict on all tiles of several scenarios together.
+    """The verdict on all tiles of several ``scenarios``, by id; ``predictions`` has the tiles in this order."""
 
-    Attributes:
-        scenarios: their ids; ``predictions`` has their tiles in this order.
-    """
+    kind: ClassVar = "all scenarios"
 
     scenarios: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """``all scenarios of`` the subject."""
-        return f"all scenarios of {self.subject}"

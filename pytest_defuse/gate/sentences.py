@@ -5,19 +5,18 @@ from collections.abc import Sequence
 
 from pytest_defuse.gate.checks import Check
 from pytest_defuse.gate.predictions import LabelledPredictions
-from pytest_defuse.gate.results import Verdict
+from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.statistics.accuracy import Accuracy
 
 ERRORS_SHOWN = 3
 """Most frequent wrong classes in the sentence: it should fit on a few terminal lines."""
 
 
-def sentence(name: str, verdict: Verdict) -> str:
-    """Accuracy with interval, the bounds that decided, changes from the baseline, and the most frequent errors.
-
-    Args:
-        name: the images in words, such as ``scenario 3-as-5-a1b2c3 (label '3')``.
-    """
+def sentence(verdict: Verdict) -> str:
+    """Accuracy with interval, the bounds that decided, changes from the baseline, and the most frequent errors."""
+    name = verdict.name
+    if isinstance(verdict, ScenarioResult):
+        name = f"scenario {verdict.id} (label {verdict.label!r})"
     shown = [check for check in verdict.checks if check.outcome != "PASS"] or list(verdict.checks)
     checks = [_check(check) for check in shown] or ["no bound was requested"]
     # "accuracy 90% is below the bound ..." needs no separator; a drop or flips have a subject of their own.
@@ -41,25 +40,25 @@ def errors(predictions: LabelledPredictions) -> Sequence[str]:
 
 
 def _check(check: Check) -> str:
-    words = _flips(check) if check.bound == "max_flips" else _drop(check) if _is_drop(check) else _accuracy(check)
+    if _not_evaluated(check):
+        words = check.reason
+    elif check.bound == "max_flips":
+        words = _flips(check)
+    else:
+        words = _drop(check) if _is_drop(check) else _accuracy(check)
     if check.outcome == "INCONCLUSIVE":
         words += f": INCONCLUSIVE{_images_needed(check)}"
     return f"class {check.group!r}: {words}" if check.group else words
 
 
 def _accuracy(check: Check) -> str:
-    if _not_evaluated(check):
-        return check.reason
-    measured = ""
-    if check.group:
-        measured = f"accuracy {Accuracy(round(check.measured * check.total), check.total, check.confidence)} "
+    accuracy = Accuracy(round(check.measured * check.total), check.total, check.confidence)
     verb = {"PASS": "meets", "FAIL": "is below", "INCONCLUSIVE": "is not significantly different from"}[check.outcome]
-    return f"{measured}{verb} the bound {check.limit:.1%} ({check.reason})"
+    # The sentence begins with the accuracy on all images.
+    return f"{f'accuracy {accuracy} ' if check.group else ''}{verb} the bound {check.limit:.1%} ({check.reason})"
 
 
 def _drop(check: Check) -> str:
-    if _not_evaluated(check):
-        return check.reason
     low, high = check.interval
     if check.bound == "no_regression":
         verb = {"PASS": "is no regression", "FAIL": "is a regression", "INCONCLUSIVE": "may be a regression"}
@@ -71,14 +70,11 @@ def _drop(check: Check) -> str:
 
 
 def _flips(check: Check) -> str:
-    if _not_evaluated(check):
-        return check.reason
     low, high = check.interval
     verb = {"PASS": "within", "FAIL": "more than", "INCONCLUSIVE": "which may exceed"}[check.outcome]
     interval = f" ({check.confidence * 100:g}% interval {low:.1f} to {high:.1f})" if check.p is not None else ""
-    return (
-        f"{check.measured:.0f} of {check.total} flipped from correct to wrong{interval}, {verb} max_flips {check.limit}"
-    )
+    flips = f"{check.measured:.0f} of {check.total} flipped from correct to wrong"
+    return f"{flips}{interval}, {verb} max_flips {check.limit}"
 
 
 def _not_evaluated(check: Check) -> bool:
@@ -87,7 +83,7 @@ def _not_evaluated(check: Check) -> bool:
 
 def _continues_accuracy(check: Check) -> bool:
     """Whether a check is about the accuracy at the start of the sentence."""
-    return not check.group and not _is_drop(check) and check.bound != "max_flips" and not _not_evaluated(check)
+    return not (check.group or _is_drop(check) or check.bound == "max_flips" or _not_evaluated(check))
 
 
 def _is_drop(check: Check) -> bool:
@@ -95,11 +91,11 @@ def _is_drop(check: Check) -> bool:
 
 
 def _images_needed(check: Check) -> str:
+    if not check.total:
+        return ", there are no images"
     adjusted = ""
     if check.p is not None and check.p <= 1 - check.confidence:
         adjusted = f" after adjustment for multiple testing (p = {check.p:.2g}, adjusted {check.adjusted_p:.2g})"
-    if not check.total:
-        return ", there are no images"
     if check.images_needed is None:
         return f"{adjusted}, and no number of images would decide: the value equals the bound"
     return f"{adjusted}, about {check.images_needed:,} images would decide"
@@ -107,11 +103,9 @@ def _images_needed(check: Check) -> str:
 
 def _comparison(verdict: Verdict) -> Sequence[str]:
     comparison = verdict.comparison
-    if comparison is None:
-        return ()
-    if verdict.predictions.same_model:
+    if comparison and verdict.predictions.same_model:
         return ("the baseline is from the same model",)
-    if not comparison.lost and not comparison.gained:
+    if not comparison or not (comparison.lost or comparison.gained):
         return ()
     adjusted = f", adjusted {comparison.adjusted_p:.2g}" if comparison.adjusted_p != comparison.p else ""
     lost, gained = len(comparison.lost), len(comparison.gained)

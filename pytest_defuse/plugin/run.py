@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_defuse.gate.baseline import SubjectBaseline, load_baseline
+from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline, load_baseline
 from pytest_defuse.gate.gate import Request, gate_scenarios, gate_test, gate_together
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.gate.results import ModelResult, OverallResult, ScenarioResult, TestSetResult
@@ -106,11 +106,11 @@ class SubjectRun:
         return self.original if self.correcting is None else self.correcting.model
 
     @cached_property
-    def baseline(self) -> SubjectBaseline | None:
-        """The predictions of an earlier run; None without ``--defuse-baseline``, or before its file exists."""
+    def baseline(self) -> SubjectBaseline:
+        """The predictions of an earlier run; none without ``--defuse-baseline``, or before its file exists."""
         file = self.options.baseline
         if not file or not file.exists():
-            return None
+            return NO_BASELINE
         baseline = load_baseline(file).of(self.subject.name)
         if baseline.model == self.model.fingerprint and not baseline.same_model(self.model):
             self.progress.say(

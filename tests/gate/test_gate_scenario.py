@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.gate.baseline import Baseline, SubjectBaseline
+from pytest_defuse.gate.baseline import NO_BASELINE, Baseline, SubjectBaseline
 from pytest_defuse.gate.gate import GatedAccuracy, GatedScenario, gate_scenarios, gate_test, gate_together
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError
@@ -63,7 +63,7 @@ def scenario(store: Store) -> Scenario:
 def gate(scenario: Scenario, subject: Subject, baseline: Baseline | None = None, **bounds: float) -> GatedScenario:
     model = subject.classifier()
     predictions = predict_scenarios(subject, model, [scenario])
-    part = baseline.of(subject.name) if baseline else None
+    part = (baseline or Baseline()).of(subject.name)
     [verdict] = gate_scenarios([(scenario, Bounds.of(bounds))], predictions, model, part).values()
     if isinstance(verdict, DefuseError):
         raise verdict
@@ -222,10 +222,10 @@ def test_a_correction_counts_the_uncorrected_predictions_too(scenario: Scenario,
     model = tested.classifier()
     predictions = predict_scenarios(tested, model, [scenario])
     worse = {scenario.id: Predictions(pixel_hash(HELD_OUT), ("bright", *["dark"] * 9), (0.5,) * 10)}
-    [alone] = gate_scenarios([(scenario, Bounds())], predictions, model, None, worse).values()
-    together = gate_together([scenario], predictions, model, None, None, worse)
+    [alone] = gate_scenarios([(scenario, Bounds())], predictions, model, NO_BASELINE, worse).values()
+    together = gate_together([scenario], predictions, model, None, NO_BASELINE, worse)
     test = predict_test(tested, model)
-    test_set = gate_test(tested, model, test, None, None, replace(test, predicted=("dark",) * 4))
+    test_set = gate_test(tested, model, test, None, NO_BASELINE, replace(test, predicted=("dark",) * 4))
     assert not isinstance(alone, DefuseError)
     assert [verdict.correct for verdict in (alone, together, test_set)] == [6, 6, 3]
     assert [verdict.correct_before for verdict in (alone, together, test_set)] == [1, 1, 3]
