@@ -58,7 +58,7 @@ def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
         DefuseError: the store cannot be read, or ``only`` names something that is not there.
     """
     session = metafunc.config.stash[SESSION]
-    scenarios = session.accepted(bounds_of(metafunc.definition, session.options.bounds).only)
+    scenarios = session.accepted(bounds_of(metafunc.definition).only)
     if scenarios:
         metafunc.parametrize("defuse_scenario", scenarios, ids=[s.id for s in scenarios], indirect=True)
     else:
@@ -74,18 +74,10 @@ def uncovered_scenarios(items: Sequence[pytest.Item], accepted: "Sequence[Scenar
     return [scenario.id for scenario in accepted if scenario.folder not in covered]
 
 
-def gate_requests(items: Sequence[pytest.Item], default: "Bounds | None") -> "list[tuple[Scenario, Bounds]]":
-    """Every scenario that an item tests, with the item's bounds, each pair once.
-
-    Raises:
-        DefuseError: an unknown bound, or one that is out of range.
-    """
-    requests = {}
-    for item in items:
-        if scenario := scenario_of(item):
-            bounds = bounds_of(item, default)
-            requests[scenario.folder, bounds] = (scenario, bounds)
-    return list(requests.values())
+def gate_requests(items: Sequence[pytest.Item]) -> "list[tuple[Scenario, Bounds]]":
+    """Every scenario that an item tests, with the item's bounds, each pair once."""
+    pairs = [(scenario, bounds_of(item)) for item in items if (scenario := scenario_of(item))]
+    return list({(scenario.folder, bounds): (scenario, bounds) for scenario, bounds in pairs}.values())
 
 
 def correction_settings(items: Sequence[pytest.Item]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.gate.baseline import Baseline, save_baseline
@@ -15,9 +15,6 @@ from pytest_defuse.report.results import Results
 from pytest_defuse.report.results_file import dump_results
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text, replace_text
-
-if TYPE_CHECKING:
-    from pytest_defuse.plugin.correcting import Correcting
 
 
 def finish_correction(
@@ -32,8 +29,7 @@ def finish_correction(
     Returns:
         None if no test started a correction.
     """
-    # vars, because reading the property would start a correction.
-    correcting: Correcting | DefuseError | None = vars(run).get("started_correction")
+    correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None
     return correcting.finish(_problems(run, Results.of(collected), failed))

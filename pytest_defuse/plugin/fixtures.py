@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_defuse.plugin.markers import bounds_of, marker_values, requested_bounds, scenario_of
-from pytest_defuse.plugin.session import SESSION
+from pytest_defuse.plugin.session import SESSION, record
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
     assert scenario is not None, "the item was made for a scenario"
     if scenario.subject != subject.name:
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
-    session = request.config.stash[SESSION]
-    verdict = defuse_run.gate(scenario, bounds_of(request.node, session.options.bounds))
-    session.record(request.node, verdict, *defuse_run.models)
+    verdict = defuse_run.gate(scenario, bounds_of(request.node))
+    record(request.node, verdict, *defuse_run.models)
     return GatedScenario(scenario, verdict)
 
 
@@ -51,9 +50,8 @@ def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> 
     """Accuracy on all accepted scenarios of the subject together; has the methods of ``defuse_test_accuracy``."""
     from pytest_defuse.gate.gate import GatedAccuracy
 
-    session = request.config.stash[SESSION]
-    verdict = defuse_run.gate_all(requested_bounds(request.node, session.options.bounds))
-    session.record(request.node, verdict, *defuse_run.models)
+    verdict = defuse_run.gate_all(requested_bounds(request.node))
+    record(request.node, verdict, *defuse_run.models)
     return GatedAccuracy.of(verdict)
 
 
@@ -62,21 +60,19 @@ def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun
     """Accuracy on the test set: compares like a number, prints its interval; ``check()`` evaluates the bounds."""
     from pytest_defuse.gate.gate import GatedAccuracy
 
-    session = request.config.stash[SESSION]
-    verdict = defuse_run.gate_test(requested_bounds(request.node, session.options.bounds))
-    session.record(request.node, verdict, *defuse_run.models)
+    verdict = defuse_run.gate_test(requested_bounds(request.node))
+    record(request.node, verdict, *defuse_run.models)
     return GatedAccuracy.of(verdict)
 
 
 @pytest.fixture
 def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
     """A discovery on the model under test; skipped without --defuse-discover."""
-    session = request.config.stash[SESSION]
-    if not session.options.discover:
+    if not request.config.stash[SESSION].options.discover:
         pytest.skip("discovery runs with --defuse-discover")
     run: SubjectRun = request.getfixturevalue("defuse_run")
     discovery, result = run.discover(marker_values(request.node, "defuse_discover"))
-    session.record(request.node, result)
+    record(request.node, result)
     return discovery
 
 
@@ -87,5 +83,5 @@ def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun
     With --defuse-discover each also becomes a candidate scenario of real images.
     """
     explanation, result = defuse_run.explain(marker_values(request.node, "defuse_explain"))
-    request.config.stash[SESSION].record(request.node, result)
+    record(request.node, result)
     return explanation.modes

@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(
         with suppress(DefuseError):  # the tests report a store that cannot be read
             defuse.uncovered = uncovered_scenarios(items, defuse.accepted())
     result = yield
-    defuse.requests = gate_requests(items, defuse.options.bounds)
+    defuse.requests = gate_requests(items)
     defuse.correction = correction_settings(items)
     if defuse.options.discover and (discovery := discovery_item(session, items)):
         items.append(discovery)

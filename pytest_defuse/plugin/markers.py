@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_defuse.plugin.session import SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
@@ -50,24 +51,21 @@ def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:
     return values
 
 
-def bounds_of(item: pytest.Item, default: "Bounds | None") -> "Bounds":
-    """The bounds of an item: those in its scenario's file, else in its ``defuse`` markers, else ``default``.
+def bounds_of(item: pytest.Item) -> "Bounds":
+    """The bounds of an item: those in its scenario's file, else in its ``defuse`` markers, else in ``--defuse-bounds``.
 
     Raises:
         DefuseError: an unknown bound, or one that is out of range.
     """
     from pytest_defuse.scenarios.bounds import Bounds
 
-    scenario = scenario_of(item)
+    scenario, default = scenario_of(item), item.config.stash[SESSION].options.bounds
     own = Bounds.of(scenario.record.bounds) if scenario else Bounds()
     marked = Bounds.of(marker_values(item, "defuse"))
     return own.over(marked.over(default or Bounds()))
 
 
-def requested_bounds(item: pytest.Item, default: "Bounds | None") -> "Bounds | None":
-    """:func:`bounds_of` an item with a ``defuse`` marker, even an empty one, or with a default; else None.
-
-    Raises:
-        DefuseError: an unknown bound, or one that is out of range.
-    """
-    return bounds_of(item, default) if item.get_closest_marker("defuse") or default is not None else None
+def requested_bounds(item: pytest.Item) -> "Bounds | None":
+    """:func:`bounds_of` an item with a ``defuse`` marker, even an empty one, or with ``--defuse-bounds``; else None."""
+    requested = item.get_closest_marker("defuse") or item.config.stash[SESSION].options.bounds is not None
+    return bounds_of(item) if requested else None

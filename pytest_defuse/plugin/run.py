@@ -42,6 +42,9 @@ class SubjectRun:
             correction trains for them.
         sharing: of predictions with the other processes of the session.
         correction: the settings in the tests' ``defuse_correct`` markers.
+
+    Attributes:
+        started: the correction once it has started, or the error for which it could not.
     """
 
     def __init__(
@@ -53,13 +56,12 @@ class SubjectRun:
         sharing: Sharing | None = None,
         correction: Mapping[str, Any] | None = None,
     ) -> None:
-        self.subject = subject
-        self.options = options
+        self.subject, self.options, self.progress = subject, options, progress
         self.requests = [(scenario, bounds) for scenario, bounds in requests if scenario.subject == subject.name]
         self.correction = correction or {}
-        self.progress = progress
         self.sharing = sharing or Sharing()
         self.store = Store(options.store / subject.name)
+        self.started: Correcting | DefuseError | None = None
         self._predicted: dict[Classifier, dict[str, Predictions | DefuseError]] = {}
         self._discoveries: dict[DiscoverySettings, tuple[Discovery, DiscoveryResult]] = {}
         self._explanations: dict[ExplainSettings, tuple[Explanation, ExplanationResult]] = {}
@@ -76,34 +78,29 @@ class SubjectRun:
 
     @property
     def correcting(self) -> "Correcting | None":
-        """The correction; None in a session that does not correct.
+        """The correction, which the first access starts; None in a session that does not correct.
 
         Raises:
-            DefuseError: the correction cannot be started.
+            DefuseError: it cannot start. It is not tried again.
         """
-        if not self.options.correct:
-            return None
-        if isinstance(self.started_correction, DefuseError):
-            raise self.started_correction
-        return self.started_correction
+        if self.options.correct and self.started is None:
+            from pytest_defuse.plugin.correcting import Correcting
 
-    @cached_property
-    def started_correction(self) -> "Correcting | DefuseError":
-        """The correction, or the error for which it failed: it is not tried again in the same session."""
-        from pytest_defuse.plugin.correcting import Correcting
-
-        accepted = self.store.scenarios("accepted")
-        try:
-            return Correcting(
-                self.subject, accepted, self.original, self.correction, self.requests, self.options, self.progress
-            )
-        except DefuseError as error:
-            return error
+            accepted = self.store.scenarios("accepted")
+            try:
+                self.started = Correcting(
+                    self.subject, accepted, self.original, self.correction, self.requests, self.options, self.progress
+                )
+            except DefuseError as error:
+                self.started = error
+        if isinstance(self.started, DefuseError):
+            raise self.started
+        return self.started
 
     @cached_property
     def model(self) -> Classifier:
         """The model that tests evaluate: the corrected one in a session that corrects, else the subject's."""
-        return self.original if self.correcting is None else self.correcting.model
+        return self.correcting.model if self.correcting else self.original
 
     @cached_property
     def baseline(self) -> SubjectBaseline:
@@ -159,26 +156,64 @@ class SubjectRun:
         Raises:
             DefuseError: the baseline was saved with another test set.
         """
-        uncorrected = None if self.correcting is None else predict_test(self.subject, self.original)
+        uncorrected = predict_test(self.subject, self.original) if self.correcting else None
         return gate_test(self.subject, self.model, self._test_predictions, bounds, self.baseline, uncorrected)
 
-    def discover(self, settings: Mapping[str, Any]) -> "tuple[Discovery, DiscoveryResult]":
+    def discover(self, values: Mapping[str, Any]) -> "tuple[Discovery, DiscoveryResult]":
         """Search the subject's model for failures and store candidates; once for equal settings."""
+        from pytest_defuse.discover.candidates import store_candidates
+        from pytest_defuse.discover.discovery import discover
+        from pytest_defuse.discover.results import discovery_result
         from pytest_defuse.discover.settings import DiscoverySettings
 
-        checked = DiscoverySettings.of(settings)
-        if checked not in self._discoveries:
-            self._discoveries[checked] = self._discover(checked)
-        return self._discoveries[checked]
+        settings, options, started = DiscoverySettings.of(values), self.options, time.monotonic()
+        if settings not in self._discoveries:
+            discovery = discover(
+                self.subject,
+                settings,
+                seed=options.seed,
+                device=self.device,
+                cache=options.cache,
+                progress=self.progress,
+            )
+            stored = store_candidates(self.store, self.subject, discovery)
+            discovery.journal.remove()
+            result = discovery_result(
+                discovery,
+                stored,
+                self.subject,
+                self.original,
+                seconds=time.monotonic() - started,
+                details=bool(options.report or options.results),
+            )
+            self._discoveries[settings] = discovery, result
+        return self._discoveries[settings]
 
-    def explain(self, settings: Mapping[str, Any]) -> "tuple[Explanation, ExplanationResult]":
+    def explain(self, values: Mapping[str, Any]) -> "tuple[Explanation, ExplanationResult]":
         """Find failure modes on the test set, and store candidates if discovering; once for equal settings."""
+        from pytest_defuse.explain.explanation import explain
+        from pytest_defuse.explain.results import explanation_result
         from pytest_defuse.explain.settings import ExplainSettings
+        from pytest_defuse.explain.slices import store_failure_modes
 
-        checked = ExplainSettings.of(settings)
-        if checked not in self._explanations:
-            self._explanations[checked] = self._explain(checked)
-        return self._explanations[checked]
+        settings, options = ExplainSettings.of(values), self.options
+        if settings not in self._explanations:
+            explanation = explain(
+                self.subject,
+                self.model,
+                settings,
+                seed=options.seed,
+                cache=options.cache,
+                progress=self.progress,
+                names=self.store.feature_names() if self.store.exists() else {},
+            )
+            stored = Stored((), ())
+            if options.discover:
+                stored = store_failure_modes(self.store, explanation, options.cache)
+            # Only the HTML report shows figures.
+            result = explanation_result(explanation, stored, figures=options.report is not None)
+            self._explanations[settings] = explanation, result
+        return self._explanations[settings]
 
     @cached_property
     def _test_predictions(self) -> Predictions:
@@ -194,9 +229,9 @@ class SubjectRun:
 
     def _predictions(
         self, scenarios: Sequence[Scenario]
-    ) -> "tuple[dict[str, Predictions | DefuseError], dict[str, Predictions | DefuseError] | None]":
+    ) -> tuple[dict[str, Predictions | DefuseError], dict[str, Predictions | DefuseError] | None]:
         """Predictions of the model and, in a session that corrects, of the uncorrected one."""
-        uncorrected = None if self.correcting is None else self._predictions_of(self.original, scenarios)
+        uncorrected = self._predictions_of(self.original, scenarios) if self.correcting else None
         return self._predictions_of(self.model, scenarios), uncorrected
 
     def _predictions_of(self, model: Classifier, scenarios: Sequence[Scenario]) -> dict[str, Predictions | DefuseError]:
@@ -206,45 +241,3 @@ class SubjectRun:
         new = [scenario for name, scenario in needed.items() if name not in known]
         known |= predict_scenarios(self.subject, model, new, self.sharing)
         return known
-
-    def _discover(self, settings: "DiscoverySettings") -> "tuple[Discovery, DiscoveryResult]":
-        from pytest_defuse.discover.candidates import store_candidates
-        from pytest_defuse.discover.discovery import discover
-        from pytest_defuse.discover.results import discovery_result
-
-        started = time.monotonic()
-        discovery = discover(
-            self.subject,
-            settings,
-            seed=self.options.seed,
-            device=self.device,
-            cache=self.options.cache,
-            progress=self.progress,
-        )
-        stored = store_candidates(self.store, self.subject, discovery)
-        discovery.journal.remove()
-        seconds = time.monotonic() - started
-        details = bool(self.options.report or self.options.results)
-        return discovery, discovery_result(
-            discovery, stored, self.subject, self.original, seconds=seconds, details=details
-        )
-
-    def _explain(self, settings: "ExplainSettings") -> "tuple[Explanation, ExplanationResult]":
-        from pytest_defuse.explain.explanation import explain
-        from pytest_defuse.explain.results import explanation_result
-        from pytest_defuse.explain.slices import store_failure_modes
-
-        explanation = explain(
-            self.subject,
-            self.model,
-            settings,
-            seed=self.options.seed,
-            cache=self.options.cache,
-            progress=self.progress,
-            names=self.store.feature_names() if self.store.exists() else {},
-        )
-        stored = Stored((), ())
-        if self.options.discover:
-            stored = store_failure_modes(self.store, explanation, self.options.cache)
-        # Only the HTML report shows figures.
-        return explanation, explanation_result(explanation, stored, figures=self.options.report is not None)

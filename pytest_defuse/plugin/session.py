@@ -82,13 +82,6 @@ class DefuseSession:
         self.runs.append(run)
         return run
 
-    def record(self, item: pytest.Item, *results: "Result") -> None:
-        """Attach results to an item's report, and their figures to JUnit's."""
-        from pytest_defuse.report.junit import properties
-
-        item.stash.setdefault(RESULTS, []).extend(results)
-        item.user_properties += [row for result in results for row in properties(result)]
-
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once.
 
@@ -206,3 +199,11 @@ def collects_all(config: pytest.Config) -> bool:
         config.args_source == pytest.Config.ArgsSource.TESTPATHS or config.invocation_params.dir == config.rootpath
     )
     return at_root and not config.getoption("ignore") and not config.getoption("ignore_glob")
+
+
+def record(item: pytest.Item, *results: "Result") -> None:
+    """Attach results to an item's report, and their figures to JUnit's."""
+    from pytest_defuse.report.junit import properties
+
+    item.stash.setdefault(RESULTS, []).extend(results)
+    item.user_properties += [row for result in results for row in properties(result)]
