@@ -28,11 +28,7 @@ class ScenarioFile(pytest.File):
     """A scenario.yaml: one test for an accepted scenario, none for others."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the test, named by the scenario's id.
-
-        Raises:
-            pytest.Collector.CollectError: the store cannot be read.
-        """
+        """Yield the test, named by the scenario's id."""
         try:
             accepted = self.config.stash[SESSION].accepted()
         except DefuseError as error:
@@ -52,20 +48,15 @@ def _check(defuse_scenario: "GatedScenario") -> None:
 
 
 def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
-    """Give a test one item for each accepted scenario that its ``only`` bound names, or a skipped one if there is none.
-
-    Raises:
-        DefuseError: the store cannot be read, or ``only`` names something that is not there.
-    """
+    """Give a test one item for each accepted scenario that its ``only`` bound names, or a skipped one if none is."""
     session = metafunc.config.stash[SESSION]
     scenarios = session.accepted(bounds_of(metafunc.definition).only)
-    if scenarios:
-        metafunc.parametrize("defuse_scenario", scenarios, ids=[s.id for s in scenarios], indirect=True)
-    else:
+    params = [pytest.param(scenario, id=scenario.id) for scenario in scenarios]
+    if not params:
         root = session.options.store
         reason = f"no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its candidates"
-        skipped = pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none-accepted")
-        metafunc.parametrize("defuse_scenario", [skipped], indirect=True)
+        params = [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none-accepted")]
+    metafunc.parametrize("defuse_scenario", params, indirect=True)
 
 
 def uncovered_scenarios(items: Sequence[pytest.Item], accepted: "Sequence[Scenario]") -> list[str]:
@@ -81,11 +72,7 @@ def gate_requests(items: Sequence[pytest.Item]) -> "list[tuple[Scenario, Bounds]
 
 
 def correction_settings(items: Sequence[pytest.Item]) -> dict[str, Any]:
-    """The settings in the items' ``defuse_correct`` markers: a session runs one correction.
-
-    Raises:
-        pytest.UsageError: two items give a setting different values.
-    """
+    """The settings in the items' ``defuse_correct`` markers, which must agree: a session runs one correction."""
     settings: dict[str, Any] = {}
     for item in items:
         for name, value in marker_values(item, "defuse_correct").items():

@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from pytest_defuse.correct.audit import Audit, audit, no_audit
 from pytest_defuse.correct.checkpoints import attempt_path, check_output, corrected_path, save_checkpoint
-from pytest_defuse.correct.correction import Correction, correct
+from pytest_defuse.correct.correction import correct
 from pytest_defuse.correct.results import CorrectionResult, correction_result, provenance
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.gate.gate import Request
@@ -26,9 +25,6 @@ class Correcting:
     Args:
         marked: the settings in the tests' ``defuse_correct`` markers.
         requests: scenarios that the collected tests gate, with their bounds.
-
-    Raises:
-        DefuseError: an invalid setting, an output that cannot be written, or nothing to correct.
     """
 
     def __init__(
@@ -53,7 +49,7 @@ class Correcting:
         self.output = options.correct_output or corrected_path(subject.checkpoint)
         check_output(self.output, subject.checkpoint)
         started = time.monotonic()
-        self.correction: Correction = correct(
+        self.correction = correct(
             subject,
             scenarios,
             minimum,
@@ -66,8 +62,25 @@ class Correcting:
         self.seconds = time.monotonic() - started
         self.model = subject.classifier(original.device, self.correction.model)
 
-    @cached_property
-    def audit(self) -> Audit:
+    def finish(self, problems: Sequence[str]) -> CorrectionResult:
+        """Write the corrected checkpoint; with any problem, such as a failed test, the attempt under another name."""
+        audit = self._audit()
+        problems = [*problems, *audit.problems]
+        output = attempt_path(self.output) if problems else self.output
+        correction, subject, seed = self.correction, self.subject, self.options.seed
+        metadata = provenance(subject, self.scenarios, self.original, correction, audit, seed=seed, problems=problems)
+        try:
+            save_checkpoint(output, correction.model, metadata)
+        except OSError as error:
+            problems.append(f"{output} cannot be written ({error.strerror}): run again, the training is kept")
+        else:
+            correction.remove_states()
+        notes = [] if problems else self._recheck()
+        return correction_result(
+            subject, correction, audit, output=output, problems=problems, notes=notes, seconds=self.seconds
+        )
+
+    def _audit(self) -> Audit:
         """The evaluation on everything that the choice of a trial did not use."""
         control = self.subject.classifier(self.original.device, self.correction.control_model)
         try:
@@ -75,54 +88,16 @@ class Correcting:
         except DefuseError as error:  # a sheet or a shift set that cannot be read
             return no_audit(str(error))
 
-    def finish(self, problems: Sequence[str]) -> CorrectionResult:
-        """Write the corrected checkpoint; with any problem, write the attempt under another name.
-
-        Args:
-            problems: failures of tests with the corrected model, in sentences.
-        """
-        problems = [*problems, *self.audit.problems]
-        output = attempt_path(self.output) if problems else self.output
-        metadata = provenance(
-            self.subject,
-            self.scenarios,
-            self.original,
-            self.correction,
-            self.audit,
-            seed=self.options.seed,
-            problems=problems,
-        )
-        try:
-            save_checkpoint(output, self.correction.model, metadata)
-        except OSError as error:
-            problems.append(f"{output} cannot be written ({error.strerror}): run again, the training is kept")
-        else:
-            self.correction.remove_states()
-        return correction_result(
-            self.subject,
-            self.correction,
-            self.audit,
-            output=output,
-            problems=problems,
-            notes=[] if problems else self._recheck(),
-            seconds=self.seconds,
-        )
-
     def _recheck(self) -> list[str]:
         """The findings of a short discovery on the corrected model, in sentences; they change no outcome."""
         if not self.settings.recheck:
             return []
         from pytest_defuse.correct.recheck import recheck
 
-        corrected = replace(self.subject, model=self.correction.model)
+        corrected, cache = replace(self.subject, model=self.correction.model), self.options.cache
+        device = self.original.device
         try:
-            return recheck(
-                corrected,
-                self.scenarios,
-                device=self.original.device,
-                cache=self.options.cache,
-                progress=self.progress,
-            )
+            return recheck(corrected, self.scenarios, device=device, cache=cache, progress=self.progress)
         except DefuseError as error:
             return [f"the search of the corrected model failed: {error}"]
         except KeyboardInterrupt:  # the checkpoint is already written

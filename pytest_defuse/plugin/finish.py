@@ -20,15 +20,7 @@ from pytest_defuse.runtime.files import append_text, replace_text
 def finish_correction(
     run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
 ) -> CorrectionResult | None:
-    """Write the corrected checkpoint if every bound holds; else write the attempt under another name.
-
-    Args:
-        collected: the results of all tests, encoded.
-        failed: ids of the subject's tests that failed.
-
-    Returns:
-        None if no test started a correction.
-    """
+    """Write the corrected checkpoint if no test ``failed`` and every bound holds; None without a correction."""
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None
@@ -36,27 +28,18 @@ def finish_correction(
 
 
 def write_reports(options: Options, results: Results) -> list[str]:
-    """Write the baseline and the reports that the options name.
-
-    Returns:
-        A sentence for each file that cannot be written.
-    """
-    step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    """Write the baseline and the reports that the options name; a sentence for each that cannot be written."""
+    baseline = Baseline.of_run(results.models, results.scenarios, results.test_sets)
+    step_summary = os.environ.get("GITHUB_STEP_SUMMARY") if results else None
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
         # A run without verdicts does not replace an earlier run's baseline.
-        (
-            options.save_baseline if results.sets else None,
-            lambda path: save_baseline(path, Baseline.of_run(results.models, results.scenarios, results.test_sets)),
-        ),
+        (options.save_baseline if results.sets else None, lambda path: save_baseline(path, baseline)),
         (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
         (options.report, lambda path: _write_html(path, results)),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
         (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
         # Appended: other steps of the job may have written to this file.
-        (
-            Path(step_summary) if step_summary and results else None,
-            lambda path: append_text(path, render_markdown(results)),
-        ),
+        (Path(step_summary) if step_summary else None, lambda path: append_text(path, render_markdown(results))),
     ]
     problems = []
     for path, write in files:

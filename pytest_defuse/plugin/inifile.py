@@ -21,11 +21,7 @@ def sources_of(config: pytest.Config) -> Sources:
 
 
 def options_here(arguments: Sequence[str] = ()) -> Options:
-    """The options that ``pytest *arguments`` would have in this folder; no test and no conftest.py is loaded.
-
-    Raises:
-        DefuseError: pytest cannot start here, or an option has an invalid value.
-    """
+    """The options that ``pytest *arguments`` would have in this folder; no test and no conftest.py is loaded."""
     try:
         pytest.main(list(arguments), plugins=[_Interceptor()])
     except _Resolved as resolved:

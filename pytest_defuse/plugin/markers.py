@@ -38,11 +38,7 @@ def scenario_of(item: pytest.Item) -> "Scenario | None":
 
 
 def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:
-    """The keyword arguments of all markers of a name on an item; the closest marker wins for each.
-
-    Raises:
-        DefuseError: a marker with positional arguments.
-    """
+    """The keyword arguments of all markers of a name on an item; the closest marker wins for each."""
     values: dict[str, Any] = {}
     for marker in item.iter_markers(name):
         if marker.args:
@@ -52,11 +48,7 @@ def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:
 
 
 def bounds_of(item: pytest.Item) -> "Bounds":
-    """The bounds of an item: those in its scenario's file, else in its ``defuse`` markers, else in ``--defuse-bounds``.
-
-    Raises:
-        DefuseError: an unknown bound, or one that is out of range.
-    """
+    """The bounds of an item: in its scenario's file, else in its ``defuse`` markers, else in ``--defuse-bounds``."""
     from pytest_defuse.scenarios.bounds import Bounds
 
     scenario, default = scenario_of(item), item.config.stash[SESSION].options.bounds

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Option:
-    """One option: ``--defuse-<name>``, ``DEFUSE_<NAME>``, ini key ``defuse_<name>``.
-
-    An option without ``metavar`` is a switch.
-    """
+    """One option, a switch without ``metavar``: ``--defuse-<name>``, ``DEFUSE_<NAME>``, ini key ``defuse_<name>``."""
 
     name: str
     help: str
@@ -82,10 +79,8 @@ class Sources:
 
     Attributes:
         command_line: values by :attr:`Option.key`; None for an option that was not given.
-        environment: environment variables.
         ini: values by :attr:`Option.key`; empty for a key that is not in the ini file.
-        start: the folder that paths on the command line are relative to.
-        root: the folder that all other paths are relative to.
+        start: the folder that paths on the command line are relative to; others are relative to ``root``.
     """
 
     command_line: Mapping[str, object]
@@ -108,27 +103,8 @@ class Sources:
 
 
 def resolve(sources: Sources) -> Options:
-    """The session's options.
-
-    Raises:
-        DefuseError: an invalid value; the message names its source.
-    """
-    values: dict[str, Any] = {}
-    for row in TABLE:
-        text, source = sources.text_of(row)
-        name = row.name.replace("-", "_")
-        if row.metavar is None:
-            values[name] = _switch(text, source)
-        elif row.metavar == "N":
-            values[name] = _number(text, source)
-        elif row.metavar == "BOUNDS":
-            values[name] = _bounds(text, source) if text.strip() else None
-        elif row.metavar == "DEVICE":
-            values[name] = text
-        else:
-            base = sources.start if source.startswith("--") else sources.root
-            values[name] = Path(os.path.normpath(base / text)) if text else None
-    return Options(**values)
+    """The session's options; the message about an invalid value names its source."""
+    return Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
 
 
 def to_repeat(sources: Sources) -> list[str]:
@@ -147,21 +123,30 @@ def to_repeat(sources: Sources) -> list[str]:
     return arguments
 
 
+def _value(row: Option, sources: Sources) -> Any:
+    text, source = sources.text_of(row)
+    match row.metavar:
+        case None:
+            return _switch(text, source)
+        case "DEVICE":
+            return text
+        case "N":
+            if not text.isdigit():
+                raise DefuseError(f"{source} is {text!r}: give a whole number of 0 or more.")
+            return int(text)
+        case "BOUNDS" if text.strip():
+            from pytest_defuse.scenarios.bounds import Bounds  # loads pydantic
+
+            return Bounds.parse(text, source)
+        case "BOUNDS":
+            return None
+    base = sources.start if source.startswith("--") else sources.root
+    return Path(os.path.normpath(base / text)) if text else None
+
+
 def _switch(text: str, source: str) -> bool:
     if text.lower() in ("true", "1", "yes", "on"):
         return True
     if text.lower() in ("", "false", "0", "no", "off"):
         return False
     raise DefuseError(f"{source} is {text!r}: give true or false.")
-
-
-def _bounds(text: str, source: str) -> "Bounds":
-    from pytest_defuse.scenarios.bounds import Bounds  # loads pydantic
-
-    return Bounds.parse(text, source)
-
-
-def _number(text: str, source: str) -> int:
-    if not text.isdigit():
-        raise DefuseError(f"{source} is {text!r}: give a whole number of 0 or more.")
-    return int(text)

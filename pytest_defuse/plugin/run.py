@@ -78,11 +78,7 @@ class SubjectRun:
 
     @property
     def correcting(self) -> "Correcting | None":
-        """The correction, which the first access starts; None in a session that does not correct.
-
-        Raises:
-            DefuseError: it cannot start. It is not tried again.
-        """
+        """The correction, which the first access starts; None in a session that does not correct."""
         if self.options.correct and self.started is None:
             from pytest_defuse.plugin.correcting import Correcting
 
@@ -122,11 +118,7 @@ class SubjectRun:
         return (ModelResult.of(self.subject.name, self.model.identity),) if self.options.save_baseline else ()
 
     def gate(self, scenario: Scenario, bounds: Bounds) -> ScenarioResult:
-        """Evaluate a scenario, together with all others that tests gate.
-
-        Raises:
-            DefuseError: the scenario does not fit the subject or the baseline.
-        """
+        """Evaluate a scenario, together with all others that tests gate."""
         # Only a bound that a test adds while it runs is not among the collected ones.
         result = self._gated.get((scenario.id, bounds)) or self._gate([(scenario, bounds)])[scenario.id, bounds]
         if isinstance(result, DefuseError):
@@ -134,11 +126,7 @@ class SubjectRun:
         return result
 
     def gate_all(self, bounds: Bounds | None) -> OverallResult:
-        """Evaluate all accepted scenarios together, or those that ``only`` names.
-
-        Raises:
-            DefuseError: there is none, or a scenario does not fit the subject or the baseline.
-        """
+        """Evaluate all accepted scenarios together, or those that ``only`` names."""
         only = bounds.only if bounds else ()
         scenarios = [
             scenario
@@ -151,11 +139,7 @@ class SubjectRun:
         return gate_together(scenarios, predictions, self.model, bounds, self.baseline, uncorrected)
 
     def gate_test(self, bounds: Bounds | None) -> TestSetResult:
-        """Evaluate the test set.
-
-        Raises:
-            DefuseError: the baseline was saved with another test set.
-        """
+        """Evaluate the test set."""
         uncorrected = predict_test(self.subject, self.original) if self.correcting else None
         return gate_test(self.subject, self.model, self._test_predictions, bounds, self.baseline, uncorrected)
 

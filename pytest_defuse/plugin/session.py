@@ -40,36 +40,24 @@ class DefuseSession:
     """
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
-        """Start a session.
-
-        Raises:
-            pytest.UsageError: options that exclude each other.
-        """
-        self.config = config
-        self.options = options
+        self.config, self.options = config, options
         self.uncovered: list[str] = []
         self.requests: list[tuple[Scenario, Bounds]] = []
         self.correction: dict[str, Any] = {}
         self.runs: list[SubjectRun] = []
         self.results: list[dict[str, Any]] = []
         self.failed: list[str] = []
-        self._first_run = options.baseline is not None and not options.baseline.exists()
         self._accepted: dict[tuple[str, ...], list[Scenario]] = {}
         self._shared: Path | None = None
         self._notices: list[str] = []
         self._problems: list[str] = []
         self._annotations = ""
-        workers = config.getoption("numprocesses", None)
         for verb in ("discover", "correct"):
-            if getattr(options, verb) and workers:
+            if getattr(options, verb) and config.getoption("numprocesses", None):
                 raise pytest.UsageError(f"--defuse-{verb} uses the whole machine: run it without xdist workers (-n0).")
 
     def start(self, subject: "Subject") -> "SubjectRun":
-        """Start the run of a subject; xdist's workers divide the CPU's cores among them.
-
-        Raises:
-            DefuseError: a second subject, although the options name one output file.
-        """
+        """Start the run of a subject; xdist's workers divide the CPU's cores among them."""
         from pytest_defuse.plugin.run import SubjectRun
         from pytest_defuse.subject.devices import share_threads
 
@@ -83,11 +71,7 @@ class DefuseSession:
         return run
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
-        """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once.
-
-        Raises:
-            DefuseError: the store cannot be read, or ``only`` names something that is not there.
-        """
+        """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once."""
         from pytest_defuse.scenarios.store import accepted_scenarios
 
         if only not in self._accepted:
@@ -144,25 +128,22 @@ class DefuseSession:
         if (self.results or self._notices) and self.config.get_verbosity() >= 0:
             from pytest_defuse.report.terminal import render
 
-            terminalreporter.section("defuse")
-            terminalreporter.write(
-                render(
-                    self._collected(),
-                    width=self.config.get_terminal_writer().fullwidth,
-                    color=terminalreporter.hasmarkup,
-                    start=self.config.invocation_params.dir,
-                    verbose=self.config.get_verbosity() > 0,
-                )
+            text = render(
+                self._collected(),
+                width=self.config.get_terminal_writer().fullwidth,
+                color=terminalreporter.hasmarkup,
+                start=self.config.invocation_params.dir,
+                verbose=self.config.get_verbosity() > 0,
             )
+            terminalreporter.section("defuse")
+            terminalreporter.write(text)
 
     def pytest_unconfigure(self) -> None:
         """Print annotations and problems, even with -q and --no-summary."""
-        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None:
-            return
-        reporter.write(self._annotations)
-        for problem in self._problems:
-            reporter.write_line(problem, red=True)
+        if reporter := self.config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.write(self._annotations)
+            for problem in self._problems:
+                reporter.write_line(problem, red=True)
 
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results
@@ -170,14 +151,14 @@ class DefuseSession:
         return Results.of(self.results, self.failed, self._notices, to_repeat(sources_of(self.config)))
 
     def _notes(self) -> list[str]:
-        """Notices about the run as a whole."""
+        """Notices about the run as a whole, before files are written."""
         notices = []
         if self.uncovered and collects_all(self.config):
             more = len(self.uncovered) - MAX_NAMED
             names = ", ".join(self.uncovered[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
             notices.append(f"no test covers {names}: use defuse_scenario in a test, without only=, or reject them")
-        if self.results and self._first_run:
-            file = self.options.baseline
+        file = self.options.baseline
+        if self.results and file and not file.exists():
             notices.append(f"there is no baseline yet at {file}: save one with --defuse-save-baseline {file}")
         return notices
 
@@ -193,12 +174,12 @@ class DefuseSession:
 
 def collects_all(config: pytest.Config) -> bool:
     """Whether the run collects all tests of the project, so that an uncovered scenario is covered by no test at all."""
-    if config.args_source == pytest.Config.ArgsSource.ARGS or config.getoption("lf", False):
+    sources = pytest.Config.ArgsSource
+    if config.args_source == sources.ARGS or any(
+        config.getoption(name, False) for name in ("lf", "ignore", "ignore_glob")
+    ):
         return False
-    at_root = (
-        config.args_source == pytest.Config.ArgsSource.TESTPATHS or config.invocation_params.dir == config.rootpath
-    )
-    return at_root and not config.getoption("ignore") and not config.getoption("ignore_glob")
+    return config.args_source == sources.TESTPATHS or config.invocation_params.dir == config.rootpath
 
 
 def record(item: pytest.Item, *results: "Result") -> None:
