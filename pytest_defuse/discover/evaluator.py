@@ -1,4 +1,4 @@
-"""How draws are evaluated: in which precision, memory format and batches."""
+"""Verdicts on draws, and in which precision, memory format and batches they are computed."""
 
 import time
 from dataclasses import dataclass, replace
@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pytest_defuse.discover.failed_draws import Columns
 from pytest_defuse.discover.generator import TrainedVAE
 from pytest_defuse.discover.judges import Judges
-from pytest_defuse.discover.verdicts import Verdicts, confidently_shows
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.batches import BATCH_MULTIPLE, BatchRunner
 from pytest_defuse.subject.classifier import Classifier
@@ -39,8 +39,26 @@ class Compute:
     batch_size: int = 256
 
 
+@dataclass(frozen=True, eq=False)
+class Verdicts(Columns):
+    """Verdicts on n draws.
+
+    With judges, a draw fails if they confidently agree on a label and the model predicts another class. Without judges
+    (mode ``paper``), it fails if the model does not predict the label of the source image.
+
+    Attributes:
+        labels: int64 n, what the image shows.
+        predictions: int64 n, the model's predictions.
+        failed: bool n, whether the draw is a failure.
+    """
+
+    labels: Tensor
+    predictions: Tensor
+    failed: Tensor
+
+
 class Evaluator:
-    """Decodes latent codes in batches and evaluates the images; :class:`Verdicts` says what counts as a failure.
+    """Decodes latent codes in batches and evaluates the images.
 
     :meth:`screen` computes in the fastest type of the device; what is kept is decided by :meth:`verdicts`, in float32.
     Both read the uint8 pixels that a PNG stores. On one machine the results do not depend on batch size or order
@@ -72,10 +90,18 @@ class Evaluator:
             codes: float32 n x d.
             source_labels: int64 n, labels of the images that the draws started from.
         """
+        if not len(codes):
+            return Verdicts(source_labels, source_labels, source_labels.bool())
         batches = zip(self._batches(codes), self._batches(source_labels), strict=True)
-        return Verdicts.concatenate(
-            [Verdicts.on(self.generator.decode(z), labels, self.model, self.judges) for z, labels in batches if len(z)]
-        )
+        return Verdicts.concatenate([self._verdicts(z, labels) for z, labels in batches])
+
+    def _verdicts(self, codes: Tensor, source_labels: Tensor) -> Verdicts:
+        pixels = self.generator.decode(codes)
+        predictions = self.model.predict(pixels)
+        if self.judges is None:
+            return Verdicts(source_labels, predictions, predictions != source_labels)
+        labels, failed = self.judges.contradict(pixels, predictions)
+        return Verdicts(labels, predictions, failed)
 
     def screen(self, codes: Tensor, source_labels: Tensor) -> Tensor:
         """Whether each draw looks like a failure, bool n, in the fast type; arguments as for :meth:`verdicts`."""
@@ -89,8 +115,9 @@ class Evaluator:
 
     def confidently_shows(self, codes: Tensor, label: int) -> Tensor:
         """Whether the judges confidently see the label in each decoded image, bool n, in float32."""
-        decoded = (self.generator.decode(z) for z in self._batches(codes))
-        return torch.cat([confidently_shows(pixels, label, self.judges) for pixels in decoded])
+        assert self.judges is not None
+        verdicts = [self.judges.labels(self.generator.decode(z)) for z in self._batches(codes)]
+        return torch.cat([confident & (labels == label) for labels, confident in verdicts])
 
     def fastest(self, codes: Tensor, source_labels: Tensor) -> Compute:
         """The fastest way to screen such draws.

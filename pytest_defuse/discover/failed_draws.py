@@ -2,14 +2,30 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
+class Columns:
+    """Base class of dataclasses whose fields are tensors with one row for each item."""
+
+    def __len__(self) -> int:
+        return len(next(iter(vars(self).values())))
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        return type(self)(*(values[rows] for values in vars(self).values()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All parts, at least one, as one."""
+        return cls(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+
+
 @dataclass(frozen=True, eq=False)
-class FailedDraws:
-    """Draws from latent space that failed.
+class FailedDraws(Columns):
+    """n draws from latent space that failed.
 
     Attributes:
         codes: float32 n x d.
@@ -25,23 +41,10 @@ class FailedDraws:
     image_indices: Tensor
     draw_numbers: Tensor
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def __getitem__(self, chosen: Tensor | slice) -> "FailedDraws":
-        return FailedDraws(*(values[chosen] for values in vars(self).values()))
-
-    @staticmethod
-    def concatenate(parts: "Sequence[FailedDraws]") -> "FailedDraws":
-        """All parts, at least one, as one."""
-        return FailedDraws(*(torch.cat(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
-
 
 def occurrence_numbers(groups: Tensor) -> Tensor:
     """For each value of an int64 tensor, the number of equal values before it."""
     order = groups.argsort(stable=True)
     _, counts = groups[order].unique_consecutive(return_counts=True)
     starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    numbers = torch.empty_like(order)
-    numbers[order] = torch.arange(len(order)) - starts
-    return numbers
+    return torch.empty_like(order).scatter(0, order, torch.arange(len(order)) - starts)

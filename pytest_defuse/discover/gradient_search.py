@@ -1,7 +1,5 @@
 """Gradient steps in latent space, for models that random draws rarely fool."""
 
-from typing import Protocol, runtime_checkable
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,14 +7,6 @@ from torch.nn import functional as F
 from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
-
-
-@runtime_checkable
-class Differentiable(Protocol):
-    """A generator that gradients can flow through."""
-
-    def render(self, codes: Tensor) -> Tensor:
-        """Float images in [0, 1], N x C x H x W, for latent codes N x d, before rounding to uint8."""
 
 
 def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: DiscoverySettings) -> Tensor:
@@ -33,8 +23,8 @@ def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: 
     Raises:
         DefuseError: the generator has no ``render``.
     """
-    generator, judges = evaluator.generator, evaluator.judges
-    if not isinstance(generator, Differentiable):
+    judges, render = evaluator.judges, getattr(evaluator.generator, "render", None)
+    if render is None:
         raise DefuseError(
             'defuse_discover(mode="gradient") needs a generator with a method render(codes) that returns float images '
             'through which gradients flow: add the method, or use mode="default".'
@@ -43,11 +33,11 @@ def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: 
     step_length = settings.noise * codes.shape[1] ** 0.5 / settings.steps
     moved = []
     for z in codes.split(evaluator.compute.batch_size):
-        labels, _ = judges.labels(generator.decode(z))
+        labels, _ = judges.labels(evaluator.generator.decode(z))
         for _ in range(settings.steps):
             z = z.detach().requires_grad_()
             with torch.enable_grad():
-                images = generator.render(z)
+                images = render(z)
                 target = labels.to(images.device)[:, None]
                 log_probabilities = torch.stack(
                     [judge.read(images).log_softmax(dim=1).gather(1, target) for judge in judges.panel]

@@ -85,7 +85,7 @@ def test_a_model_that_requires_contiguous_features_is_screened_in_that_format() 
 @pytest.mark.skipif(not trains_in_bfloat16("cpu"), reason="this CPU computes in float32")
 def test_a_model_that_overflows_in_the_fast_type_is_screened_in_float32() -> None:
     evaluator = Evaluator(Classifier(Overflowing(), 2), None, HalvesGenerator())
-    assert evaluator.fastest(CODES, SOURCE_LABELS).fast == torch.float32
+    assert evaluator.fastest(CODES, SOURCE_LABELS).dtype == torch.float32
 
 
 def test_a_model_that_fails_in_every_type_raises_its_own_error() -> None:
