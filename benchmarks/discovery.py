@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 from subjects import COLLECTIONS, subject_of
 
-from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Discovery, discover
+from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.plugin.progress import VisibleProgress
 from pytest_defuse.scenarios.store import Store

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 from torch import Tensor
 
-from pytest_defuse.discover.cached_generator import cached_generator
+from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.machine import LatentRegion

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytest_defuse.discover.cached_generator import cached_generator
 from pytest_defuse.discover.discovery import Candidate, discover
+from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError

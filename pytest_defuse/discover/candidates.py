@@ -2,13 +2,12 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.scenarios.machine import Evidence, LatentRegion, MachineRecord, Tiles
+from pytest_defuse.scenarios.machine import LatentRegion, MachineRecord, Tiles
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     FailureRate,
@@ -44,14 +43,14 @@ def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> St
         if same:
             known.append(same[0])
         else:
-            records = records_of(candidate, subject, discovery)
+            records = _records(candidate, subject, discovery)
             new.append(store.add(*records, candidate.correction.numpy(), candidate.held_out.numpy()))
     for problem in budget_warnings(store):
         warnings.warn(str(problem), stacklevel=2)
     return Stored(tuple(new), tuple(known))
 
 
-def records_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> tuple[ScenarioRecord, MachineRecord]:
+def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tuple[ScenarioRecord, MachineRecord]:
     """The content of a candidate's scenario.yaml and machine.json."""
     region = candidate.region
     # A computed covariance is symmetric only up to rounding.
@@ -69,13 +68,16 @@ def records_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> 
             mean=tuple(region.mean.tolist()),
             covariance=tuple(tuple(row) for row in covariance.tolist()),
         ),
-        evidence=_evidence(candidate, subject.classes),
+        evidence=candidate.evidence,
     )
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
     sheets = Sheets(
         correction=sheet_record(candidate.correction.numpy(), correction),
         held_out=sheet_record(candidate.held_out.numpy(), held_out),
+    )
+    provenance = Provenance(
+        model=discovery.model_fingerprint, data=discovery.data_hash, seed=discovery.seed, versions=installed_versions()
     )
     record = ScenarioRecord(
         format=FORMAT,
@@ -88,27 +90,10 @@ def records_of(candidate: Candidate, subject: Subject, discovery: Discovery) -> 
         tile=tile_format(candidate.held_out.numpy()),
         sheets=sheets,
         method="defuse",
-        provenance=Provenance(
-            model=discovery.model_fingerprint,
-            data=discovery.data_hash,
-            seed=discovery.seed,
-            versions=installed_versions(),
-        ),
+        provenance=provenance,
         machine=machine.sha256,
     )
     return record, machine
-
-
-def _evidence(candidate: Candidate, classes: Sequence[str]) -> Evidence | None:
-    evidence = candidate.evidence
-    if evidence is None:
-        return None
-    return Evidence(
-        nearest_images=evidence.images,
-        nearest_labels=tuple(classes[label] for label in evidence.labels),
-        nearest_distances=evidence.distances,
-        source_labels={classes[label]: count for label, count in evidence.sources},
-    )
 
 
 def _same(scenario: Scenario, region: Region, subject: Subject, discovery: Discovery) -> bool:

@@ -93,9 +93,8 @@ def confirm(
 
 def coverage(region: Region, codes: Tensor) -> float:
     """Share of codes, float n x d, inside the ellipsoid that holds ``ELLIPSOID_MASS`` of a region's Gaussian."""
-    offsets = codes.double().numpy() - region.mean
-    distances = np.einsum("nd,dn->n", offsets, np.linalg.solve(region.covariance, offsets.T))
-    return float((distances <= chi2.ppf(ELLIPSOID_MASS, len(region.mean))).mean())
+    within = region.mahalanobis(codes.double().numpy()) <= chi2.ppf(ELLIPSOID_MASS, len(region.mean))
+    return float(within.mean())
 
 
 def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:

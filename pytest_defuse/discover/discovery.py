@@ -13,7 +13,7 @@ from pytest_defuse.discover.generator import GeneratorSettings, check_generator,
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judge_calibration import JudgesReport, calibrate, judges_report, split_off
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
-from pytest_defuse.discover.label_evidence import LabelEvidence, label_evidence
+from pytest_defuse.discover.label_evidence import label_evidence
 from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample_indices
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.search import VERSION, search_failures
@@ -21,10 +21,10 @@ from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.scenarios.machine import Evidence
 from pytest_defuse.scenarios.schema import Budgets
 from pytest_defuse.scenarios.sheets import tile_format
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 BUDGET_PER_IMAGE = 8
@@ -45,7 +45,7 @@ class Candidate(TestedRegion):
     held_out: Tensor
     correction_predictions: Tensor
     held_out_predictions: Tensor
-    evidence: LabelEvidence | None = None
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,13 +55,11 @@ class Discovery:
     Attributes:
         candidates: the confirmed regions that cover most training images, in this order.
         regions: every region that was tested on fresh draws, confirmed or not, in the same order.
-        settings, seed: the settings and the seed of the discovery.
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judges: how far the second opinions can be trusted, on the test set.
         failures: number of draws on which the model failed and the judges were confident.
         passes: forward passes of the model in the search, rechecks included.
         generator_hash, data_hash: sha256 of the generator's weights and of the training images, in hex.
-        model_fingerprint: of the model's identity.
         journal: of the search; :meth:`Journal.remove` removes it when the candidates are stored.
         latent_images: the training images in latent space.
         failed_draws: the failures that the regions were distilled from.
@@ -149,7 +147,8 @@ def discover(
         eligible = torch.arange(len(images)) if starts is None else starts.nonzero().squeeze(1)
         if not len(eligible):
             raise DefuseError("There is no image to search around: discover(starts=...) selects none.")
-        indices = eligible[sample_indices(len(eligible), _max_images(images, settings), seed)]
+        maximum = len(images) if settings.mode == "paper" else max(2, settings.budget // BUDGET_PER_IMAGE)
+        indices = eligible[sample_indices(len(eligible), maximum, seed)]
         latent_images = locate(evaluator, images, indices, journal, progress)
         check_reconstructions(latent_images, settings.min_reconstruction)
         result = search_failures(evaluator, latent_images, settings, seed=seed, journal=journal, progress=progress)
@@ -158,19 +157,14 @@ def discover(
         with_judges = Evaluator(model, judges, generator, evaluator.compute)
         tested = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
         confirmed = [region for region in tested if region.confirmed][: settings.candidates]
-        candidates = tuple(
-            _candidate(
-                region,
-                with_judges,
-                settings,
-                seed,
-                number,
-                label_evidence(region.region, regions, result.failures, latent_images, images),
+        candidates = []
+        for number, region in enumerate(confirmed):
+            evidence = label_evidence(
+                region.region, regions, result.failures, latent_images, images.labels, subject.classes
             )
-            for number, region in enumerate(confirmed)
-        )
+            candidates.append(_candidate(region, evidence, with_judges, settings, seed, number))
     return Discovery(
-        candidates=candidates,
+        candidates=tuple(candidates),
         regions=tuple(tested),
         settings=settings,
         seed=seed,
@@ -200,10 +194,9 @@ def _judges_and_generator(
     training, held_out = subject.train_images, subject.validation_images
     if held_out is None:
         training, held_out = split_off(training, seed)
-    class_count = len(subject.classes)
     if subject.judges is None:
         panel = trained_judges(
-            training, class_count, JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
+            training, len(subject.classes), JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress
         )
     else:
         panel = [subject.classifier(device, judge, f"judge {n}") for n, judge in enumerate(subject.judges, start=1)]
@@ -213,36 +206,23 @@ def _judges_and_generator(
     if subject.generator is not None:
         check_generator(subject.generator, training.pixels[:2])
         return judges, subject.generator
+    if settings.generator == "paper":
+        architecture = GeneratorSettings.paper(len(training))
+    else:
+        architecture = GeneratorSettings(latent_dim=settings.latent, beta=settings.beta, steps=settings.generator_steps)
     generator = trained_generator(
-        training,
-        _generator_settings(settings, training),
-        judge=panel[0],
-        seed=seed,
-        device=device,
-        cache=cache,
-        progress=progress,
+        training, architecture, judge=panel[0], seed=seed, device=device, cache=cache, progress=progress
     )
     return judges, generator
 
 
-def _generator_settings(settings: DiscoverySettings, training: LabelledImages) -> GeneratorSettings:
-    if settings.generator == "paper":
-        return GeneratorSettings.paper(len(training))
-    return GeneratorSettings(latent_dim=settings.latent, beta=settings.beta, steps=settings.generator_steps)
-
-
-def _max_images(images: LabelledImages, settings: DiscoverySettings) -> int:
-    """How many images to search around: reading their reconstructions costs forward passes of the budget too."""
-    return len(images) if settings.mode == "paper" else max(2, settings.budget // BUDGET_PER_IMAGE)
-
-
 def _candidate(
     region: TestedRegion,
+    evidence: Evidence,
     evaluator: Evaluator,
     settings: DiscoverySettings,
     seed: int,
     number: int,
-    evidence: LabelEvidence,
 ) -> Candidate:
     pixels = sheet_images(region.region, evaluator, settings, seed, number)
     half, budget = len(pixels) // 2, Budgets.of(tile_format(pixels.numpy())).tiles

@@ -8,11 +8,14 @@ keep what the model under test sees, which would hide the model's failures.
 import itertools
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -228,6 +231,31 @@ def trained_generator(
         outputs={"the judge": sees.outputs} if sees else {},
     )
     return TrainedVAE(network, device)
+
+
+def cached_generator(cache: Path, sha256: str, shape: Sequence[int], latent_dim: int) -> TrainedVAE:
+    """Load a generator that an earlier discovery trained, by the hash that a scenario records.
+
+    Args:
+        cache: folder of trained networks.
+        sha256: ``TrainedVAE.hash`` of the generator, in hex.
+        shape: channels, height and width of its images.
+        latent_dim: dimensions of its codes.
+
+    Raises:
+        DefuseError: the cache does not contain the generator.
+    """
+    kinds = (GeneratorSettings(latent_dim=latent_dim), GeneratorSettings.paper(1, latent_dim=latent_dim))
+    for file, settings in itertools.product(sorted(cache.glob("generator-*.safetensors")), kinds):
+        with suppress(FileNotFoundError, SafetensorError, RuntimeError):  # damaged, or of another shape
+            network = BetaVAE(shape, settings)
+            network.load_state_dict(load_file(file))
+            if (generator := TrainedVAE(network, "cpu")).hash == sha256:
+                return generator
+    raise DefuseError(
+        f"The generator {sha256[:12]} is not in {cache}: run pytest --defuse-discover on the machine that found the "
+        "scenario, with the same seed and data, or copy generator-*.safetensors from its cache."
+    )
 
 
 def _loss(

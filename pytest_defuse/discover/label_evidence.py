@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,30 +9,11 @@ from torch import Tensor
 
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.latent_images import LatentImages
-from pytest_defuse.discover.mixture import Array
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.scenarios.machine import Evidence
 
 NEAREST = 10
 """Nearest training images that are listed; our choice."""
-
-
-@dataclass(frozen=True)
-class LabelEvidence:
-    """The training images around a region.
-
-    Attributes:
-        images: indices in the training set of the images nearest to the region's mean, nearest first.
-        labels: their class indices.
-        distances: their distances from the mean, in standard deviations of the training codes.
-        sources: pairs (class index, number of the region's failures that were drawn around training images of this
-            class), largest number first.
-    """
-
-    images: tuple[int, ...]
-    labels: tuple[int, ...]
-    distances: tuple[float, ...]
-    sources: tuple[tuple[int, int], ...]
 
 
 def label_evidence(
@@ -41,26 +21,27 @@ def label_evidence(
     regions: Sequence[Region],
     failures: FailedDraws,
     latent_images: LatentImages,
-    images: LabelledImages,
-) -> LabelEvidence:
-    """Collect the evidence for a region's label.
+    labels: Tensor,
+    classes: Sequence[str],
+) -> Evidence:
+    """The training images around a region, and the labels of those that its failures were drawn around.
 
     Among the regions of one error, a failure belongs to the one under which it is most likely.
 
     Args:
         regions: all regions that were distilled from ``failures``.
-        images: the training set.
+        labels: int64, class index of each image of the training set.
     """
     offsets = (latent_images.means - torch.from_numpy(region.mean).float()) / latent_images.std
     distances = offsets.norm(dim=1)
     nearest = distances.argsort(stable=True)[:NEAREST]
-    members = _members(region, regions, failures)
-    sources = Counter(images.labels[failures.image_indices[members]].tolist())
-    return LabelEvidence(
-        images=tuple(latent_images.indices[nearest].tolist()),
-        labels=tuple(latent_images.labels[nearest].tolist()),
-        distances=tuple(distances[nearest].tolist()),
-        sources=tuple(sources.most_common()),
+    members = failures.image_indices[_members(region, regions, failures)]
+    sources = Counter(labels[members].tolist())
+    return Evidence(
+        nearest_images=tuple(latent_images.indices[nearest].tolist()),
+        nearest_labels=tuple(classes[label] for label in latent_images.labels[nearest].tolist()),
+        nearest_distances=tuple(distances[nearest].tolist()),
+        source_labels={classes[label]: count for label, count in sources.most_common()},
     )
 
 
@@ -70,13 +51,8 @@ def _members(region: Region, regions: Sequence[Region], failures: FailedDraws) -
     positions = same_error.nonzero().squeeze(1)
     codes = failures.codes[positions].double().numpy()
     competitors = [other for other in regions if other.same_error(region)]
-    densities = np.stack([_log_density(other, codes) for other in competitors])
-    return positions[torch.from_numpy(densities.argmax(axis=0) == competitors.index(region))]
-
-
-def _log_density(region: Region, codes: Array) -> Array:
-    """Log of the region's weighted density up to a constant, float64 n."""
-    offsets = codes - region.mean
-    mahalanobis = (offsets * np.linalg.solve(region.covariance, offsets.T).T).sum(axis=1)
-    density: Array = np.log(region.weight) - 0.5 * (mahalanobis + np.linalg.slogdet(region.covariance)[1])
-    return density
+    log_densities = [
+        np.log(other.weight) - 0.5 * (other.mahalanobis(codes) + np.linalg.slogdet(other.covariance)[1])
+        for other in competitors
+    ]
+    return positions[torch.from_numpy(np.argmax(log_densities, axis=0) == competitors.index(region))]

@@ -1,8 +1,5 @@
 """Where failures lie among the training images: two-dimensional maps of latent space, as in Defuse's figure 2."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,44 +19,33 @@ PERPLEXITY = 30.0
 """Of t-SNE: Defuse, appendix B.5; also scikit-learn's default."""
 
 
-@dataclass(frozen=True, eq=False)
-class LatentMap:
-    """A sample of a discovery's codes, projected to two dimensions.
-
-    Attributes:
-        images: int64 n, positions in the discovery's ``latent_images``.
-        failures: int64 m, positions in the discovery's ``failed_draws``.
-        projections: by name of the method, float64 (n + m + k) x 2 in [0, 1] with one scale for both axes: training
-            images, failures, and the means of the k candidates' regions, in this order.
-    """
-
-    images: Tensor
-    failures: Tensor
-    projections: Mapping[str, Array]
-
-
-def latent_map(discovery: Discovery, seed: int) -> LatentMap:
+def latent_map(discovery: Discovery, seed: int) -> tuple[Tensor, Tensor, dict[str, Array]]:
     """Project training codes, failures and the candidates' means by PCA and by t-SNE (van der Maaten & Hinton 2008).
 
     PCA is fitted to the training codes alone, so failures do not influence its axes. The axes of t-SNE mean nothing,
     only which points are neighbours.
+
+    Returns:
+        Positions in the discovery's ``latent_images``, int64 n; positions in its ``failed_draws``, int64 m; and by name
+        of the method, float64 (n + m + k) x 2 in [0, 1] with one scale for both axes: these images, these failures, and
+        the means of the k candidates' regions, in this order.
     """
     images = _evenly_spaced(len(discovery.latent_images.means), TRAINING_POINTS)
     failures = _evenly_spaced(len(discovery.failed_draws), FAILURE_POINTS)
     training = discovery.latent_images.means[images].double().numpy()
     means = [candidate.region.mean[None] for candidate in discovery.candidates]
     codes = np.concatenate([training, discovery.failed_draws.codes[failures].double().numpy(), *means])
-    projections = {}
     # Codes that are all equal cannot be projected; t-SNE fails on them.
-    if min(training.shape) >= 2 and len(codes) > 3 and training.std(axis=0).max() > 0:
-        pca = PCA(2).fit(training)
-        points = pca.transform(codes)
-        first, second = pca.explained_variance_ratio_
-        projections = {
-            "t-SNE": _t_sne(codes, points, seed),
-            f"PCA ({first:.0%} + {second:.0%} of the variance)": points,
-        }
-    return LatentMap(images, failures, {name: _scaled(points) for name, points in projections.items()})
+    if min(training.shape) < 2 or len(codes) <= 3 or training.std(axis=0).max() == 0:
+        return images, failures, {}
+    pca = PCA(2).fit(training)
+    points = pca.transform(codes)
+    first, second = pca.explained_variance_ratio_
+    projections = {
+        "t-SNE": _scaled(_t_sne(codes, points, seed)),
+        f"PCA ({first:.0%} + {second:.0%} of the variance)": _scaled(points),
+    }
+    return images, failures, projections
 
 
 def _evenly_spaced(count: int, maximum: int) -> Tensor:

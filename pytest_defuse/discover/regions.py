@@ -48,6 +48,12 @@ class Region:
         e = random_numbers(seed, stage, item).standard_normal((count, len(self.mean)))
         return torch.from_numpy(self.mean + e @ cholesky.T).float()
 
+    def mahalanobis(self, codes: Array) -> Array:
+        """Squared Mahalanobis distances of codes, float64 n x d, from the mean under the covariance as fitted."""
+        offsets = codes - self.mean
+        distances: Array = (offsets * np.linalg.solve(self.covariance, offsets.T).T).sum(axis=1)
+        return distances
+
     def overlap(self, other: "Region") -> float:
         """Bhattacharyya coefficient of the two Gaussians as fitted, in [0, 1]; 1 if they are equal."""
         average = (self.covariance + other.covariance) / 2
@@ -100,7 +106,9 @@ def distill(
     Raises:
         DefuseError: codes that are not finite.
     """
-    groups = _by_kind(failures) if settings.clustering == "joint" else [failures]
+    pairs, kinds = _kinds(failures)
+    joint = settings.clustering == "joint"
+    groups = [failures[kinds == kind] for kind in range(len(pairs))] if joint else [failures]
     large = [group for group in groups if len(group) >= max(2, settings.min_failures)]
     regions = [region for group in large for region in _stable(group, len(failures), settings, seed, device)]
     return sorted(regions, key=lambda region: -region.weight)
@@ -116,11 +124,6 @@ def merge_overlapping(regions: Iterable[Region], max_overlap: float) -> list[Reg
         else:
             merged.append(region)
     return sorted(merged, key=lambda region: -region.weight)
-
-
-def _by_kind(failures: FailedDraws) -> list[FailedDraws]:
-    pairs, kinds = _kinds(failures)
-    return [failures[kinds == kind] for kind in range(len(pairs))]
 
 
 def _kinds(failures: FailedDraws) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,17 @@
 """The results of a discovery, as plain values, ready for JSON."""
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from pytest_defuse.discover.discovery import Candidate, Discovery
+from pytest_defuse.discover.discovery import Discovery
 from pytest_defuse.discover.latent_map import latent_map
-from pytest_defuse.discover.nearest_errors import nearest_errors
 from pytest_defuse.scenarios.differences import facts
 from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Stored
 from pytest_defuse.subject.classifier import Classifier
-from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
 NOVELTY_TILES = 10
@@ -150,42 +148,48 @@ def candidate_result(scenario: Scenario, novelty: NoveltyResult | None = None) -
 
 
 def _latent_map(discovery: Discovery, subject: Subject) -> LatentMapResult:
-    drawn = latent_map(discovery, discovery.seed)
+    images, failures, projections = latent_map(discovery, discovery.seed)
     regions = [candidate.region for candidate in discovery.candidates]
     return LatentMapResult(
-        labels=[subject.classes[index] for index in discovery.latent_images.labels[drawn.images].tolist()],
-        failures=len(drawn.failures),
+        labels=[subject.classes[index] for index in discovery.latent_images.labels[images].tolist()],
+        failures=len(failures),
         candidates=[f"{subject.classes[r.label]} as {subject.classes[r.prediction]}" for r in regions],
         projections={
             name: [(round(1000 * x), round(1000 * y)) for x, y in points.tolist()]
-            for name, points in drawn.projections.items()
+            for name, points in projections.items()
         },
     )
 
 
-def _novelties(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult | None]:
-    """The nearest known errors of each candidate, by the hash of its held-out images."""
+def _novelties(discovery: Discovery, subject: Subject, model: Classifier) -> dict[str, NoveltyResult]:
+    """The nearest known errors of each candidate's failing held-out tiles, by the hash of its held-out images."""
     wrong = subject.train_images[discovery.latent_images.indices[~discovery.latent_images.correct]]
     predictions = model.predict(wrong.pixels)
-    return {
-        pixel_hash(candidate.held_out.numpy()): _novelty(candidate, wrong, predictions, subject.classes)
-        for candidate in discovery.candidates
-    }
+    novelties = {}
+    for candidate in discovery.candidates:
+        failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
+        if len(wrong) and len(failing):
+            distances, positions = nearest_errors(candidate.held_out[failing], wrong.pixels)
+            novelties[pixel_hash(candidate.held_out.numpy())] = NoveltyResult(
+                tiles=failing.tolist(),
+                labels=[subject.classes[index] for index in wrong.labels[positions].tolist()],
+                predicted=[subject.classes[index] for index in predictions[positions].tolist()],
+                distances=[round(distance, 4) for distance in distances.tolist()],
+                sheet=base64.b64encode(encode_sheet(wrong.pixels[positions].numpy())).decode(),
+            )
+    return novelties
 
 
-def _novelty(
-    candidate: Candidate, wrong: LabelledImages, predictions: Tensor, classes: Sequence[str]
-) -> NoveltyResult | None:
-    """The nearest errors of a candidate's failing held-out tiles; None if there is nothing to compare."""
-    failing = (candidate.held_out_predictions != candidate.region.label).nonzero().squeeze(1)[:NOVELTY_TILES]
-    nearest = nearest_errors(candidate.held_out[failing], wrong.pixels)
-    if nearest is None or not len(failing):
-        return None
-    pixels = wrong.pixels[nearest.positions]
-    return NoveltyResult(
-        tiles=failing.tolist(),
-        labels=[classes[index] for index in wrong.labels[nearest.positions].tolist()],
-        predicted=[classes[index] for index in predictions[nearest.positions].tolist()],
-        distances=[round(distance, 4) for distance in nearest.distances.tolist()],
-        sheet=base64.b64encode(encode_sheet(pixels.numpy())).decode(),
-    )
+def nearest_errors(images: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
+    """How far images are from known errors, by L2 distance between pixels (Defuse, section 4.3).
+
+    Args:
+        images: uint8 n x C x H x W.
+        errors: uint8 m x C x H x W, at least one image that the model gets wrong.
+
+    Returns:
+        Root mean square difference from the nearest error over pixels in [0, 1], float32 n, and its position, int64 n.
+    """
+    queries, others = images.flatten(1).float() / 255, errors.flatten(1).float() / 255
+    distances, positions = torch.cdist(queries, others).min(dim=1)
+    return distances / queries.shape[1] ** 0.5, positions

@@ -6,7 +6,7 @@ import pytest
 
 import pytest_defuse.correct.recheck as module
 from pytest_defuse.correct.recheck import recheck
-from pytest_defuse.discover.cached_generator import cached_generator
+from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress

@@ -9,10 +9,10 @@ from torch import nn
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.judge_calibration import JudgesReport
-from pytest_defuse.discover.label_evidence import LabelEvidence
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.machine import Evidence
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import DIGITS, random_tiles
@@ -92,7 +92,12 @@ def test_the_prediction_of_each_tile_is_recorded(store: Store) -> None:
 
 
 def test_evidence_is_stored_by_class_name(store: Store) -> None:
-    collected = LabelEvidence(images=(4, 2), labels=(3, 8), distances=(0.25, 1.5), sources=((3, 9), (8, 1)))
+    collected = Evidence(
+        nearest_images=(4, 2),
+        nearest_labels=("3", "8"),
+        nearest_distances=(0.25, 1.5),
+        source_labels={"3": 9, "8": 1},
+    )
     (scenario,) = store_candidates(store, SUBJECT, discovery(replace(candidate(), evidence=collected))).new
     evidence = scenario.machine.evidence
     assert evidence is not None

@@ -4,6 +4,7 @@ import copy
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery, discover
 from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
+from pytest_defuse.discover.results import discovery_result
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Advance, Progress
@@ -145,6 +147,15 @@ def test_the_planted_failure_is_found(found: Discovery) -> None:
     coverages = [candidate.coverage for candidate in found.candidates]
     assert coverages == sorted(coverages, reverse=True)
     assert 0 < sum(candidate.region.weight for candidate in found.candidates) <= 1 + 1e-9
+
+
+def test_candidates_have_nearest_errors_if_there_are_known_errors(found: Discovery, store: Store) -> None:
+    stored = store_candidates(store, subject(), found)
+    correct = replace(found.latent_images, correct=torch.ones_like(found.latent_images.correct))
+    for discovery, known in ((found, True), (replace(found, latent_images=correct), False)):
+        result = discovery_result(discovery, stored, subject(), subject().classifier(), seconds=1.0, details=True)
+        assert result.new
+        assert [candidate.novelty is not None for candidate in result.new] == [known] * len(result.new)
 
 
 def test_the_judges_confidently_see_the_label_in_every_image_of_a_sheet(found: Discovery) -> None:

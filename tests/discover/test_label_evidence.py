@@ -1,18 +1,20 @@
 import numpy as np
 import torch
+from torch import Tensor
 
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.label_evidence import NEAREST, label_evidence
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.regions import Region
-from pytest_defuse.subject.images import LabelledImages
+
+CLASSES = ("zero", "one", "two", "three")
 
 
 def region(*mean: float, label: int = 1, prediction: int = 2) -> Region:
     return Region(np.array(mean), np.eye(2) * 0.1, 0.5, label, prediction, 0.5)
 
 
-def training(means: list[list[float]], labels: list[int]) -> tuple[LatentImages, LabelledImages]:
+def training(means: list[list[float]], labels: list[int]) -> tuple[LatentImages, Tensor]:
     latent_images = LatentImages(
         indices=torch.arange(len(means)),
         labels=torch.tensor(labels),
@@ -23,7 +25,7 @@ def training(means: list[list[float]], labels: list[int]) -> tuple[LatentImages,
         std=torch.tensor([1.0, 2.0]),
         radius=torch.tensor(10.0),
     )
-    return latent_images, LabelledImages(torch.zeros(len(means), 1, 2, 2, dtype=torch.uint8), torch.tensor(labels))
+    return latent_images, latent_images.labels
 
 
 def failed(*rows: tuple[float, float, int, int, int]) -> FailedDraws:
@@ -35,23 +37,23 @@ def failed(*rows: tuple[float, float, int, int, int]) -> FailedDraws:
 
 
 def test_distances_to_training_images_are_in_standard_deviations() -> None:
-    latent_images, images = training([[3.0, 0.0], [0.0, 4.0], [1.0, 0.0], [9.0, 9.0]], [1, 0, 2, 1])
+    latent_images, labels = training([[3.0, 0.0], [0.0, 4.0], [1.0, 0.0], [9.0, 9.0]], [1, 0, 2, 1])
     origin = region(0, 0)
-    evidence = label_evidence(origin, [origin], failed((0, 0, 1, 2, 0)), latent_images, images)
-    assert evidence.images == (2, 1, 0, 3)
-    assert evidence.labels == (2, 0, 1, 1)
-    np.testing.assert_allclose(evidence.distances[:3], [1, 2, 3])
+    evidence = label_evidence(origin, [origin], failed((0, 0, 1, 2, 0)), latent_images, labels, CLASSES)
+    assert evidence.nearest_images == (2, 1, 0, 3)
+    assert evidence.nearest_labels == ("two", "zero", "one", "one")
+    np.testing.assert_allclose(evidence.nearest_distances[:3], [1, 2, 3])
 
 
 def test_only_the_nearest_images_are_listed() -> None:
-    latent_images, images = training([[float(n), 0.0] for n in range(3 * NEAREST)], [0] * (3 * NEAREST))
+    latent_images, labels = training([[float(n), 0.0] for n in range(3 * NEAREST)], [0] * (3 * NEAREST))
     origin = region(0, 0)
-    evidence = label_evidence(origin, [origin], failed((0, 0, 1, 2, 0)), latent_images, images)
-    assert evidence.images == tuple(range(NEAREST))
+    evidence = label_evidence(origin, [origin], failed((0, 0, 1, 2, 0)), latent_images, labels, CLASSES)
+    assert evidence.nearest_images == tuple(range(NEAREST))
 
 
 def test_failures_are_counted_by_the_label_of_the_image_they_were_drawn_around() -> None:
-    latent_images, images = training([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], [1, 0, 3])
+    latent_images, labels = training([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]], [1, 0, 3])
     origin, distant, other = region(0, 0), region(5, 0), region(0, 0, prediction=3)
     failures = failed(
         (0.1, 0.0, 1, 2, 0),
@@ -60,7 +62,11 @@ def test_failures_are_counted_by_the_label_of_the_image_they_were_drawn_around()
         (4.9, 0.0, 1, 2, 1),  # nearer to the other region of this error
         (0.0, 0.0, 1, 3, 1),  # another error
     )
-    regions = [origin, distant, other]
-    assert label_evidence(origin, regions, failures, latent_images, images).sources == ((1, 2), (3, 1))
-    assert label_evidence(distant, regions, failures, latent_images, images).sources == ((0, 1),)
-    assert label_evidence(other, regions, failures, latent_images, images).sources == ((0, 1),)
+
+    def sources(one: Region) -> dict[str, int]:
+        regions = [origin, distant, other]
+        return label_evidence(one, regions, failures, latent_images, labels, CLASSES).source_labels
+
+    assert sources(origin) == {"one": 2, "three": 1}
+    assert sources(distant) == {"zero": 1}
+    assert sources(other) == {"zero": 1}

@@ -38,8 +38,8 @@ def two_clusters() -> Any:
 
 @pytest.mark.parametrize("method", ["t-SNE", "PCA"])
 def test_failures_are_near_the_training_images_of_their_cluster(two_clusters: Any, method: str) -> None:
-    drawn = latent_map(two_clusters, seed=0)
-    points = next(points for name, points in drawn.projections.items() if name.startswith(method))
+    _, _, projections = latent_map(two_clusters, seed=0)
+    points = next(points for name, points in projections.items() if name.startswith(method))
     assert points.shape == (80 + 10 + 1, 2)
     assert points.min() >= 0
     assert points.max() == pytest.approx(1)
@@ -49,21 +49,21 @@ def test_failures_are_near_the_training_images_of_their_cluster(two_clusters: An
 
 
 def test_the_same_seed_gives_the_same_map(two_clusters: Any) -> None:
-    first, second = latent_map(two_clusters, seed=3), latent_map(two_clusters, seed=3)
-    for name, points in first.projections.items():
-        assert np.array_equal(points, second.projections[name])
+    (_, _, first), (_, _, second) = latent_map(two_clusters, seed=3), latent_map(two_clusters, seed=3)
+    for name, points in first.items():
+        assert np.array_equal(points, second[name])
 
 
 def test_a_map_shows_a_sample(monkeypatch: pytest.MonkeyPatch, two_clusters: Any) -> None:
     monkeypatch.setattr(module, "TRAINING_POINTS", 20)
     monkeypatch.setattr(module, "FAILURE_POINTS", 3)
-    drawn = latent_map(two_clusters, seed=0)
-    assert drawn.images.tolist() == sorted(set(drawn.images.tolist()))
-    assert (len(drawn.images), len(drawn.failures)) == (20, 3)
-    assert all(len(points) == 24 for points in drawn.projections.values())
+    images, failures, projections = latent_map(two_clusters, seed=0)
+    assert images.tolist() == sorted(set(images.tolist()))
+    assert (len(images), len(failures)) == (20, 3)
+    assert all(len(points) == 24 for points in projections.values())
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_or_equal_codes_are_no_error(count: int) -> None:
-    drawn = latent_map(discovery(torch.ones(count, 3), torch.ones(0, 3)), seed=0)
-    assert all(np.isfinite(points).all() for points in drawn.projections.values())
+    _, _, projections = latent_map(discovery(torch.ones(count, 3), torch.ones(0, 3)), seed=0)
+    assert all(np.isfinite(points).all() for points in projections.values())

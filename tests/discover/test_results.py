@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.discover.nearest_errors import nearest_errors
+from pytest_defuse.discover.results import nearest_errors
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 40))
@@ -11,14 +11,7 @@ def test_the_nearest_error_has_the_smallest_distance(seed: int, image_count: int
     numbers = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (image_count, 1, 3, 4), generator=numbers, dtype=torch.uint8)
     errors = torch.randint(0, 256, (error_count, 1, 3, 4), generator=numbers, dtype=torch.uint8)
-    nearest = nearest_errors(images, errors)
-    assert nearest is not None
-    for image, position, distance in zip(images, nearest.positions, nearest.distances, strict=True):
+    for image, distance, position in zip(images, *nearest_errors(images, errors), strict=True):
         distances = ((errors.double() - image) / 255).square().mean(dim=(1, 2, 3)).sqrt()
         assert distances[position] == pytest.approx(distances.min().item(), abs=1e-6)
         assert distance == pytest.approx(distances[position].item(), abs=1e-3)
-
-
-def test_without_errors_there_is_no_nearest_one() -> None:
-    images = torch.zeros(2, 1, 3, 4, dtype=torch.uint8)
-    assert nearest_errors(images, images[:0]) is None
