@@ -2,14 +2,15 @@
 
 import base64
 import binascii
-import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_defuse.scenarios.sheets import grid
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER = 24
-"""Bytes of a PNG up to and including its width and height (PNG specification, section 11.2.2)."""
+SIZE = slice(16, 24)
+"""Bytes of a PNG that contain its width and height (PNG specification, section 11.2.2)."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,8 @@ class Album:
         """
         path = Path(folder) / "held_out.png"
         try:
-            size = path.stat().st_size
-            if 4 * size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes
-                self.omitted.append(scenario)
-                return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
+            if 4 * path.stat().st_size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes
+                return self._left_out(scenario)
             data = path.read_bytes()
         except OSError as error:
             return EmbeddedSheet(problem=f"no sheet: held_out.png cannot be read ({error.strerror})")
@@ -78,18 +77,20 @@ class Album:
     def encoded(self, name: str, text: str, tiles: int) -> EmbeddedSheet:
         """A sheet that is part of the results, a PNG in base64."""
         if len(text) > self.left:
-            self.omitted.append(name)
-            return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
+            return self._left_out(name)
         try:
             data = base64.b64decode(text, validate=True)
         except binascii.Error:
             data = b""
         return self._add(data, tiles) if data.startswith(PNG_SIGNATURE) else EmbeddedSheet(problem="no sheet")
 
+    def _left_out(self, name: str) -> EmbeddedSheet:
+        self.omitted.append(name)
+        return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
+
     def _add(self, data: bytes, tiles: int, gap: int = 0) -> EmbeddedSheet:
-        columns = math.ceil(math.sqrt(max(tiles, 1)))
-        rows = math.ceil(max(tiles, 1) / columns)
-        width, height = struct.unpack(">II", data[HEADER - 8 : HEADER].ljust(8, b"\1"))
+        columns, rows = grid(max(tiles, 1))
+        width, height = struct.unpack(">II", data[SIZE].ljust(8, b"\1"))
         # At least 1: a header may be wrong.
         tile_width = max(1, (width - (columns - 1) * gap) / columns)
         tile_height = max(1, (height - (rows - 1) * gap) / rows)

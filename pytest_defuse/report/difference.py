@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from pytest_defuse.report.captions import CaptionedSheet, captioned, inline
+from pytest_defuse.report.html import render_page
 from pytest_defuse.report.markdown import change_blocks, escape
+from pytest_defuse.report.words import counted
 from pytest_defuse.scenarios.differences import KINDS, Change, Difference, Side
 from pytest_defuse.scenarios.schema import SPLITS, Split
 
@@ -17,14 +17,13 @@ IMAGE_BUDGET = 8_000_000
 
 
 def headline(difference: Difference) -> str:
-    """The difference in one line: ``digits: 2 scenarios added, 1 relabelled``."""
+    """The difference in one line: ``digits: 2 scenarios changed (1 added, 1 relabelled)``."""
     if not difference.changes:
         return "No scenario changed"
     counts = Counter(change.kinds[0] for change in difference.changes)
-    tally = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+    tally = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
     subjects = ", ".join(sorted({change.subject for change in difference.changes}))
-    noun = "scenario" if len(difference.changes) == 1 else "scenarios"
-    return f"{subjects}: {len(difference.changes)} {noun} changed ({', '.join(tally)})"
+    return f"{subjects}: {counted(len(difference.changes), 'scenario')} changed ({tally})"
 
 
 def render_json(difference: Difference) -> dict[str, Any]:
@@ -63,33 +62,22 @@ def render_markdown(difference: Difference, files_url: str | None = None) -> str
             ``https://github.com/me/models/blob/{commit}``; without it sheets are named, not shown.
     """
     blocks = [f"## {escape(headline(difference))}", *(escape(sentence) for sentence in difference.shared)]
+    commits = {"before": difference.base, "after": difference.head}
     for change in difference.changes:
         blocks += change_blocks(change.subject, change.id, ", ".join(change.kinds), change.details)
-        blocks += _sheet_table(difference, change, files_url)
+        sheets = _sheets(change)
+        cells = []
+        for sheet in sheets:
+            path = f"{sheet.side.path}/{sheet.split}.png"
+            if files_url is None:
+                cells.append(escape(path))
+            else:
+                address = f"{files_url.replace('{commit}', commits[sheet.when])}/{quote(path)}?raw=true"
+                cells.append(f"![{escape(f'{sheet.split} {sheet.when}')}]({address})")
+        if sheets:
+            rows = ([sheet.title for sheet in sheets], [":---"] * len(sheets), cells)
+            blocks.append("\n".join(f"| {' | '.join(row)} |" for row in rows))
     return "\n\n".join(blocks) + "\n"
-
-
-def _sheet_table(difference: Difference, change: Change, files_url: str | None) -> list[str]:
-    shown = _shown(change)
-    if not shown:
-        return []
-    commits = {"before": difference.base, "after": difference.head}
-    cells = []
-    for when, split, side in shown:
-        path = f"{side.path}/{split}.png"
-        if files_url is None:
-            cells.append(escape(path))
-        else:
-            address = f"{files_url.replace('{commit}', commits[when])}/{quote(path)}?raw=true"
-            cells.append(f"![{escape(f'{split} {when}')}]({address})")
-    titles = [_title(change, when, split) for when, split, _ in shown]
-    return ["\n".join(f"| {' | '.join(row)} |" for row in (titles, [":---"] * len(shown), cells))]
-
-
-@dataclass(frozen=True)
-class _TitledSheet:
-    title: str
-    sheet: CaptionedSheet
 
 
 def render_html(difference: Difference, budget: int = IMAGE_BUDGET) -> str:
@@ -98,45 +86,49 @@ def render_html(difference: Difference, budget: int = IMAGE_BUDGET) -> str:
     Args:
         budget: maximum number of characters of inline sheets; the page names those that exceed it.
     """
-    environment = Environment(
-        loader=PackageLoader("pytest_defuse.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    cards: list[tuple[Change, list[_TitledSheet]]] = []
+    cards: list[tuple[Change, list[tuple[str, CaptionedSheet]]]] = []
     omitted: list[str] = []
     for change in difference.changes:
-        sheets = []
-        for when, split, side in _shown(change):
+        drawn = []
+        for sheet in _sheets(change):
+            side, split = sheet.side, sheet.split
             assert side.record is not None
             url = inline(side.sheets[split], side.record, split)
             if len(url) > budget:
-                omitted.append(f"{change.id} {split} {when}")
+                omitted.append(f"{change.id} {split} {sheet.when}")
                 continue
             budget -= len(url)
-            name = f"{change.subject}-{change.id}-{split}-{when}"
+            name = f"{change.subject}-{change.id}-{split}-{sheet.when}"
             predicted = side.machine.tiles(split).predicted if side.machine else None
-            drawing = captioned(name, url, side.record, split, predicted)
-            sheets.append(_TitledSheet(_title(change, when, split), drawing))
-        cards.append((change, sheets))
-    return environment.get_template("difference.html").render(
-        difference=difference, headline=headline(difference), cards=cards, omitted=omitted
-    )
+            drawn.append((sheet.title, captioned(name, url, side.record, split, predicted)))
+        cards.append((change, drawn))
+    title = headline(difference)
+    return render_page("difference.html", difference=difference, headline=title, cards=cards, omitted=omitted)
 
 
-def _shown(change: Change) -> list[tuple[str, Split, Side]]:
-    """The sheets that a reviewer needs: of one side if both are equal, else before and after."""
-    shown: list[tuple[str, Split, Side]] = []
+@dataclass(frozen=True)
+class _Sheet:
+    """A sheet that a reviewer needs; ``when`` is ``before`` or ``after``."""
+
+    title: str
+    when: str
+    split: Split
+    side: Side
+
+
+def _sheets(change: Change) -> list[_Sheet]:
+    """Of each split the sheet of one side if both are equal, else before and after."""
+    sheets = []
     for split in SPLITS:
         sides = [("before", change.before), ("after", change.after)]
         readable = [(when, side) for when, side in sides if side is not None and split in side.sheets]
         if len(readable) == 2 and _equal(readable[0][1], readable[1][1], split):
             # An edit of the text alone needs no sheet.
             readable = [] if change.kinds == ("edited",) else readable[1:]
-        shown += [(when, split, side) for when, side in readable]
-    return shown
+        for when, side in readable:
+            title = split.replace("_", "-") + (f", {when}" if len(readable) == 2 else "")
+            sheets.append(_Sheet(title, when, split, side))
+    return sheets
 
 
 def _equal(before: Side, after: Side, split: Split) -> bool:
@@ -145,8 +137,3 @@ def _equal(before: Side, after: Side, split: Split) -> bool:
         return False
     old, new = before.record.sheet(split), after.record.sheet(split)
     return (old.sha256, set(old.excluded)) == (new.sha256, set(new.excluded))
-
-
-def _title(change: Change, when: str, split: Split) -> str:
-    both = sum(other == split for _, other, _ in _shown(change)) == 2
-    return f"{split.replace('_', '-')}, {when}" if both else split.replace("_", "-")

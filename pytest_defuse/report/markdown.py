@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid
-from pytest_defuse.report.flips import flips
+from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     check_table,
     comparison_table,
+    correction_tables,
     failure_mode_table,
     flip_table,
     scenario_table,
@@ -59,9 +59,9 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
         yield "### Compared with the baseline"
         yield _table(changes) if changes else ""
         yield _items(comparison_sentences(results))
-    if changed := flips(results):
-        rows = flip_table(changed[:FLIPS_SHOWN])
-        yield from _folded(f"{counted(len(changed), 'flip')}, correct in the baseline and wrong now", _table(rows))
+    if flips := results.flips:
+        rows = flip_table(flips[:FLIPS_SHOWN])
+        yield from _folded(f"{counted(len(flips), 'flip')}, correct in the baseline and wrong now", _table(rows))
     if failing := [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]:
         commands = [gate_command(scenario, results.arguments) for scenario in failing]
         yield from _folded("Repeat the tests that did not pass", _code(commands))

@@ -11,7 +11,15 @@ from pydantic import TypeAdapter
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
-from pytest_defuse.gate.results import ModelResult, OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.gate.predictions import LabelledPredictions
+from pytest_defuse.gate.results import (
+    FLIPS_SHOWN,
+    ModelResult,
+    OverallResult,
+    ScenarioResult,
+    TestSetResult,
+    Verdict,
+)
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
 Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
@@ -25,6 +33,24 @@ FIELDS: dict[str, tuple[str, type[Any]]] = {
     "ExplanationResult": ("explanations", ExplanationResult),
 }
 """The field of :class:`Results` and the class of each kind of result."""
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image that the baseline classifies correctly and this model does not.
+
+    Attributes:
+        name: of its set of images, a scenario's id or a test set.
+        number: position in that set from 0: of a scenario's tile on its sheet, of a test image in the test set.
+        label, predicted: class names.
+        confidence: of the prediction, in words; empty if unknown.
+    """
+
+    name: str
+    number: int
+    label: str
+    predicted: str
+    confidence: str
 
 
 @dataclass(frozen=True)
@@ -73,11 +99,46 @@ class Results:
         """The verdicts on sets of images of their own: scenarios and test sets."""
         return [*self.scenarios, *self.test_sets]
 
+    @property
+    def flips(self) -> list[Flip]:
+        """The flips of all scenarios and test sets, at most :data:`FLIPS_SHOWN` per set."""
+        return [flip for verdict in self.sets for flip in flips_of(verdict)]
+
     def __iter__(self) -> Iterator[Result]:
         return chain(self.verdicts, self.corrections, self.discoveries, self.explanations)
 
     def __bool__(self) -> bool:
         return bool(self.failed) or any(True for _ in self)
+
+
+def flips_of(verdict: ScenarioResult | TestSetResult) -> list[Flip]:
+    """The first :data:`FLIPS_SHOWN` flips of one set of images."""
+    predictions = verdict.predictions
+    lost = verdict.comparison.lost[:FLIPS_SHOWN] if verdict.comparison else []
+    numbers = verdict.tiles if isinstance(verdict, ScenarioResult) else range(verdict.total)
+    confidences = confidences_of(predictions)
+    return [
+        Flip(verdict.name, numbers[index], predictions.labels[index], predictions.predicted[index], confidences[index])
+        for index in lost
+    ]
+
+
+def confidences_of(predictions: LabelledPredictions) -> list[str]:
+    """The confidence of each prediction in words, ``61%``; empty strings if unknown."""
+    return [f"{confidence:.0%}" for confidence in predictions.confidences] or [""] * predictions.total
+
+
+def junit_properties(result: Result) -> list[tuple[str, str]]:
+    """Names and values that JUnit XML shows of a result; none if it is not a verdict."""
+    if not isinstance(result, Verdict):
+        return []
+    low, high = result.accuracy.interval
+    rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
+    if isinstance(result, ScenarioResult):
+        rows.append(("defuse_scenario", result.id))
+    if comparison := result.comparison:
+        rows += [("defuse_flips", str(len(comparison.lost))), ("defuse_mcnemar_p", f"{comparison.p:.4g}")]
+    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
 
 
 def encode(result: Result) -> dict[str, Any]:

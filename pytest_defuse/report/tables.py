@@ -1,7 +1,8 @@
 """Results as tables of text; every rendering uses the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
@@ -9,8 +10,7 @@ from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import FailureModeResult
 from pytest_defuse.gate.checks import Outcome
 from pytest_defuse.gate.results import ScenarioResult, Verdict
-from pytest_defuse.report.flips import Flip
-from pytest_defuse.report.results import Results
+from pytest_defuse.report.results import Flip, Results
 from pytest_defuse.report.words import (
     bound_of,
     figures,
@@ -23,6 +23,11 @@ from pytest_defuse.report.words import (
     span,
 )
 
+Mark = Outcome | Literal["chosen"] | None
+"""What renderings may highlight: an outcome, or the chosen trial."""
+CLASSES_SHOWN = 5
+"""Classes in the table of losses, those that lost most: as many rows as the other tables have."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -34,10 +39,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A row's cells, with a mark that renderings may highlight: an outcome, or the chosen trial."""
+    """A row's cells."""
 
     cells: tuple[str, ...]
-    mark: Outcome | Literal["chosen"] | None = None
+    mark: Mark = None
 
 
 @dataclass(frozen=True)
@@ -59,123 +64,112 @@ def scenario_table(scenarios: Sequence[ScenarioResult]) -> Table:
         if len(confidences) > 1:
             interval += f" (at {scenario.confidence * 100:g}%)"
         accuracy = (*before, fraction(scenario.correct, scenario.total), interval)
-        cells = (scenario.id, scenario.label, *accuracy, bound_of(scenario), outcome_text(scenario))
-        rows.append(Row(cells, scenario.outcome))
-    numbers = _numbers(
-        *(("before", "after") if corrected else ("accuracy",)),
-        interval_name(*confidences) if len(confidences) == 1 else "interval",
-        "bound",
-    )
-    return Table((*_text("scenario", "label"), *numbers, *_text("verdict")), tuple(rows))
+        rows.append((scenario.id, scenario.label, *accuracy, bound_of(scenario), outcome_text(scenario)))
+    interval = interval_name(*confidences) if len(confidences) == 1 else "interval"
+    accuracies = (">before", ">after") if corrected else (">accuracy",)
+    titles = ("scenario", "label", *accuracies, f">{interval}", ">bound", "verdict")
+    return _table(titles, rows, [scenario.outcome for scenario in scenarios])
 
 
 def check_table(*verdicts: Verdict) -> Table:
     """Every bound that was evaluated; of several sets of images each row names its own."""
-    tested = any(check.p is not None for verdict in verdicts for check in verdict.checks)
+    checks = [(verdict, check) for verdict in verdicts for check in verdict.checks]
+    several, tested = len(verdicts) > 1, any(check.p is not None for _, check in checks)
     rows = []
-    for verdict in verdicts:
-        for check in verdict.checks:
-            measured, interval, limit = figures(check)
-            cells = (
-                *([verdict.name] if len(verdicts) > 1 else []),
-                check.bound,
-                check.group or "all",
-                f"{check.total:,}",
-                measured,
-                interval,
-                limit,
-                *([p_value(check.adjusted_p)] if tested else []),
-                check.outcome,
-            )
-            rows.append(Row(cells, check.outcome))
-    texts = _text(*(["of"] if len(verdicts) > 1 else []), "bound", "class")
-    numbers = _numbers("images", "measured", "interval", "limit", *(["adjusted p"] if tested else []))
-    return Table((*texts, *numbers, *_text("verdict")), tuple(rows))
+    for verdict, check in checks:
+        cells = (check.bound, check.group or "all", f"{check.total:,}", *figures(check))
+        p = [p_value(check.adjusted_p)] if tested else []
+        rows.append((*([verdict.name] if several else []), *cells, *p, check.outcome))
+    numbers = (">images", ">measured", ">interval", ">limit", *([">adjusted p"] if tested else []))
+    titles = (*(["of"] if several else []), "bound", "class", *numbers, "verdict")
+    return _table(titles, rows, [check.outcome for _, check in checks])
 
 
 def comparison_table(results: Results) -> Table | None:
     """The changes from the baseline on each set of images; None without changes."""
-    rows = tuple(
-        Row(
-            (
-                verdict.name,
-                f"{len(c.lost):,}",
-                f"{len(c.gained):,}",
-                f"{c.total:,}",
-                p_value(c.p),
-                p_value(c.adjusted_p),
-            )
-        )
+    rows = [
+        (verdict.name, f"{len(c.lost):,}", f"{len(c.gained):,}", f"{c.total:,}", p_value(c.p), p_value(c.adjusted_p))
         for verdict in results.verdicts
         if (c := verdict.comparison) is not None and (c.lost or c.gained)
-    )
-    numbers = _numbers("flips to wrong", "to correct", "images", "McNemar's p", "adjusted")
-    return Table((*_text("compared with the baseline"), *numbers), rows) if rows else None
+    ]
+    numbers = (">flips to wrong", ">to correct", ">images", ">McNemar's p", ">adjusted")
+    return _table(("compared with the baseline", *numbers), rows) if rows else None
 
 
-def flip_table(flips: Sequence[Flip]) -> Table:
+def flip_table(flips: Iterable[Flip]) -> Table:
     """Images that the baseline classifies correctly and this model does not."""
-    rows = (Row((f.name, str(f.number), f.label, f.predicted, f.confidence)) for f in flips)
-    return Table((*_text("images"), *_numbers("number"), *_text("label", "now"), *_numbers("confidence")), tuple(rows))
+    rows = ((f.name, str(f.number), f.label, f.predicted, f.confidence) for f in flips)
+    return _table(("images", ">number", "label", "now", ">confidence"), rows)
 
 
 def candidate_table(result: DiscoveryResult) -> Table:
     """New candidates: the proposed class, the class that the model predicts most, and the failure rate."""
     rows = (
-        Row(
-            (
-                candidate.id,
-                candidate.proposed_label,
-                max(candidate.predicted, key=lambda name: candidate.predicted[name]),
-                fraction(candidate.failed, candidate.drawn),
-            )
-        )
-        for candidate in result.new
+        (c.id, c.proposed_label, max(c.predicted, key=c.predicted.__getitem__), fraction(c.failed, c.drawn))
+        for c in result.new
     )
-    return Table((*_text("candidate", "proposed", "predicted"), *_numbers("failure rate")), tuple(rows))
+    return _table(("candidate", "proposed", "predicted", ">failure rate"), rows)
 
 
-def trial_table(result: CorrectionResult) -> Table:
-    """The uncorrected model, then one row per trial."""
-    rows = [Row(("before", "", "", *_shares(result.before)))]
-    for trial in result.trials:
-        name = f"{trial.lambda_:g}" + (f" ({trial.role})" if trial.role else "")
-        mark: Literal["chosen"] | None = "chosen" if "chosen" in trial.role else None
-        rows.append(Row((name, str(trial.epochs), f"{trial.alpha:g}", *_shares(trial)), mark))
-    numbers = _numbers("epochs", "alpha", "validation", "and shifted", "correction tiles: worst", "mean")
-    columns = (*_text("lambda"), *numbers)
-    return Table(columns, tuple(rows))
+def correction_tables(result: CorrectionResult) -> list[Table]:
+    """The trials; the accuracies before, of the control and after; the classes that lost accuracy."""
+    losing = [entry for entry in result.classes if entry.lost > entry.gained][:CLASSES_SHOWN]
+    losses = (
+        (e.label, str(e.total), str(e.lost), str(e.gained), percent((e.lost - e.gained) / e.total)) for e in losing
+    )
+    return [
+        _trial_table(result),
+        *([_set_table(result)] if result.sets else []),
+        *([_table(("class", ">test images", ">lost", ">gained", ">drop"), losses)] if losing else []),
+    ]
 
 
 def failure_mode_table(modes: Sequence[FailureModeResult]) -> Table:
     """Failure modes of real images; the increase over the base error rate is in percentage points."""
     rows = (
-        Row(
-            (
-                mode.group,
-                mode.rule,
-                percent(mode.error_rate),
-                span(mode.interval),
-                f"{100 * (mode.error_rate - mode.base_error_rate):+.1f}",
-                percent(mode.base_error_rate),
-                percent(mode.error_coverage),
-                str(mode.images),
-            )
+        (
+            mode.group,
+            mode.rule,
+            percent(mode.error_rate),
+            span(mode.interval),
+            f"{100 * (mode.error_rate - mode.base_error_rate):+.1f}",
+            percent(mode.base_error_rate),
+            percent(mode.error_coverage),
+            str(mode.images),
         )
         for mode in modes
     )
-    numbers = _numbers("error rate", interval_name(0.95), "increase", "base", "coverage", "images")
-    return Table((*_text("group", "rule"), *numbers), tuple(rows))
+    numbers = (">error rate", f">{interval_name(0.95)}", ">increase", ">base", ">coverage", ">images")
+    return _table(("group", "rule", *numbers), rows)
 
 
-def _text(*titles: str) -> list[Column]:
-    return [Column(title, numeric=False) for title in titles]
+def _trial_table(result: CorrectionResult) -> Table:
+    """The uncorrected model, then one row per trial."""
+
+    def shares(trial: TrialResult) -> tuple[str, ...]:
+        shifted = "" if trial.mean_accuracy is None else percent(trial.mean_accuracy)
+        return percent(trial.validation), shifted, percent(trial.worst_scenario), percent(trial.mean_scenario)
+
+    rows: list[tuple[str, ...]] = [("before", "", "", *shares(result.before))]
+    for trial in result.trials:
+        name = f"{trial.lambda_:g}" + (f" ({trial.role})" if trial.role else "")
+        rows.append((name, str(trial.epochs), f"{trial.alpha:g}", *shares(trial)))
+    marks: list[Mark] = [None, *("chosen" if "chosen" in trial.role else None for trial in result.trials)]
+    numbers = (">epochs", ">alpha", ">validation", ">and shifted", ">correction tiles: worst", ">mean")
+    return _table(("lambda", *numbers), rows, marks)
 
 
-def _numbers(*titles: str) -> list[Column]:
-    return [Column(title, numeric=True) for title in titles]
+def _set_table(result: CorrectionResult) -> Table:
+    rows = []
+    for entry in result.sets:
+        shares = [share(count, entry.total) for count in (entry.before, entry.control, entry.after)]
+        gains = [f"{100 * (entry.after - count) / max(1, entry.total):+.1f}" for count in (entry.before, entry.control)]
+        rows.append((entry.name, entry.kind, str(entry.total), *shares, *gains))
+    numbers = (">images", ">before", ">control", ">after", ">after - before", ">after - control")
+    return _table(("set", "kind", *numbers), rows)
 
 
-def _shares(trial: TrialResult) -> tuple[str, ...]:
-    shifted = "" if trial.mean_accuracy is None else percent(trial.mean_accuracy)
-    return percent(trial.validation), shifted, percent(trial.worst_scenario), percent(trial.mean_scenario)
+def _table(titles: Iterable[str], rows: Iterable[tuple[str, ...]], marks: Iterable[Mark] | None = None) -> Table:
+    """A table; ``>`` before a title says that the column has numbers."""
+    columns = (Column(title.removeprefix(">"), title.startswith(">")) for title in titles)
+    return Table(tuple(columns), tuple(map(Row, rows, marks or repeat(None))))

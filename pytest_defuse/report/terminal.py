@@ -8,13 +8,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
-from pytest_defuse.report.correction import correction_notes, correction_tables
-from pytest_defuse.report.flips import flips
+from pytest_defuse.report.correction import correction_notes
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import (
     Table,
     candidate_table,
     comparison_table,
+    correction_tables,
     failure_mode_table,
     flip_table,
     scenario_table,
@@ -80,9 +80,9 @@ def render(results: Results, *, width: int, color: bool, start: Path, verbose: b
     if changes := comparison_table(results):
         _table(console, changes)
     _sentences(console, comparison_sentences(results))
-    if verbose and (changed := flips(results)):
-        _table(console, flip_table(changed))
     if verbose:
+        if flips := results.flips:
+            _table(console, flip_table(flips))
         failing = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
         _sentences(console, (f"repeat: {gate_command(scenario, results.arguments)}" for scenario in failing))
     _sentences(console, results.notices, STYLES["INCONCLUSIVE"])

@@ -1,5 +1,6 @@
 """A correction's tables and figures."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,9 +9,10 @@ import pytest
 
 from pytest_defuse.correct.audit import SetScore
 from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, TrialResult
-from pytest_defuse.report.correction import correction_notes, correction_tables, tradeoff_mermaid, tradeoff_svg
+from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.results import Results
+from pytest_defuse.report.tables import correction_tables
 
 
 @pytest.fixture
@@ -35,6 +37,13 @@ def whole(correction: Callable[..., CorrectionResult]) -> CorrectionResult:
     )
 
 
+def drawn(result: CorrectionResult) -> ET.Element:
+    """The trade-off of the HTML page."""
+    match = re.search(r'<svg class="tradeoff".*?</svg>', render_html(Results(corrections=[result])), re.DOTALL)
+    assert match is not None
+    return ET.fromstring(match[0])
+
+
 def test_the_control_stands_beside_the_corrected_model(whole: CorrectionResult) -> None:
     trials, sets, classes = correction_tables(whole)
     assert [row.cells[0] for row in trials.rows] == ["before", "0.3", "0 (control)", "0.3 (chosen)"]
@@ -50,7 +59,7 @@ def test_the_notes_name_what_chose_the_trial(whole: CorrectionResult) -> None:
 
 
 def test_the_tradeoff_has_a_point_a_trial(whole: CorrectionResult) -> None:
-    figure = ET.fromstring(tradeoff_svg(whole))
+    figure = drawn(whole)
     names = [text.text for text in figure.iter("title")]
     assert {"before", "0", "0.3", "0.3 at 0.7"} == set(names)
     assert len(list(figure.iter("circle"))) == 4
@@ -63,14 +72,14 @@ def test_the_tradeoff_has_a_point_a_trial(whole: CorrectionResult) -> None:
 def test_names_do_not_run_into_each_other(whole: CorrectionResult) -> None:
     chosen = TrialResult(0.3, 0.973, 0.92, 0.95, 3e-4, 3, 0.7, 0.952, "chosen")
     crowd = [replace(chosen, alpha=alpha, role="") for alpha in (0.5, 0.85, 1.0)]
-    figure = ET.fromstring(tradeoff_svg(replace(whole, trials=[*crowd, chosen])))
+    figure = drawn(replace(whole, trials=[*crowd, chosen]))
     assert len(list(figure.iter("circle"))) == 5
     assert [text.text for text in figure.iter("text") if (text.text or "").startswith("0.3")] == ["0.3 at 0.7"]
 
 
 def test_a_correction_of_equal_trials_can_be_drawn(whole: CorrectionResult) -> None:
     same = TrialResult(0.0, 1.0, 1.0, 1.0)
-    ET.fromstring(tradeoff_svg(replace(whole, before=same, trials=[same])))
+    drawn(replace(whole, before=same, trials=[same]))
 
 
 def test_flips_are_shown_with_their_images(whole: CorrectionResult) -> None:
