@@ -20,7 +20,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # as of any new file: safetensors writes files that only their owner can read
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())  # or a power failure could leave the new name on an empty file
         temporary.replace(path)
