@@ -1,11 +1,12 @@
 """The evaluation of a correction on images that nothing was chosen on: the old model, the control and the new one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from pytest_defuse.correct.data import labelled_tiles
 from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
@@ -61,26 +62,18 @@ def audit(
     """Evaluate the old model, the control and the corrected model; to be called once, after the choice."""
     with seeded(0):
         shifts = shifted_copies(subject.test_images) | {name: subject.shift_images(name) for name in subject.shifts}
-        held_out = {scenario.id: _held_out(scenario, subject) for scenario in scenarios}
+        sets: list[tuple[str, Kind, LabelledImages]] = [
+            ("test set", "test set", subject.test_images),
+            *((name, "shift set" if name in subject.shifts else "shifted copy", part) for name, part in shifts.items()),
+            *((scenario.id, "scenario", labelled_tiles(scenario, subject, "held_out")) for scenario in scenarios),
+        ]
         scores: list[SetScore] = []
-
-        def compared(name: str, kind: Kind, images: LabelledImages) -> PairedPredictions:
-            paired = PairedPredictions(images.labels, before.predict(images.pixels), after.predict(images.pixels))
-            predictions = (paired.before, control.predict(images.pixels), paired.after)
-            correct = [int((predicted == images.labels).sum()) for predicted in predictions]
+        compared: list[PairedPredictions] = []
+        for name, kind, images in sets:
+            old, new, plain = (model.predict(images.pixels) for model in (before, after, control))
+            correct = [int((predicted == images.labels).sum()) for predicted in (old, plain, new)]
             scores.append(SetScore(name, kind, len(images), *correct))
-            return paired
-
-        test = compared("test set", "test set", subject.test_images)
-        compared_shifts: Mapping[str, PairedPredictions] = {
-            name: compared(name, "shift set" if name in subject.shifts else "shifted copy", images)
-            for name, images in shifts.items()
-        }
-        for name, images in held_out.items():
-            compared(name, "scenario", images)
-    return Audit(tuple(scores), test, tuple(violations(test, compared_shifts, settings, subject.classes, "test set")))
-
-
-def _held_out(scenario: Scenario, subject: Subject) -> LabelledImages:
-    pixels = torch.from_numpy(scenario.pixels("held_out"))
-    return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels("held_out")]))
+            compared.append(PairedPredictions(images.labels, old, new))
+    test, *others = compared
+    shifted = dict(zip(shifts, others, strict=False))
+    return Audit(tuple(scores), test, tuple(violations(test, shifted, settings, subject.classes, "test set")))

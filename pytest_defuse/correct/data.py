@@ -8,6 +8,7 @@ import torch
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.runtime.fingerprint import fingerprint
+from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
@@ -43,11 +44,7 @@ class CorrectionData:
 def correction_data(
     subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int
 ) -> CorrectionData:
-    """Read the images of a correction.
-
-    Raises:
-        DefuseError: tiles that do not fit the subject's images, or a label that is none of its classes.
-    """
+    """Read the images of a correction; tiles that do not fit the subject raise."""
     train, validation = subject.train_images, subject.validation_images
     source = "the subject's validation set"
     if validation is None:
@@ -57,7 +54,7 @@ def correction_data(
         train,
         validation,
         shifted_copies(validation[:SHIFTED_IMAGES]) if settings.search == "halving" else {},
-        {scenario.id: _labelled_tiles(scenario, subject) for scenario in scenarios},
+        {scenario.id: labelled_tiles(scenario, subject, "correction") for scenario in scenarios},
         source,
     )
 
@@ -75,7 +72,8 @@ def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledI
     return images[order[~tenth]], images[order[tenth]]
 
 
-def _labelled_tiles(scenario: Scenario, subject: Subject) -> LabelledImages:
-    pixels = torch.from_numpy(scenario.pixels("correction"))
-    subject.check_images(pixels, str(scenario.sheet_file("correction")))
-    return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels("correction")]))
+def labelled_tiles(scenario: Scenario, subject: Subject, split: Split) -> LabelledImages:
+    """The tiles of a split that are not excluded, with their labels; raises if they do not fit the subject."""
+    pixels = torch.from_numpy(scenario.pixels(split))
+    subject.check_images(pixels, str(scenario.sheet_file(split)))
+    return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels(split)]))

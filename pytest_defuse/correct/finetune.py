@@ -153,7 +153,7 @@ class Finetuning:
         ):
             if not len(images) + len(mixed):
                 continue
-            logits = self._logits(model, torch.cat([images, mixed]))
+            logits = self.logits(model, torch.cat([images, mixed]))
             loss = logits.new_zeros(())
             if len(images):
                 on_train = (settings.loss or F.cross_entropy)(logits[: len(images)], labels)
@@ -170,7 +170,7 @@ class Finetuning:
         if self._old is None:
             return 0.0
         with torch.no_grad():
-            old = self._logits(self._old, images)
+            old = self.logits(self._old, images)
         divergence = F.kl_div(logits.log_softmax(dim=1), old.log_softmax(dim=1), log_target=True, reduction="none")
         return self.settings.distill * (divergence.sum(dim=1) * (old.argmax(dim=1) == labels)).mean()
 
@@ -197,7 +197,8 @@ class Finetuning:
             pixels = augment(pixels) if callable(augment) else mild(pixels)
         return pixels, images.labels.to(self.device)
 
-    def _logits(self, model: nn.Module, images: Tensor) -> Tensor:
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Logits, at least float32, of float images in [0, 1] on the device."""
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         normalize = self.subject.normalize
         logits: Tensor = model((images if normalize is None else normalize(images)).to(dtype))

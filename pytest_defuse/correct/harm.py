@@ -35,49 +35,38 @@ class PairedPredictions:
         """Indices of images that are classified correctly now and were not before."""
         return ((self.before != self.labels) & (self.after == self.labels)).nonzero().squeeze(1)
 
-    def class_drops(self) -> "list[ClassDrop]":
+    def class_drops(self, classes: Sequence[str]) -> "list[ClassDrop]":
         """The drop of each class that occurs, the largest first."""
-        drops, labels = [], self.labels.unique().tolist()
-        for label in labels:
+        drops = []
+        for label in self.labels.unique().tolist():
             rows = self.labels == label
             part = PairedPredictions(self.labels[rows], self.before[rows], self.after[rows])
-            negative, positive = len(part.negative_flips), len(part.positive_flips)
-            drops.append(ClassDrop(label, len(part.labels), negative, positive, len(labels)))
-        return sorted(drops, key=lambda drop: (-drop.value, drop.label))
+            lost, gained = len(part.negative_flips), len(part.positive_flips)
+            drops.append(ClassDrop(classes[label], len(part.labels), lost, gained))
+        return sorted(drops, key=lambda drop: -drop.value)
 
 
 @dataclass(frozen=True)
 class ClassDrop:
-    """The drop of accuracy on one class.
+    """Images of one class: ``lost`` were correct before and are wrong now, ``gained`` the reverse."""
 
-    Attributes:
-        label: class index.
-        total: number of images.
-        negative, positive: numbers of negative and positive flips.
-        classes: number of classes that are compared.
-    """
-
-    label: int
+    label: str
     total: int
-    negative: int
-    positive: int
-    classes: int
+    lost: int
+    gained: int
 
     @property
     def value(self) -> float:
         """Accuracy lost, in [-1, 1]."""
-        return (self.negative - self.positive) / self.total
+        return (self.lost - self.gained) / self.total
 
-    @property
-    def significant(self) -> bool:
-        """Whether the exact one-sided sign test finds more negative than positive flips.
+    def significant(self, classes: int) -> bool:
+        """Whether the exact one-sided sign test finds more losses than gains.
 
-        The level is Bonferroni-corrected: without a correction, 2 of 43 classes would be significant by chance.
+        The level is Bonferroni-corrected for the number of classes that are compared: without a correction, 2 of 43
+        classes would be significant by chance.
         """
-        return (
-            self.negative > self.positive
-            and mcnemar(self.negative, self.positive) / 2 < SIGNIFICANCE_LEVEL / self.classes
-        )
+        return self.lost > self.gained and mcnemar(self.lost, self.gained) / 2 < SIGNIFICANCE_LEVEL / classes
 
 
 def violations(
@@ -89,14 +78,14 @@ def violations(
 ) -> list[str]:
     """The bounds on harm that fail, one sentence each; ``name`` is that of the images in ``test``."""
     failed = []
-    total = max(1, len(test.labels))
+    drops, total = test.class_drops(classes), max(1, len(test.labels))
     if test.drop > settings.max_test_drop:
         failed.append(f"accuracy on the {name} fell by {test.drop:.2%}, more than {_bound('max_test_drop', settings)}")
-    for drop in test.class_drops():
-        if drop.value > settings.max_class_drop and drop.significant:
+    for drop in drops:
+        if drop.value > settings.max_class_drop and drop.significant(len(drops)):
             failed.append(
-                f"accuracy on class {classes[drop.label]!r} of the {name} fell by {drop.value:.1%} ({drop.negative} of "
-                f"{drop.total} images lost, {drop.positive} gained), more than {_bound('max_class_drop', settings)}"
+                f"accuracy on class {drop.label!r} of the {name} fell by {drop.value:.1%} ({drop.lost} of {drop.total} "
+                f"images lost, {drop.gained} gained), more than {_bound('max_class_drop', settings)}"
             )
     flips = len(test.negative_flips)
     if flips / total > settings.max_negative_flips:

@@ -1,19 +1,17 @@
 """The results of a correction, as plain values, ready for JSON."""
 
-import base64
-import io
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
 from pytest_defuse.correct.audit import Audit, SetScore
 from pytest_defuse.correct.correction import Correction
+from pytest_defuse.correct.harm import ClassDrop, PairedPredictions
 from pytest_defuse.correct.trials import Trial
 from pytest_defuse.scenarios.schema import installed_versions
+from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
@@ -42,16 +40,6 @@ class TrialResult:
     alpha: float = 1.0
     mean_accuracy: float | None = None
     role: str = ""
-
-
-@dataclass(frozen=True)
-class ClassDropResult:
-    """Test images of one class: ``lost`` were correct before and are wrong now, ``gained`` the reverse."""
-
-    label: str
-    total: int
-    lost: int
-    gained: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +86,7 @@ class CorrectionResult:
     problems: list[str]
     seconds: float
     sets: list[SetScore] = field(default_factory=list)
-    classes: list[ClassDropResult] = field(default_factory=list)
+    classes: list[ClassDrop] = field(default_factory=list)
     lost: int = 0
     gained: int = 0
     flips: list[FlipResult] = field(default_factory=list)
@@ -129,13 +117,10 @@ def correction_result(
         problems=list(problems),
         seconds=seconds,
         sets=list(audit.scores),
-        classes=[
-            ClassDropResult(subject.classes[drop.label], drop.total, drop.negative, drop.positive)
-            for drop in test.class_drops()
-        ],
+        classes=test.class_drops(subject.classes),
         lost=len(lost),
         gained=len(gained),
-        flips=[_flip(kind, index, audit, subject) for kind, index in flips[:FLIPS_SHOWN]],
+        flips=[_flip(kind, index, test, subject) for kind, index in flips[:FLIPS_SHOWN]],
         notes=list(notes),
         image_passes=correction.image_passes,
     )
@@ -206,15 +191,7 @@ def _role(trial: Trial, correction: Correction) -> str:
     return ", ".join(name for name, other in roles.items() if trial is other)
 
 
-def _flip(kind: str, index: int, audit: Audit, subject: Subject) -> FlipResult:
-    test = audit.test
+def _flip(kind: str, index: int, test: PairedPredictions, subject: Subject) -> FlipResult:
     label, before, after = (subject.classes[int(part[index])] for part in (test.labels, test.before, test.after))
-    return FlipResult(kind, index, label, before, after, _png(subject.test_images.pixels[index]))
-
-
-def _png(pixels: torch.Tensor) -> str:
-    """One image, uint8 C x H x W, as a PNG in base64."""
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    image = b64encode(encode_sheet(subject.test_images.pixels[index : index + 1].numpy())).decode()
+    return FlipResult(kind, index, label, before, after, image)

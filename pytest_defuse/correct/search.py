@@ -14,7 +14,6 @@ from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_like_the_papers, ranking_key
 from pytest_defuse.runtime.progress import Advance, Progress
-from pytest_defuse.subject.classifier import model_input
 from pytest_defuse.subject.subject import Subject
 
 Train = Callable[[float, float, int], Trial]
@@ -73,12 +72,9 @@ class Search:
         mixed = trainable_copy(self.subject, self.settings)
         mixed.load_state_dict(interpolated(mixed.state_dict(), end, trial.alpha))
         if self.settings.batch_norm == "batch":
-            dtype = next(p.dtype for p in mixed.parameters() if p.is_floating_point())
-            mixed.to(self.device)
+            logits = partial(self.finetuning.logits, mixed.to(self.device))
             recompute_batch_norm(
-                mixed,
-                self.data.train.pixels,
-                lambda pixels: mixed(model_input(pixels.to(self.device), self.subject.normalize).to(dtype)),
+                mixed, self.data.train.pixels, lambda pixels: logits(pixels.to(self.device).float() / 255)
             )
         return plain_copy(self.subject.model, mixed.cpu().state_dict())
 

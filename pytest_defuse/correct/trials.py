@@ -59,33 +59,23 @@ class Scorer:
         self, subject: Subject, data: CorrectionData, settings: CorrectionSettings, device: torch.device | str
     ) -> None:
         self.subject, self.data, self.settings, self.device = subject, data, settings, device
-        self.before = {name: self._predictions(subject.model, part) for name, part in self._validation_sets.items()}
-
-    @property
-    def _validation_sets(self) -> dict[str, LabelledImages]:
-        return {"validation set": self.data.validation, **self.data.shifted}
+        self.sets = {"validation set": data.validation, **data.shifted}
+        self.before = {name: self._predictions(subject.model, part) for name, part in self.sets.items()}
 
     def trial(self, model: nn.Module, lambda_: float, learning_rate: float, epochs: int, alpha: float = 1.0) -> Trial:
         """The trial of a model."""
         compared = {
             name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
-            for name, part in self._validation_sets.items()
+            for name, part in self.sets.items()
         }
-        accuracies = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
-        validation = compared.pop("validation set")
-        return Trial(
-            lambda_,
-            learning_rate,
-            epochs,
-            alpha,
-            accuracies.pop("validation set"),
-            accuracies,
-            {
-                name: accuracy_of(self._predictions(model, tiles).tolist(), tiles.labels.tolist())
-                for name, tiles in self.data.tiles.items()
-            },
-            tuple(violations(validation, compared, self.settings, self.subject.classes, "validation set")),
-        )
+        tiles = {
+            name: accuracy_of(self._predictions(model, part).tolist(), part.labels.tolist())
+            for name, part in self.data.tiles.items()
+        }
+        shifted = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
+        paired, validation = compared.pop("validation set"), shifted.pop("validation set")
+        failed = violations(paired, compared, self.settings, self.subject.classes, "validation set")
+        return Trial(lambda_, learning_rate, epochs, alpha, validation, shifted, tiles, tuple(failed))
 
     def _predictions(self, model: nn.Module, images: LabelledImages) -> Tensor:
         classifier = self.subject.classifier(self.device, model)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_defuse.correct.audit import SetScore
-from pytest_defuse.correct.results import ClassDropResult, CorrectionResult, FlipResult, TrialResult
+from pytest_defuse.correct.harm import ClassDrop
+from pytest_defuse.correct.results import CorrectionResult, FlipResult, TrialResult
 from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.html import render_html
 from pytest_defuse.report.results import Results
@@ -28,7 +29,7 @@ def whole(correction: Callable[..., CorrectionResult]) -> CorrectionResult:
             SetScore("test set", "test set", 1000, 970, 972, 974),
             SetScore("blur", "shifted copy", 1000, 960, 965, 961),
         ],
-        classes=[ClassDropResult("9", 100, 4, 1), ClassDropResult("3", 100, 0, 2)],
+        classes=[ClassDrop("9", 100, 4, 1), ClassDrop("3", 100, 0, 2)],
         lost=4,
         gained=8,
         flips=[FlipResult("lost", 17, "9", "9", "<4>", "iVBORw0KGgo=")],
