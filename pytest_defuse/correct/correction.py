@@ -31,9 +31,8 @@ class Correction:
         trials: in the order in which they were evaluated.
         chosen, control: two of them; the control has lambda 0, and the learning rate, epochs and alpha of the chosen.
         model, control_model: their models, on the device of the original, with its modes and flags.
-        validation_source: the origin of the validation images, in words.
         image_passes: training and scenario images that went forward and backward, counted each time.
-        folder: states on disk, from which an interrupted correction resumes; see :meth:`remove_states`.
+        folder: states on disk, from which an interrupted correction resumes.
     """
 
     before: Trial
@@ -92,15 +91,8 @@ def correct(
     with seeded(seed):
         data = correction_data(subject, scenarios, settings, seed)
         model = subject.classifier(device).identity
-        key = fingerprint(
-            "correction",
-            version=4,
-            model=model.fingerprint,
-            images=data.hash,
-            settings=settings.training,
-            seed=seed,
-            device=str(device),
-        )
+        parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}
+        key = fingerprint("correction", version=4, device=str(device), **parts)
         folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
         search = Search(subject, data, settings, minimum, seed=seed, device=device, folder=folder)
         before = search.scorer.trial(subject.model, 0.0, 0.0, 0)

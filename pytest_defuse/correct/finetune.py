@@ -30,13 +30,8 @@ class Finetuning:
     """Trains copies of a subject's model on F = L(D) + lambda * CE(D_f) (Defuse, equation 5).
 
     Random numbers belong to (seed, step), the order of the images to (seed, epoch): all trials see the same training
-    images in the same order, and a trial that resumes ends with the same weights.
-
-    Args:
-        folder: keeps the weights after each epoch, and the state of each training.
-
-    Attributes:
-        steps: optimizer steps of one epoch.
+    images in the same order, and a trial that resumes ends with the same weights. ``folder`` keeps the weights after
+    each epoch, and the state of each training; an epoch has ``steps`` optimizer steps.
     """
 
     def __init__(
@@ -53,7 +48,7 @@ class Finetuning:
         self.train = data.train
         tiles = list(data.tiles.values())
         self.tiles = LabelledImages(
-            *(torch.cat(part) for part in zip(*((t.pixels, t.labels) for t in tiles), strict=True))
+            torch.cat([part.pixels for part in tiles]), torch.cat([part.labels for part in tiles])
         )
         self.sizes = torch.tensor([len(part) for part in tiles])
         self.starts = self.sizes.cumsum(0) - self.sizes
@@ -72,10 +67,6 @@ class Finetuning:
 
         Args:
             advance: counts the steps of the last epoch; those before it were counted when they were the last.
-            say: receives the sentence that says why a training starts again from step 0.
-
-        Raises:
-            DefuseError: the loss is NaN, or the folder cannot be written to.
         """
         name = f"lambda{lambda_!r}-rate{learning_rate!r}"
         file = self.folder / f"{name}-epoch{epochs}.safetensors"
@@ -143,10 +134,8 @@ class Finetuning:
             yield settings.train_step(model, step)
             chosen = chosen[:0]
         # Training images come first, so that they are augmented alike in every trial.
-        batch, tiles = (
-            self._model_inputs(self.train[chosen]),
-            self._scenario_batch(settings.scenario_batch if lambda_ else 0),
-        )
+        batch = self._model_inputs(self.train[chosen])
+        tiles = self._scenario_batch(settings.scenario_batch if lambda_ else 0)
         parts = _part_count(len(batch[0]), len(tiles[0]), settings.at_once)
         for (images, labels), (mixed, tile_labels, other_labels, shares) in zip(
             _split(batch, parts), _split(tiles, parts), strict=True
@@ -206,24 +195,19 @@ class Finetuning:
 
 
 def trainable_copy(subject: Subject, settings: CorrectionSettings) -> nn.Module:
-    """A copy of the subject's model, without the wrapper of ``torch.compile``; only what may change requires gradients.
-
-    Raises:
-        DefuseError: a pattern that matches no parameter, no parameter that may change, or a state that a checkpoint
-            cannot hold.
-    """
+    """A copy of the subject's model whose parameters require gradients only if they may change; checked for that."""
     model = plain_copy(subject.model)
-    names = [name for name, _ in model.named_parameters()]
+    parameters = dict(model.named_parameters())
     for pattern in settings.frozen:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        frozen = [parameter for name, parameter in parameters.items() if fnmatchcase(name, pattern)]
+        if not frozen:
             raise DefuseError(
                 f"defuse_correct(frozen=...): {pattern!r} matches no parameter of subject {subject.name!r}, which has "
-                f"{', '.join(names)}."
+                f"{', '.join(parameters)}."
             )
-    for name, parameter in model.named_parameters():
-        if settings.freezes(name):
+        for parameter in frozen:
             parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+    if not any(parameter.requires_grad for parameter in parameters.values()):
         raise DefuseError(
             f"Every parameter of the model of subject {subject.name!r} has requires_grad=False: set it to True for "
             "those that correction may change."

@@ -15,23 +15,16 @@ BATCH_NORM_BATCH_SIZE = 256
 
 
 def interpolated(first: dict[str, Tensor], second: dict[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """State dicts interpolated: exactly ``first`` at alpha 0 and ``second`` at 1, in float32 or wider between.
-
-    Tensors that are not floating-point, such as counters, come from ``second``.
-    """
+    """State dicts interpolated, from ``first`` at alpha 0 to ``second`` at 1; counters come from ``second``."""
     return {name: _between(first[name], value, alpha) for name, value in second.items()}
 
 
 @torch.no_grad()
 def recompute_batch_norm(model: nn.Module, pixels: Tensor, forward: Callable[[Tensor], Any]) -> None:
-    """Set running means and variances to those of training images with the current weights.
+    """Set running means and variances to those of training images, uint8 N x C x H x W, with the current weights.
 
     Batch statistics of interpolated weights are not the interpolated statistics. Layers without a trainable parameter
-    keep theirs.
-
-    Args:
-        pixels: uint8 training images N x C x H x W; the first ``BATCH_NORM_IMAGES`` are used.
-        forward: runs the model on a batch of them.
+    keep theirs. ``forward`` runs the model on a batch of images.
     """
     layers = [
         module

@@ -27,24 +27,12 @@ MIN_OVERLAP = 0.1
 
 
 def recheck(
-    subject: Subject,
-    scenarios: Sequence[Scenario],
-    *,
-    device: torch.device | str,
-    cache: Path,
-    progress: Progress,
+    subject: Subject, scenarios: Sequence[Scenario], *, device: torch.device | str, cache: Path, progress: Progress
 ) -> list[str]:
     """Search a corrected model for failures; the findings in sentences.
 
     The discovery has a small budget, and uses the generator and the seed that found most of the scenarios. Without this
     generator in the cache there is no search, because training another one takes longer than the correction.
-
-    Args:
-        subject: with the corrected model.
-        scenarios: the ones that it was corrected on.
-
-    Raises:
-        DefuseError: the discovery fails.
     """
     known = {s.id: (s.record, s.machine.region) for s in scenarios if s.machine.region is not None}
     if not known:
@@ -60,14 +48,8 @@ def recheck(
     generator, seed = next(available, (None, 0))
     if generator is None:
         return [f"not searched again: the generators of its scenarios are not in the cache {cache.name}"]
-    discovery = discover(
-        replace(subject, generator=generator),
-        DiscoverySettings(budget=BUDGET),
-        seed=seed,
-        device=device,
-        cache=cache,
-        progress=progress,
-    )
+    searched, settings = replace(subject, generator=generator), DiscoverySettings(budget=BUDGET)
+    discovery = discover(searched, settings, seed=seed, device=device, cache=cache, progress=progress)
     discovery.journal.remove()
     regions = {
         name: _region(region, subject.index_of(record.label))

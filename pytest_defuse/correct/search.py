@@ -48,12 +48,13 @@ class Search:
 
     def run(self, progress: Progress) -> Trial:
         """Train the trials of the settings' search; returns the chosen one."""
-        epochs = self.settings.epochs
-        rungs = self._rungs()
-        total = sum(rungs) + epochs if self.settings.search == "halving" else (len(self.settings.lambdas) + 1) * epochs
+        settings, epochs = self.settings, self.settings.epochs
+        # The number of trials in each epoch of successive halving.
+        rungs = [-(-len(settings.lambdas) * len(settings.rates) // 3**epoch) for epoch in range(epochs)]
+        total = sum(rungs) + epochs if settings.search == "halving" else (len(settings.lambdas) + 1) * epochs
         with progress.task("finetuning", total * self.finetuning.steps) as advance:
             train = partial(self._trained, advance=advance, say=progress.say)
-            return self._grid(train) if self.settings.search == "grid" else self._halving(rungs, train)
+            return self._grid(train) if settings.search == "grid" else self._halving(rungs, train)
 
     def control(self, chosen: Trial) -> Trial:
         """The trial without scenarios (lambda = 0), with the learning rate, epochs and alpha of the chosen one."""
@@ -99,17 +100,9 @@ class Search:
         winner = rung[0]
         for epochs in range(1, winner.epochs + 1):
             control = train(0.0, winner.learning_rate, epochs)
-        interpolated = [self._interpolated(winner, alpha) for alpha in self.settings.alphas if alpha < 1]
-        return choose(
-            [control, *sorted(interpolated, key=lambda trial: trial.alpha), winner], self.minimum, self.settings.aim
-        )
-
-    def _rungs(self) -> list[int]:
-        """The number of trials in the first, second, ... epoch."""
-        counts = [len(self.settings.lambdas) * len(self.settings.rates)]
-        while len(counts) < self.settings.epochs:
-            counts.append(-(-counts[-1] // 3))
-        return counts
+        between = [self._interpolated(winner, alpha) for alpha in self.settings.alphas if alpha < 1]
+        between.sort(key=lambda trial: trial.alpha)
+        return choose([control, *between, winner], self.minimum, self.settings.aim)
 
     def _trained(
         self, lambda_: float, learning_rate: float, epochs: int, *, advance: Advance, say: Callable[[str], None]

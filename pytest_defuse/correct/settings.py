@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -130,14 +129,10 @@ class CorrectionSettings(Settings):
         strict=False,
         min_length=1,
     )
-    aim: Share = setting(
-        0.995,
-        "Accuracy on correction tiles at which a scenario is fixed, unless a bound is lower.",
-    )
+    aim: Share = setting(0.995, "Accuracy on correction tiles at which a scenario is fixed, unless a bound is lower.")
     max_test_drop: Share = setting(0.005, "Maximum drop of test accuracy.")
     max_class_drop: Share = setting(
-        0.03,
-        "Maximum drop of the accuracy on one class; a drop counts if it is significant over all classes.",
+        0.03, "Maximum drop of the accuracy on one class; a drop counts if it is significant over all classes."
     )
     max_negative_flips: Share = setting(
         0.02, "Maximum share of test images that were classified correctly and no longer are."
@@ -166,10 +161,6 @@ class CorrectionSettings(Settings):
         """The optimizer of one trial."""
         make = OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer
         return make(parameters, rate)
-
-    def freezes(self, name: str) -> bool:
-        """Whether the parameter of this name is frozen."""
-        return any(fnmatchcase(name, pattern) for pattern in self.frozen)
 
     def rate_at(self, rate: float, done: float) -> float:
         """The learning rate after a share ``done`` of a trial's steps, in [0, 1)."""
