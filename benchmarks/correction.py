@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.data import correction_data
+from pytest_defuse.correct.finetune import Finetuning
 from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
@@ -141,7 +142,8 @@ def adversarial(case: Case, seed: int) -> nn.Module:
         parts = replace(
             correction_data(case.subject, case.scenarios, settings, seed), tiles={"adversarial": case.adversarial}
         )
-        search = Search(case.subject, parts, settings, {}, seed=seed, device="cpu", folder=Path(folder))
+        finetuning = Finetuning(case.subject, parts, settings, seed=seed, device="cpu", folder=Path(folder))
+        search = Search(finetuning, {})
         return search.model(search.run(Progress()))
 
 

@@ -33,7 +33,7 @@ class SetScore:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """The accuracies of three models on images that a correction did not use.
+    """Accuracies on images that a correction did not use.
 
     Attributes:
         scores: of the test set, its shifted copies, the shift sets and the held-out tiles of each scenario.

@@ -1,8 +1,7 @@
-"""Mild augmentation of training and scenario images alike.
+"""Mild augmentation of training and scenario images alike, so that smoothness does not give the scenarios' labels away.
 
-Images from a generator are smoother than real ones. If only the scenario images in a batch were smooth, a model could
-learn that smooth images have the scenarios' labels, so both kinds are augmented. Half of the images stay unchanged:
-training on altered images alone costs accuracy on plain ones (benchmarks/correction.py).
+Half of the images stay unchanged: training on altered images alone costs accuracy on plain ones
+(benchmarks/correction.py).
 """
 
 import torch

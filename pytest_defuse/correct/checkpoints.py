@@ -19,9 +19,6 @@ def corrected_path(checkpoint: str | Path | None) -> Path:
     """The path of the corrected weights: ``digits.safetensors`` -> ``digits.defused.safetensors``.
 
     Only the suffix of a format is replaced: ``runs/digits.2024`` -> ``runs/digits.2024.defused.safetensors``.
-
-    Raises:
-        DefuseError: the subject has no checkpoint.
     """
     if checkpoint is None:
         raise DefuseError(
@@ -39,11 +36,7 @@ def attempt_path(corrected: Path) -> Path:
 
 
 def check_output(output: Path, checkpoint: str | Path | None) -> None:
-    """Check, before any work, that the output may be written.
-
-    Raises:
-        DefuseError: it is the model's own checkpoint, a folder, or in a folder that cannot be written to.
-    """
+    """Check, before any work, that the output may be written, and is not the model's own checkpoint."""
     if checkpoint is not None and output.resolve() == Path(checkpoint).resolve():
         raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
     if output.is_dir():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_defuse.correct.data import correction_data
-from pytest_defuse.correct.finetune import trainable_copy
+from pytest_defuse.correct.finetune import Finetuning, trainable_copy
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Trial
@@ -75,8 +75,7 @@ def correct(
     Raises:
         DefuseError: there is nothing to correct, no parameter of the model may change, or its state cannot be stored.
     """
-    settings = settings or CorrectionSettings()
-    progress = progress or Progress()
+    settings, progress = settings or CorrectionSettings(), progress or Progress()
     if not scenarios:
         raise DefuseError(
             "There is nothing to correct, because no scenario is accepted: run pytest --defuse-discover, and accept "
@@ -94,19 +93,19 @@ def correct(
         parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}
         key = fingerprint("correction", version=4, device=str(device), **parts)
         folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
-        search = Search(subject, data, settings, minimum, seed=seed, device=device, folder=folder)
+        search = Search(Finetuning(subject, data, settings, seed=seed, device=device, folder=folder), minimum)
         before = search.scorer.trial(subject.model, 0.0, 0.0, 0)
         chosen = search.run(progress)
         control = search.control(chosen)
         return Correction(
-            before,
-            tuple(search.trials),
-            chosen,
-            control,
-            search.model(chosen),
-            search.model(control),
-            settings,
-            data.validation_source,
-            search.image_passes,
-            folder,
+            before=before,
+            trials=tuple(search.trials),
+            chosen=chosen,
+            control=control,
+            model=search.model(chosen),
+            control_model=search.model(control),
+            settings=settings,
+            validation_source=data.validation_source,
+            image_passes=search.image_passes,
+            folder=folder,
         )

@@ -19,10 +19,9 @@ SHIFTED_IMAGES = 1000
 
 @dataclass(frozen=True, eq=False)
 class CorrectionData:
-    """The images of one correction.
+    """The images of one correction: ``train`` and ``validation`` are disjoint.
 
     Attributes:
-        train, validation: disjoint.
         shifted: shifted copies of validation images, by the name of the shift.
         tiles: the *correction* tiles of each scenario with its label, by id.
         validation_source: the origin of the validation images, in words.

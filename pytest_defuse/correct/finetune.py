@@ -44,7 +44,8 @@ class Finetuning:
         device: torch.device | str,
         folder: Path,
     ) -> None:
-        self.subject, self.settings, self.seed, self.device, self.folder = subject, settings, seed, device, folder
+        self.subject, self.data, self.settings = subject, data, settings
+        self.seed, self.device, self.folder = seed, device, folder
         self.train = data.train
         tiles = list(data.tiles.values())
         self.tiles = LabelledImages(

@@ -25,7 +25,7 @@ class TrialResult:
     """One finetuned model: accuracies in [0, 1]; scenario accuracies are on correction tiles.
 
     Attributes:
-        lambda_: weight of the scenarios in the loss; 0 for the control, which is trained without scenarios.
+        lambda_: weight of the scenarios in the loss; 0 for the control.
         alpha: position between the old weights (0) and the finetuned ones (1).
         mean_accuracy: on validation images and their shifted copies.
         role: ``control``, ``chosen``, ``control, chosen`` or empty.
@@ -44,13 +44,7 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class FlipResult:
-    """A test image that the correction ``lost`` or ``gained`` (``kind``).
-
-    Attributes:
-        index: in the test set.
-        label, before, after: class names: the label, and the two predictions.
-        image: a PNG in base64.
-    """
+    """A test image, by its ``index``, that the correction ``lost`` or ``gained`` (``kind``); a PNG in base64."""
 
     kind: str
     index: int
@@ -66,7 +60,6 @@ class CorrectionResult:
 
     Attributes:
         validation_source: the origin of the validation images, in words.
-        before: the uncorrected model.
         output: the file that was written, an absolute path.
         problems: bounds that fail, in sentences; empty if ``output`` is the corrected checkpoint.
         seconds: duration of the training.
@@ -104,7 +97,7 @@ def correction_result(
     notes: Sequence[str],
     seconds: float,
 ) -> CorrectionResult:
-    """The result of a correction whose checkpoint was written to ``output``; see :class:`CorrectionResult`."""
+    """The result of a correction whose checkpoint was written to ``output``."""
     test = audit.test
     lost, gained = test.negative_flips.tolist(), test.positive_flips.tolist()
     flips = [("lost", index) for index in lost] + [("gained", index) for index in gained]
@@ -137,24 +130,17 @@ def provenance(
     problems: Sequence[str],
 ) -> dict[str, Any]:
     """The origin of a corrected model, as JSON values: the metadata of its checkpoint."""
-    chosen = correction.chosen
+    trial = correction.chosen
+    sheets = {scenario.id: scenario.record.sheets for scenario in scenarios}
     return {
         "parent": original.fingerprint,
         "checkpoint": None if subject.checkpoint is None else Path(subject.checkpoint).name,
         "scenarios": {
-            scenario.id: {
-                "correction": scenario.record.sheets.correction.sha256,
-                "held_out": scenario.record.sheets.held_out.sha256,
-            }
-            for scenario in scenarios
+            name: {"correction": both.correction.sha256, "held_out": both.held_out.sha256}
+            for name, both in sheets.items()
         },
         "settings": {name: _plain(value) for name, value in correction.settings},
-        "chosen": {
-            "lambda": chosen.lambda_,
-            "rate": chosen.learning_rate,
-            "epochs": chosen.epochs,
-            "alpha": chosen.alpha,
-        },
+        "chosen": {"lambda": trial.lambda_, "rate": trial.learning_rate, "epochs": trial.epochs, "alpha": trial.alpha},
         "seed": seed,
         "device": str(original.device),
         "versions": installed_versions(),

@@ -3,18 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
-import torch
 from torch import nn
 
-from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.finetune import Finetuning, plain_copy, trainable_copy
 from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
-from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_like_the_papers, ranking_key
 from pytest_defuse.runtime.progress import Advance, Progress
-from pytest_defuse.subject.subject import Subject
 
 Train = Callable[[float, float, int], Trial]
 """Lambda, learning rate and number of epochs -> the trial."""
@@ -28,21 +23,10 @@ class Search:
         image_passes: training and scenario images that went forward and backward, counted each time.
     """
 
-    def __init__(
-        self,
-        subject: Subject,
-        data: CorrectionData,
-        settings: CorrectionSettings,
-        minimum: Mapping[str, float],
-        *,
-        seed: int,
-        device: torch.device | str,
-        folder: Path,
-    ) -> None:
-        self.subject, self.data, self.settings, self.minimum = subject, data, settings, minimum
-        self.device = device
-        self.finetuning = Finetuning(subject, data, settings, seed=seed, device=device, folder=folder)
-        self.scorer = Scorer(subject, data, settings, device)
+    def __init__(self, finetuning: Finetuning, minimum: Mapping[str, float]) -> None:
+        self.finetuning, self.minimum = finetuning, minimum
+        self.subject, self.data, self.settings = finetuning.subject, finetuning.data, finetuning.settings
+        self.scorer = Scorer(self.subject, self.data, self.settings, finetuning.device)
         self.trials: list[Trial] = []
         self.image_passes = 0
 
@@ -73,9 +57,9 @@ class Search:
         mixed = trainable_copy(self.subject, self.settings)
         mixed.load_state_dict(interpolated(mixed.state_dict(), end, trial.alpha))
         if self.settings.batch_norm == "batch":
-            logits = partial(self.finetuning.logits, mixed.to(self.device))
+            logits = partial(self.finetuning.logits, mixed.to(self.finetuning.device))
             recompute_batch_norm(
-                mixed, self.data.train.pixels, lambda pixels: logits(pixels.to(self.device).float() / 255)
+                mixed, self.data.train.pixels, lambda pixels: logits(pixels.to(self.finetuning.device).float() / 255)
             )
         return plain_copy(self.subject.model, mixed.cpu().state_dict())
 

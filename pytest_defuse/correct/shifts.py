@@ -1,8 +1,7 @@
 """Shifted copies of labelled images: mild, fixed changes on which a correction must not lower accuracy.
 
-A test set alone does not show what a correction breaks. Copies that are a little blurred, noisy, rotated, low in
-contrast or compressed show some of it. The kinds are from Hendrycks and Dietterich 2019; the strengths are our choice,
-low enough that every image stays readable.
+A test set alone does not show what a correction breaks. The kinds are from Hendrycks and Dietterich 2019; the strengths
+are our choice, low enough that every image stays readable.
 """
 
 import io
@@ -24,8 +23,7 @@ CHUNK_SIZE = 1024
 def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
     """A copy of the images for each kind of shift, by its name, with the same labels.
 
-    The change of an image depends only on its position in the set, not on any seed or option, so accuracies of
-    different runs can be compared.
+    The change of an image depends only on its position in the set, so accuracies of different runs can be compared.
     """
     shifted = {}
     for number, (name, change) in enumerate(SHIFTS.items()):

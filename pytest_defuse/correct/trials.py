@@ -19,10 +19,8 @@ class Trial:
     """A finetuned model with the accuracies that the choice depends on.
 
     Attributes:
-        lambda_, learning_rate, epochs: of its finetuning.
         alpha: its position between the old weights (0) and the finetuned ones (1).
-        validation: accuracy on validation images.
-        shifted: accuracy on their shifted copies, by the name of the shift.
+        shifted: accuracy on shifted copies of the validation images, by the name of the shift.
         scenarios: accuracy on the *correction* tiles of each scenario, by id.
         violations: bounds on harm that fail on validation images, in sentences.
     """
@@ -113,10 +111,7 @@ def choose(trials: Sequence[Trial], minimum: Mapping[str, float], aim: float) ->
 
 
 def choose_like_the_papers(trials: Sequence[Trial], minimum: Mapping[str, float]) -> Trial:
-    """The highest validation accuracy among trials that pass every scenario's bound, the first at a tie.
-
-    If none does, the trial with the largest margin.
-    """
+    """The highest validation accuracy among trials that pass every scenario's bound, else the largest margin."""
     passing = [trial for trial in trials if trial.margin(minimum) >= 0]
     if passing:
         return max(passing, key=lambda trial: trial.validation.value)
