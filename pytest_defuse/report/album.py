@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_defuse.scenarios.sheets import grid
@@ -40,6 +40,7 @@ class EmbeddedSheet:
         return f"{_percent(column, self.columns - 1)} {_percent(row, self.rows - 1)}"
 
 
+@dataclass
 class Album:
     """The sheets of one page, within a budget.
 
@@ -49,19 +50,12 @@ class Album:
         sheets: all others.
     """
 
-    def __init__(self, budget: int) -> None:
-        """An album of at most ``budget`` characters."""
-        self.left = budget
-        self.omitted: list[str] = []
-        self.sheets: list[EmbeddedSheet] = []
+    left: int
+    omitted: list[str] = field(default_factory=list)
+    sheets: list[EmbeddedSheet] = field(default_factory=list)
 
     def held_out(self, scenario: str, folder: str, tiles: int, gap: int = 0, captions: int = 0) -> EmbeddedSheet:
-        """The held-out sheet of a scenario.
-
-        Args:
-            gap: pixels between tiles.
-            captions: number of characters of the tiles' captions.
-        """
+        """The held-out sheet of a scenario: ``gap`` pixels between tiles, ``captions`` characters beside them."""
         path = Path(folder) / "held_out.png"
         try:
             if 4 * path.stat().st_size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes

@@ -1,8 +1,4 @@
-"""A contact sheet with captions: below each tile its index and the class that the model predicts.
-
-The captions are SVG beside the pixels, without scripts and style attributes, so that a page with a strict content
-security policy shows them too.
-"""
+"""A contact sheet with captions as SVG, which a page with a strict content security policy shows too."""
 
 import base64
 import io
@@ -11,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pytest_defuse.scenarios.schema import ScenarioRecord, Split
+from pytest_defuse.scenarios.schema import ScenarioRecord, Split, TileFormat
 from pytest_defuse.scenarios.sheets import grid, sheet_size, tile_corner
 
 WIDEST_TILE = 64
@@ -39,14 +35,11 @@ class Caption:
 
 @dataclass(frozen=True)
 class CaptionedSheet:
-    """The values with which a template draws a sheet.
+    """The values with which a template draws a sheet: sizes of sheet and tile in pixels, all else in its own units.
 
     Attributes:
         name: unique on the page.
         url: of the sheet; may be a data URL.
-        width, height: of the drawing, in its own units.
-        sheet_width, sheet_height, tile_width, tile_height: in pixels.
-        cell_width, cell_height: of a tile, in units of the drawing.
         beside: whether the predicted class is beside the index, instead of one line below.
     """
 
@@ -77,55 +70,43 @@ def captioned(
     """
     sheet, tile, label = record.sheet(split), record.tile, record.label or record.proposed_label
     columns, rows = grid(sheet.images)
-    width, height = sheet_size(sheet.images, tile, record.gap)
-    beside = all(len(predicted_name) <= BESIDE for predicted_name in predicted or ())
+    beside = all(len(text) <= BESIDE for text in predicted or ())
     cell_height = CELL * tile.height / tile.width
     step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
-    left_out = set(sheet.excluded)
     captions = []
     for number in range(sheet.images):
         row, column = divmod(number, columns)
         left, top = tile_corner(number, sheet.images, tile, record.gap)
         prediction = predicted[number] if predicted is not None else ""
-        short = prediction if len(prediction) <= LONGEST else f"{prediction[: LONGEST - 1]}…"
+        left_out = number in sheet.excluded
         title = f"tile {number}" + (f": predicted {prediction}" if prediction else "")
         captions.append(
             Caption(
                 index=number,
-                predicted=short,
-                title=f"{title} (excluded)" if number in left_out else title,
+                predicted=prediction if len(prediction) <= LONGEST else f"{prediction[: LONGEST - 1]}…",
+                title=f"{title} (excluded)" if left_out else title,
                 x=column * step_x,
                 y=row * step_y,
                 left=left,
                 top=top,
                 wrong=bool(prediction) and label is not None and prediction != label,
-                left_out=number in left_out,
+                left_out=left_out,
             )
         )
+    width, height = columns * step_x - GAP, rows * step_y - GAP
+    size = sheet_size(sheet.images, tile, record.gap)
     return CaptionedSheet(
-        name=name,
-        url=url,
-        width=columns * step_x - GAP,
-        height=rows * step_y - GAP,
-        sheet_width=width,
-        sheet_height=height,
-        tile_width=tile.width,
-        tile_height=tile.height,
-        cell_height=cell_height,
-        captions=tuple(captions),
-        beside=beside,
+        name, url, width, height, *size, tile.width, tile.height, cell_height, tuple(captions), beside
     )
 
 
-def inline(png: bytes, record: ScenarioRecord, split: Split) -> str:
+def inline(png: bytes, tile: TileFormat) -> str:
     """A sheet as a data URL: the PNG itself, or a JPEG thumbnail if its tiles exceed :data:`WIDEST_TILE`."""
-    tile = record.tile
     if max(tile.width, tile.height) <= WIDEST_TILE:
         return f"data:image/png;base64,{base64.b64encode(png).decode()}"
     factor = WIDEST_TILE / max(tile.width, tile.height)
-    width, height = sheet_size(record.sheet(split).images, tile, record.gap)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-        image.convert(tile.mode).resize(size, Image.Resampling.BOX).save(buffer, "JPEG", quality=80)
+        width, height = (max(1, round(side * factor)) for side in image.size)
+        image.convert(tile.mode).resize((width, height), Image.Resampling.BOX).save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 
 from pytest_defuse.discover.results import LatentMapResult
 
@@ -116,17 +117,13 @@ def _scatter(title: str, points: Sequence[tuple[int, int]], latent: LatentMapRes
     for position, name in enumerate(sorted(set(latent.labels), key=_natural)):
         own = [point for point, label in zip(images, latent.labels, strict=True) if label == name]
         path = "".join(f"M{x} {y}h0" for x, y in own)
-        classes.append(ClassPoints(name, round(position * GOLDEN_ANGLE) % 360, path, *_middle(own)))
+        # Outliers do not move the median.
+        x, y = map(median_high, zip(*own, strict=True))
+        classes.append(ClassPoints(name, round(position * GOLDEN_ANGLE) % 360, path, x, y))
     diamond = f"l{DIAMOND} {DIAMOND}-{DIAMOND} {DIAMOND}-{DIAMOND}-{DIAMOND}z"
     diamonds = "".join(f"M{x} {y - DIAMOND}{diamond}" for x, y in failures)
     regions = [(n, error, *mean) for n, (error, mean) in enumerate(zip(latent.candidates, means, strict=True), start=1)]
     return Scatter(title, tuple(classes), diamonds, tuple(regions))
-
-
-def _middle(points: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median of each coordinate, which outliers do not move."""
-    xs, ys = (sorted(axis) for axis in zip(*points, strict=True))
-    return xs[len(xs) // 2], ys[len(ys) // 2]
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:

@@ -14,11 +14,11 @@ def correction_notes(result: CorrectionResult) -> list[str]:
     """Remarks beside the tables."""
     notes = []
     if result.sets:
-        notes.append(
+        notes += [
             "the trial was chosen on validation images, their shifted copies and correction tiles; held-out tiles, the "
-            "test set, shifted copies of it and shift sets were evaluated once, afterwards"
-        )
-        notes.append(f"test images that were correct and are wrong: {result.lost}; the reverse: {result.gained}")
+            "test set, shifted copies of it and shift sets were evaluated once, afterwards",
+            f"test images that were correct and are wrong: {result.lost}; the reverse: {result.gained}",
+        ]
     if result.image_passes:
         notes.append(f"{result.image_passes:,} images went forward and backward, including those of the control")
     return notes + result.notes

@@ -93,7 +93,7 @@ def render_html(difference: Difference, budget: int = IMAGE_BUDGET) -> str:
         for sheet in _sheets(change):
             side, split = sheet.side, sheet.split
             assert side.record is not None
-            url = inline(side.sheets[split], side.record, split)
+            url = inline(side.sheets[split], side.record.tile)
             if len(url) > budget:
                 omitted.append(f"{change.id} {split} {sheet.when}")
                 continue

@@ -45,11 +45,7 @@ def repository_root() -> Path:
 
 
 def findings(results: Results, root: Path) -> list[Finding]:
-    """The scenarios that do not pass, worst first.
-
-    Args:
-        root: of the repository, which paths are relative to.
-    """
+    """The scenarios that do not pass, worst first; paths are relative to ``root``, the repository's."""
     scenarios = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
     return [_finding(scenario, root) for scenario in sorted(scenarios, key=lambda s: WORST_FIRST.index(s.outcome))]
 
@@ -82,20 +78,16 @@ def render_gitlab(found: Sequence[Finding]) -> str:
 def _finding(scenario: ScenarioResult, root: Path) -> Finding:
     path = Path(scenario.folder) / "scenario.yaml"
     lost = scenario.comparison.lost if scenario.comparison else []
+    accuracy = f"label {scenario.label}: accuracy {accuracy_text(scenario.accuracy)}"
+    bound = f"bound {bound_of(scenario)} ({scenario.reason})"
+    flips = [f"{counted(len(lost), 'flip')} from the baseline"] if lost else []
     return Finding(
         scenario=f"{scenario.subject}/{scenario.id}",
         outcome=scenario.outcome,
         path=Path(relative(path, root)).as_posix(),
         line=_label_line(path),
         title=f"{scenario.id} {outcome_text(scenario)}",
-        message="; ".join(
-            [
-                f"label {scenario.label}: accuracy {accuracy_text(scenario.accuracy)}, "
-                f"bound {bound_of(scenario)} ({scenario.reason})",
-                *errors(scenario.predictions),
-                *([f"{counted(len(lost), 'flip')} from the baseline"] if lost else []),
-            ]
-        ),
+        message="; ".join([f"{accuracy}, {bound}", *errors(scenario.predictions), *flips]),
     )
 
 

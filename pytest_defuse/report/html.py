@@ -1,7 +1,7 @@
 """Results as one self-contained HTML file, without scripts and external resources."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -70,16 +70,6 @@ class Card:
     novelty: str = ""
 
 
-@dataclass(frozen=True)
-class FlipGroup:
-    """The flips of one set of images; ``more`` are not shown."""
-
-    name: str
-    sheet: EmbeddedSheet
-    tiles: list[PredictedTile]
-    more: int
-
-
 def render_page(template: str, **values: Any) -> str:
     """Fill a template of this package."""
     environment = Environment(
@@ -104,7 +94,7 @@ def render_html(results: Results, start: Path = Path(), budget: int = IMAGE_BUDG
     # Failing scenarios come first, so that they get the images.
     worst_first = sorted(results.scenarios, key=lambda scenario: WORST_FIRST.index(scenario.outcome))
     cards = {scenario.id: _scenario_card(scenario, results.arguments, album) for scenario in worst_first}
-    flips = _flip_groups(results, {name: card.sheet for name, card in cards.items()}, album)
+    flips = list(_flip_groups(results, {name: card.sheet for name, card in cards.items()}, album))
     return render_page(
         "report.html",
         results=results,
@@ -182,25 +172,23 @@ def _candidate_card(candidate: CandidateResult, album: Album) -> Card:
     )
 
 
-def _flip_groups(results: Results, sheets: Mapping[str, EmbeddedSheet], album: Album) -> list[FlipGroup]:
-    groups = []
+def _flip_groups(
+    results: Results, sheets: Mapping[str, EmbeddedSheet], album: Album
+) -> Iterator[tuple[str, EmbeddedSheet, list[PredictedTile], int]]:
+    """Of each set of images with flips its name, its sheet, the flips, and how many more there are."""
     for verdict in results.sets:
         flips = flips_of(verdict)
         if not flips or verdict.comparison is None:
             continue
         if isinstance(verdict, ScenarioResult):
-            sheet, positions = sheets[verdict.id], [flip.number for flip in flips]
+            sheet, places = sheets[verdict.id], [flip.number for flip in flips]
         else:
-            sheet = album.encoded(verdict.name, verdict.flip_sheet, len(flips))
-            positions = list(range(len(flips)))
+            sheet, places = album.encoded(verdict.name, verdict.flip_sheet, len(flips)), list(range(len(flips)))
         tiles = [
-            PredictedTile(
-                sheet.place(position), flip.number, flip.confidence, f"{flip.label} → {flip.predicted}", wrong=True
-            )
-            for position, flip in zip(positions, flips, strict=True)
+            PredictedTile(sheet.place(place), f.number, f.confidence, f"{f.label} → {f.predicted}", wrong=True)
+            for place, f in zip(places, flips, strict=True)
         ]
-        groups.append(FlipGroup(verdict.name, sheet, tiles, len(verdict.comparison.lost) - len(flips)))
-    return groups
+        yield verdict.name, sheet, tiles, len(verdict.comparison.lost) - len(flips)
 
 
 def _plots(results: Results) -> list[tuple[str, charts.Histogram | None, charts.Confusion]]:

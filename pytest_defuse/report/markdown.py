@@ -6,32 +6,10 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from pytest_defuse.report import tables, words
 from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.tables import (
-    Table,
-    check_table,
-    comparison_table,
-    correction_tables,
-    failure_mode_table,
-    flip_table,
-    scenario_table,
-)
-from pytest_defuse.report.words import (
-    accuracy_sentences,
-    comparison_sentences,
-    correction_sentence,
-    counted,
-    discovery_sentences,
-    explanation_sentences,
-    gate_command,
-    headline,
-    known_sentences,
-    label_command,
-    look_sentence,
-    outcome_sentences,
-    reject_command,
-)
+from pytest_defuse.report.tables import Table
 
 FLIPS_SHOWN = 100
 """A comment on a pull request can have 65,536 characters."""
@@ -48,43 +26,43 @@ def escape(text: str) -> str:
 
 
 def _blocks(results: Results, start: Path) -> Iterable[str]:
-    yield f"## {escape(headline(results))}"
+    yield f"## {escape(words.headline(results))}"
     if results.scenarios:
-        yield _table(scenario_table(results.scenarios))
-    yield _items([*accuracy_sentences(results), *results.notices])
+        yield _table(tables.scenario_table(results.scenarios))
+    yield _items([*words.accuracy_sentences(results), *results.notices])
     if several := [verdict for verdict in results.verdicts if len(verdict.checks) > 1]:
-        yield from _folded("All bounds", _table(check_table(*several)))
-    changes = comparison_table(results)
-    if changes or comparison_sentences(results):
+        yield from _folded("All bounds", _table(tables.check_table(*several)))
+    changes = tables.comparison_table(results)
+    if changes or words.comparison_sentences(results):
         yield "### Compared with the baseline"
         yield _table(changes) if changes else ""
-        yield _items(comparison_sentences(results))
+        yield _items(words.comparison_sentences(results))
     if flips := results.flips:
-        rows = flip_table(flips[:FLIPS_SHOWN])
-        yield from _folded(f"{counted(len(flips), 'flip')}, correct in the baseline and wrong now", _table(rows))
+        rows = tables.flip_table(flips[:FLIPS_SHOWN])
+        yield from _folded(f"{words.counted(len(flips), 'flip')}, correct in the baseline and wrong now", _table(rows))
     if failing := [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]:
-        commands = [gate_command(scenario, results.arguments) for scenario in failing]
+        commands = [words.gate_command(scenario, results.arguments) for scenario in failing]
         yield from _folded("Repeat the tests that did not pass", _code(commands))
     for correction in results.corrections:
         yield "### Correction"
-        yield _items(outcome_sentences(correction, start))
-        yield from map(_table, correction_tables(correction))
+        yield _items(words.outcome_sentences(correction, start))
+        yield from map(_table, tables.correction_tables(correction))
         yield tradeoff_mermaid(correction)
-        yield _items([correction_sentence(correction), *correction_notes(correction)])
+        yield _items([words.correction_sentence(correction), *correction_notes(correction)])
     for discovery in results.discoveries:
         yield "### Discovery"
-        yield _items([*discovery_sentences(discovery), *known_sentences(discovery)])
+        yield _items([*words.discovery_sentences(discovery), *words.known_sentences(discovery)])
         for candidate in discovery.new:
             yield from change_blocks(discovery.subject, candidate.id, "added", candidate.facts)
         if discovery.new:
-            yield _sentence(look_sentence(discovery, start))
-            commands = [label_command(candidate.id, candidate.proposed_label) for candidate in discovery.new]
-            yield _code([*commands, reject_command("ID")])
+            yield _sentence(words.look_sentence(discovery, start))
+            commands = [words.label_command(candidate.id, candidate.proposed_label) for candidate in discovery.new]
+            yield _code([*commands, words.reject_command("ID")])
     for explanation in results.explanations:
         yield "### Failure modes"
-        yield _items(explanation_sentences(explanation, start))
+        yield _items(words.explanation_sentences(explanation, start))
         if explanation.modes:
-            yield _table(failure_mode_table(explanation.modes))
+            yield _table(tables.failure_mode_table(explanation.modes))
 
 
 def change_blocks(subject: str, scenario: str, kinds: str, details: Iterable[str]) -> Iterable[str]:
@@ -94,9 +72,7 @@ def change_blocks(subject: str, scenario: str, kinds: str, details: Iterable[str
 
 
 def _folded(title: str, block: str) -> Iterable[str]:
-    yield f"<details><summary>{html.escape(title)}</summary>"
-    yield block
-    yield "</details>"
+    return f"<details><summary>{html.escape(title)}</summary>", block, "</details>"
 
 
 def _table(table: Table) -> str:

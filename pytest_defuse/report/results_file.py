@@ -17,7 +17,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.validation import first_invalid_value
 
 FORMAT = 2
-"""Format 1 stored what verdicts now derive."""
+"""Format 1 stored what verdicts now derive, and counts of a tree's nodes beside their rates."""
 DERIVED = ("correct", "total", "outcome", "bound", "reason")
 """Properties of a verdict that the file also holds, for other tools. They are not read back."""
 OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}
@@ -79,11 +79,7 @@ def _with_paths(results: Results, move: Callable[[str], str]) -> Results:
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 in the shape of format 2, changed in place.
-
-    Format 1 stored what verdicts now derive, called outcomes by other names, and kept the counts of a tree's nodes
-    beside their rates.
-    """
+    """Format 1 in the shape of format 2, changed in place."""
     for verdict in [*data.get("scenarios", []), *data.get("test_sets", []), *data.get("overall", [])]:
         comparison = verdict.get("comparison")
         total = len(verdict["predicted"])

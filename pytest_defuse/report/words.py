@@ -5,6 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median_high
 
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
@@ -32,8 +33,7 @@ def fraction(correct: int, total: int) -> str:
 
 def span(interval: tuple[float, float]) -> str:
     """An interval, ``87.3% - 94.2%``."""
-    low, high = interval
-    return f"{percent(low)} - {percent(high)}"
+    return " - ".join(map(percent, interval))
 
 
 def interval_name(confidence: float) -> str:
@@ -75,8 +75,7 @@ def headline(results: Results) -> str:
     parts += ["not corrected" if correction.problems else "corrected" for correction in results.corrections]
     parts += [counted(len(discovery.new), "new candidate") for discovery in results.discoveries]
     parts += [counted(len(explanation.modes), "failure mode") for explanation in results.explanations]
-    flips = sum(len(verdict.comparison.lost) for verdict in results.sets if verdict.comparison)
-    if flips:
+    if flips := sum(len(verdict.comparison.lost) for verdict in results.sets if verdict.comparison):
         parts.append(counted(flips, "flip"))
     if results.failed:
         parts.append(f"{counted(len(results.failed), 'test')} FAILED")
@@ -128,51 +127,48 @@ def figures(check: Check) -> tuple[str, str, str]:
 
 def check_sentences(verdict: Verdict) -> list[str]:
     """Every bound that was evaluated on one set of images."""
-    return [_check_sentence(verdict, check) for check in verdict.checks]
-
-
-def _check_sentence(verdict: Verdict, check: Check) -> str:
-    measured, interval, limit = figures(check)
-    group = f", class {check.group}" if check.group else ""
-    p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
-    return (
-        f"{verdict.name}{group}: {check.bound} {measured} ({interval}) on {counted(check.total, 'image')}, "
-        f"limit {limit}{p}: {check.outcome}"
-    )
+    sentences = []
+    for check in verdict.checks:
+        measured, interval, limit = figures(check)
+        group = f", class {check.group}" if check.group else ""
+        p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
+        sentences.append(
+            f"{verdict.name}{group}: {check.bound} {measured} ({interval}) on {counted(check.total, 'image')}, "
+            f"limit {limit}{p}: {check.outcome}"
+        )
+    return sentences
 
 
 def comparison_sentences(results: Results) -> list[str]:
     """Remarks on the comparison with the baseline, beside the table of changes."""
-    compared = [verdict for verdict in results.verdicts if verdict.comparison]
-    unchanged = sum(not (v.comparison.lost or v.comparison.gained) for v in compared if v.comparison)
-    same_model = any(verdict.predictions.same_model for verdict in compared)
-    sets = counted(len(compared), "set")
-    return [
-        *(["the baseline is from the same model"] if same_model else []),
-        *([f"no prediction changed on {unchanged} of {sets} of images"] if unchanged else []),
-    ]
+    compared = [(verdict, verdict.comparison) for verdict in results.verdicts if verdict.comparison]
+    unchanged = sum(not (comparison.lost or comparison.gained) for _, comparison in compared)
+    sentences = []
+    if any(verdict.predictions.same_model for verdict, _ in compared):
+        sentences.append("the baseline is from the same model")
+    if unchanged:
+        sentences.append(f"no prediction changed on {unchanged} of {counted(len(compared), 'set')} of images")
+    return sentences
 
 
 def p_value(number: float | None) -> str:
     """``0.032``, ``<0.001``; empty for None."""
-    if number is None:
-        return ""
-    return "<0.001" if number < 0.001 else f"{number:.3f}"
+    return "" if number is None else "<0.001" if number < 0.001 else f"{number:.3f}"
 
 
 def discovery_sentences(result: DiscoveryResult) -> list[str]:
     """The numbers of a discovery, and the accuracies that say how reliable it is."""
     judges = ", ".join(percent(accuracy) for accuracy in result.judge_accuracies)
-    generator = f"the generator uses {result.active_dimensions} of its {result.latent_dim} latent dimensions"
-    return [
-        f"discovery of {result.subject}: {counted(result.failures, 'failure')}, "
-        f"{counted(result.regions, 'region')}, {len(result.new) + len(result.known)} confirmed, "
-        f"in {result.seconds:.0f} s",
+    sentences = [
+        f"discovery of {result.subject}: {counted(result.failures, 'failure')}, {counted(result.regions, 'region')}, "
+        f"{len(result.new) + len(result.known)} confirmed, in {result.seconds:.0f} s",
         f"accuracy of the model: {percent(result.accuracy)} on training images, "
         f"{percent(result.reconstruction_accuracy)} on their reconstructions; of the reference classifiers (judges) on "
         f"the test set: {judges}",
-        *([generator] if result.latent_dim else []),
     ]
+    if result.latent_dim:
+        sentences.append(f"the generator uses {result.active_dimensions} of its {result.latent_dim} latent dimensions")
+    return sentences
 
 
 def known_sentences(result: DiscoveryResult) -> list[str]:
@@ -187,14 +183,13 @@ def novelty_sentence(candidate: CandidateResult) -> str:
     novelty = candidate.novelty
     if novelty is None:
         return ""
-    wrong = Counter(candidate.predicted)
-    del wrong[candidate.proposed_label]
+    wrong = Counter({name: count for name, count in candidate.predicted.items() if name != candidate.proposed_label})
     error = (candidate.proposed_label, *(name for name, _ in wrong.most_common(1)))
     same = sum(pair == error for pair in zip(novelty.labels, novelty.predicted, strict=True))
-    median = sorted(novelty.distances)[len(novelty.distances) // 2]
     return (
-        f"of {counted(len(novelty.tiles), 'image')}, {same} have the same error as the nearest misclassified "
-        f"training image; the median distance to it is {median:.2f} (root mean square over pixels from 0 to 1)"
+        f"of {counted(len(novelty.tiles), 'image')}, {same} have the same error as the nearest misclassified training "
+        f"image; the median distance to it is {median_high(novelty.distances):.2f} (root mean square over pixels from "
+        "0 to 1)"
     )
 
 
@@ -217,12 +212,12 @@ def explanation_sentences(result: ExplanationResult, start: Path) -> list[str]:
 def rate_sentences(node: NodeResult) -> list[str]:
     """The rates of a tree's node with their intervals."""
     cluster = node.cluster
-    rates = [
-        ("error rate", cluster.error_rate, cluster.error_rate_interval),
-        ("share of the group's failures", cluster.error_coverage, cluster.error_coverage_interval),
-        ("importance (their product)", cluster.importance, cluster.importance_interval),
-    ]
-    return [f"{name} {percent(value)}, 95% interval {span(interval)}" for name, value, interval in rates]
+    rates = {
+        "error rate": (cluster.error_rate, cluster.error_rate_interval),
+        "share of the group's failures": (cluster.error_coverage, cluster.error_coverage_interval),
+        "importance (their product)": (cluster.importance, cluster.importance_interval),
+    }
+    return [f"{name} {percent(value)}, 95% interval {span(interval)}" for name, (value, interval) in rates.items()]
 
 
 def look_sentence(result: DiscoveryResult | ExplanationResult, start: Path) -> str:

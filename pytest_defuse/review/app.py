@@ -1,7 +1,6 @@
-"""The review page: a person looks at a scenario's images and labels them.
+"""The review page, on which a person labels scenarios. It changes only scenario.yaml files and votes.
 
-It is served on this machine only and changes only scenario.yaml files and votes. Every request reads the store again,
-so the page shows what git or an editor changed in the meantime.
+Every request reads the store again, so the page shows what git or an editor changed in the meantime.
 """
 
 import contextlib
@@ -10,6 +9,7 @@ import socket
 import subprocess
 import webbrowser
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,17 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+TEMPLATES = Environment(
+    loader=ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]),
+    autoescape=True,
+    undefined=StrictUndefined,
+)
 
 
 def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None) -> None:
     """Show the page on 127.0.0.1 until Ctrl-C.
 
     Args:
-        root: the folder of the store.
         port: 0 for a free one.
         browser: whether to open the page.
         annotator: name for the votes on single tiles; by default git's user, or the system's.
@@ -112,37 +116,26 @@ def shortcuts(classes: Sequence[str]) -> list[str]:
     return list(classes) if set(classes) <= set(digits) else list(digits[: len(classes)])
 
 
+@dataclass(frozen=True)
 class _Review:
-    """The handlers, which share the store's folder and the templates."""
+    """The handlers, which share the store's folder and the name for votes."""
 
-    def __init__(self, root: Path, annotator: str) -> None:
-        self._root = root
-        self._annotator = annotator
-        self._templates = Environment(
-            loader=ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]),
-            autoescape=True,
-            undefined=StrictUndefined,
-        )
-        self._templates.globals |= {"address_of": address_of}
+    root: Path
+    annotator: str
 
     def index(self, request: Request) -> Response:
-        scenarios = all_scenarios(self._root)
-        candidates = _candidates(scenarios)
-        return self._page(
-            "index.html", scenarios=scenarios, candidates=candidates, decided=_decided(request, scenarios)
-        )
+        scenarios = all_scenarios(self.root)
+        decided = _decided(request, scenarios)
+        return _page("index.html", scenarios=scenarios, candidates=_candidates(scenarios), decided=decided)
 
     def scenario(self, request: Request) -> Response:
-        scenarios, at = self._find(request)
-        scenario = scenarios[at]
-        record = scenario.record
+        scenarios, at, scenario = self._find(request)
+        record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")  # raises if the sheet is not the one recorded: nobody must label it
-        sheet = record.sheets.correction
-        classes = scenario.classes
         width, _ = sheet_size(sheet.images, record.tile, record.gap)
         address = f"{address_of(scenario)}/correction.png"
         evidence = scenario.machine.evidence
-        return self._page(
+        return _page(
             "scenario.html",
             scenario=scenario,
             record=record,
@@ -151,34 +144,29 @@ class _Review:
             tiles=captioned("tiles", address, record, "correction", scenario.machine.correction.predicted),
             evidence=evidence.in_words(record.proposed_label) if evidence else [],
             counts=scenario.counts("correction"),
-            choices=list(zip_longest(classes, shortcuts(classes))),
+            choices=_choices(scenario),
             tally=tally_of(scenario),
-            position=at + 1,
-            count=len(scenarios),
+            scenarios=scenarios,
+            at=at,
             left=len(_candidates(scenarios)),
-            previous=scenarios[at - 1] if at > 0 else None,
-            following=scenarios[at + 1] if at + 1 < len(scenarios) else None,
             decided=_decided(request, scenarios),
         )
 
     def sheet(self, request: Request) -> Response:
-        scenarios, at = self._find(request)
-        return FileResponse(scenarios[at].sheet_file("correction"), headers=HEADERS)
+        *_, scenario = self._find(request)
+        return FileResponse(scenario.sheet_file("correction"), headers=HEADERS)
 
     async def decision(self, request: Request) -> Response:
         """Write the decision, then show the next candidate."""
         form = await _form(request)
-        scenarios, at = self._find(request)
-        scenario = scenarios[at]
+        scenarios, at, scenario = self._find(request)
         if "by_votes" in form:
             tally = tally_of(scenario)
             if tally.outcome == "undecided":
                 raise HTTPException(400, "The votes leave this scenario undecided.")
             decide_by_votes(scenario, tally)
         else:
-            label = None if "reject" in form else form.get("label", [""])[0]
-            if label is not None and label not in scenario.classes:
-                raise HTTPException(400, f"{label!r} is not a class of this scenario.")
+            label = _label(form, scenario, none="reject")
             before = scenario.record.notes
             notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
             decide(scenario, label, notes=before if notes == before.strip() else notes)
@@ -188,25 +176,24 @@ class _Review:
 
     def next_tile(self, request: Request) -> Response:
         """One tile that the annotator has not voted on, without predictions; after the last one, the scenario."""
-        scenarios, at = self._find(request)
-        scenario = scenarios[at]
+        *_, scenario = self._find(request)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")
         tiles = sheet.kept[:VOTED_TILES]
-        done = self._voted(scenario)
+        votes = [vote.correction for vote in scenario.votes() if vote.annotator == self.annotator]
+        done = {tile for vote in votes if vote for tile in vote.by_tile}
         left = [tile for tile in tiles if tile not in done]
         if not left:
             return RedirectResponse(address_of(scenario), status_code=303)
         corner = tile_corner(left[0], sheet.images, record.tile, record.gap)
-        classes = scenario.classes
-        return self._page(
+        return _page(
             "vote.html",
             scenario=scenario,
-            annotator=self._annotator,
+            annotator=self.annotator,
             tile=left[0],
             window=(*corner, record.tile.width, record.tile.height),
             sheet_size=sheet_size(sheet.images, record.tile, record.gap),
-            choices=list(zip_longest(classes, shortcuts(classes))),
+            choices=_choices(scenario),
             position=len(tiles) - len(left) + 1,
             count=len(tiles),
         )
@@ -214,37 +201,31 @@ class _Review:
     async def vote(self, request: Request) -> Response:
         """Write a vote on one tile, then show the next."""
         form = await _form(request)
-        scenarios, at = self._find(request)
-        scenario = scenarios[at]
-        label = None if "none" in form else form.get("label", [""])[0]
+        *_, scenario = self._find(request)
         tile = form.get("tile", [""])[0]
         if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
             raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
-        if label is not None and label not in scenario.classes:
-            raise HTTPException(400, f"{label!r} is not a class of this scenario.")
-        scenario.store.vote(scenario.id, self._annotator, {"correction": {int(tile): label}})
+        label = _label(form, scenario, none="none")
+        scenario.store.vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
         return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
 
-    def _voted(self, scenario: Scenario) -> set[int]:
-        """The tiles that the annotator has voted on."""
-        own = (vote.correction for vote in scenario.votes() if vote.annotator == self._annotator)
-        return {tile for votes in own if votes for tile in votes.by_tile}
-
     def error(self, request: Request, error: Exception) -> Response:
-        return self._page("error.html", status=500, problems=str(error).splitlines())
+        return _page("error.html", status=500, problems=str(error).splitlines())
 
-    def _find(self, request: Request) -> tuple[list[Scenario], int]:
-        """All scenarios, and the position of the one that the path names."""
-        scenarios = all_scenarios(self._root)
+    def _find(self, request: Request) -> tuple[list[Scenario], int, Scenario]:
+        """All scenarios, the position of the one that the path names, and this one."""
+        scenarios = all_scenarios(self.root)
         name = f"{request.path_params['subject']}/{request.path_params['id']}"
         names = [scenario.full_name for scenario in scenarios]
         if name not in names:
             raise HTTPException(404, f"There is no scenario {name}.")
-        return scenarios, names.index(name)
+        at = names.index(name)
+        return scenarios, at, scenarios[at]
 
-    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
-        text = self._templates.get_template(template).render(values)
-        return HTMLResponse(text, status, HEADERS)
+
+def _page(template: str, status: int = 200, **values: Any) -> Response:
+    text = TEMPLATES.get_template(template).render(address_of=address_of, **values)
+    return HTMLResponse(text, status, HEADERS)
 
 
 async def _form(request: Request) -> dict[str, list[str]]:
@@ -253,6 +234,19 @@ async def _form(request: Request) -> dict[str, list[str]]:
     if origin is not None and origin != f"http://{request.headers['host']}":
         raise HTTPException(403, "This form was sent by another page.")
     return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
+
+
+def _label(form: dict[str, list[str]], scenario: Scenario, *, none: str) -> str | None:
+    """The class that a form names; None if the button ``none`` was pressed."""
+    label = None if none in form else form.get("label", [""])[0]
+    if label is not None and label not in scenario.classes:
+        raise HTTPException(400, f"{label!r} is not a class of this scenario.")
+    return label
+
+
+def _choices(scenario: Scenario) -> list[tuple[str, str | None]]:
+    """Each class with its key, if it has one."""
+    return list(zip_longest(scenario.classes, shortcuts(scenario.classes)))
 
 
 def _user() -> str:

@@ -17,7 +17,7 @@ from pytest_defuse.scenarios import revisions
 from pytest_defuse.scenarios.differences import Difference, difference
 from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import ScenarioRecord
-from pytest_defuse.scenarios.sheets import encode_sheet
+from pytest_defuse.scenarios.sheets import encode_sheet, tile_format
 from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import exclude, plant, random_tiles, record_of
 from tests.scenarios.repository import Repository
@@ -204,9 +204,8 @@ def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
 
     small, large = random_tiles(5, 3), random_tiles(5, 3, width=224, height=112)
     for tiles in (small, large):
-        record = record_of(tiles, tiles)
         png = encode_sheet(tiles)
-        image = opened(inline(png, record, "correction"))
+        image = opened(inline(png, tile_format(tiles)))
         if tiles is small:
             np.testing.assert_array_equal(np.array(image), np.array(Image.open(io.BytesIO(png))))
         else:
