@@ -6,10 +6,10 @@ from functools import partial
 
 from pytest_defuse.cli.common import Output, store_root
 from pytest_defuse.report.words import counted
-from pytest_defuse.scenarios.decisions import stores_below
 from pytest_defuse.scenarios.documents import read_document
 from pytest_defuse.scenarios.problems import Problem, collected, refuse
 from pytest_defuse.scenarios.schema import FILE_RECORDS, FORMAT, json_schema
+from pytest_defuse.scenarios.store import stores_below
 from pytest_defuse.scenarios.verify import verify as problems_of
 
 SCHEMAS = {kind.schema_name: kind for kind in FILE_RECORDS}

@@ -15,16 +15,15 @@ from pytest_defuse.cli.common import Output, store_root, wrapped
 from pytest_defuse.report.words import counted, percent
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.decisions import (
-    all_scenarios,
+    Agreement,
+    Tally,
+    agreement_table,
     check_label,
     decide,
     decide_by_votes,
-    find,
-    stores_below,
     tally_of,
 )
-from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.scenarios.votes import Agreement, Tally, agreement_table
+from pytest_defuse.scenarios.store import Scenario, all_scenarios, find, stores_below
 
 
 def review(arguments: Namespace) -> Output:

@@ -28,10 +28,10 @@ from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.report.captions import captioned
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.decisions import all_scenarios, decide, decide_by_votes, tally_of
+from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.store import Scenario, all_scenarios
 
 SHEET_WIDTH = 1024
 """Maximum width of a contact sheet on the page, in CSS pixels: what most windows have beside the form."""

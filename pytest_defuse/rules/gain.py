@@ -54,21 +54,15 @@ def split_gains(features: Features, failed: Mask, min_leaf: int = 1) -> NDArray[
 
 
 def mutual_information(features: Features, failed: Mask, seed: int) -> NDArray[np.float64]:
-    """Mutual information of each feature with failure, in nats, estimated from nearest neighbours (the paper's code).
-
-    Args:
-        seed: of the noise that breaks ties.
-    """
+    """Mutual information of each feature with failure, in nats, from nearest neighbours; ``seed`` breaks ties."""
     estimated: NDArray[np.float64] = mutual_info_classif(features, failed, random_state=seed)
     return estimated
 
 
 def _sorted(block: Features, failed: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Each feature's values in order, as integers with the same order and ties, and which images failed: both F x N.
-
-    The bits of floats sort like integers once those of negative numbers are inverted. With the failure as the lowest
-    bit, one plain sort replaces an argsort and a look-up, in a fraction of the time.
-    """
+    """Each feature's values in order, as integers with the same order and ties, and which images failed: both F x N."""
+    # The bits of floats sort like integers once those of negative numbers are inverted. With the failure as the lowest
+    # bit, one plain sort replaces an argsort and a look-up, in a fraction of the time.
     values = np.ascontiguousarray(block.T, dtype=np.float32) + np.float32(0)  # makes -0 a 0
     bits = values.view(np.int32).astype(np.int64)
     keys = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 1 | failed

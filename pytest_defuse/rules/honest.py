@@ -23,11 +23,9 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule whose images fail more often than the rest of their group.
+    """A rule, the conditions in ``path``, whose images fail more often than the rest of their group.
 
     Attributes:
-        group: the name of the group.
-        path: the conditions of the rule, all of which are met.
         cluster: the counts of its images, from images that did not choose the rule (``paper``: that did).
         q_value: the p-value of the permutation test after Benjamini-Hochberg correction; None with ``paper``.
     """
@@ -140,10 +138,7 @@ def honest_rules(
 
 
 def rows_of(features: Features, rows: Rows) -> Features:
-    """Rows of features N x F, in memory.
-
-    A memory-mapped file is opened again for them, so that its pages are released afterwards.
-    """
+    """Rows of features N x F, in memory; a memory-mapped file is opened again, so that its pages are released."""
     if isinstance(features, np.memmap) and features.filename is not None:
         file = np.memmap(features.filename, features.dtype, "r", features.offset, features.shape)
         return np.asarray(file[rows])

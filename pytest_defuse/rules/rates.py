@@ -1,7 +1,7 @@
 """Error rates of a cluster of images in its group (Barlow, definitions 1 to 5), with intervals."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -69,10 +69,8 @@ class Cluster:
     @property
     def importance_interval(self) -> Interval:
         """The delta method's 95% interval of IV (see :func:`aler_interval`)."""
-        rest = Cluster(
-            self.group_failures - self.failures, self.group_images - self.images, self.group_failures, self.group_images
-        )
-        return _delta_interval(self.importance, [self, rest], lambda cluster: cluster is self)
+        rest = self.group_failures - self.failures, self.group_images - self.images, 0.0
+        return _delta_interval([(self.failures, self.images, self.error_rate), rest])
 
 
 def aler(leaves: Iterable[Cluster]) -> float:
@@ -90,18 +88,17 @@ def aler_interval(leaves: Sequence[Cluster]) -> Interval:
     leaf i changes ALER = sum of k_i^2 / (n_i K) by (2 r_i - r_i^2 - ALER) / K, one more success by -r_i^2 / K. The
     variance of ALER is the sum of the squares of these changes, weighted by the counts.
     """
-    return _delta_interval(aler(leaves), leaves, lambda _: True)
+    return _delta_interval([(leaf.failures, leaf.images, leaf.error_rate) for leaf in leaves])
 
 
-def _delta_interval(value: float, leaves: Sequence[Cluster], counted: Callable[[Cluster], bool]) -> Interval:
-    """The interval of the sum of IV over some leaves of a whole tree: those for which ``counted`` is true."""
-    failures = sum(leaf.failures for leaf in leaves)
+def _delta_interval(leaves: Sequence[tuple[int, int, float]]) -> Interval:
+    """The interval of the sum of IV over the leaves of a whole tree: failures, images and error rate of each."""
+    failures = sum(failed for failed, _, _ in leaves)
     if not failures:
         return 0.0, 1.0
-    variance = 0.0
-    for leaf in leaves:
-        rate = leaf.error_rate if counted(leaf) else 0.0
-        by_failure, by_success = 2 * rate - rate**2 - value, -(rate**2)
-        variance += leaf.failures * by_failure**2 + (leaf.images - leaf.failures) * by_success**2
+    value = math.fsum(failed * rate for failed, _, rate in leaves) / failures
+    variance = math.fsum(
+        failed * (2 * rate - rate**2 - value) ** 2 + (images - failed) * rate**4 for failed, images, rate in leaves
+    )
     margin = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / failures
     return max(0.0, value - margin), min(1.0, value + margin)

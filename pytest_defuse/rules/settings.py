@@ -31,9 +31,7 @@ class RuleSettings(Settings):
         0.1, "How much a leaf's error rate must exceed its group's.", "Barlow, section 7: delta = 0.1"
     )
     tau: Share = setting(
-        0.2,
-        "Minimum share of its group's failures in a leaf (error coverage).",
-        "Barlow, section 7: tau = 0.2",
+        0.2, "Minimum share of its group's failures in a leaf (error coverage).", "Barlow, section 7: tau = 0.2"
     )
     false_discoveries: Share = setting(
         0.05, "Expected share of reported leaves that are due to chance.", "convention: 5%"

@@ -13,12 +13,7 @@ from pytest_defuse.rules.settings import RuleSettings
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of a rule: a feature is above a threshold, or not.
-
-    Attributes:
-        feature: the column of the feature.
-        name: the name that people gave it; empty without one.
-    """
+    """A condition of a rule: a feature, a column with the name that people gave it, is above a threshold or not."""
 
     feature: int
     threshold: float
@@ -32,8 +27,7 @@ class Condition:
     def holds(self, features: Features) -> Mask:
         """Which images meet the condition, bool N, from features N x F."""
         # In float32, a threshold between two neighbouring numbers would be rounded to one of them.
-        above = features[:, self.feature].astype(np.float64) > self.threshold
-        met: Mask = above if self.above else ~above
+        met: Mask = (features[:, self.feature].astype(np.float64) > self.threshold) == self.above
         return met
 
 
@@ -55,12 +49,9 @@ def rule_words(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a tree with the images of a group that reach it.
+    """A node of a tree, with the conditions that lead to it and the counts of the images that meet them.
 
-    Attributes:
-        path: the conditions from the root to the node; empty at the root.
-        cluster: the counts of its images.
-        children: the node that is not above the threshold, then the one above; none in a leaf.
+    A node that is not a leaf has two children: first the one that is not above the threshold.
     """
 
     path: Path
@@ -97,10 +88,8 @@ def grown(
     Returns:
         The tree with the counts of the images that it was fitted to; only a root if no split gains anything.
     """
-    if settings.selection == "paper":
-        scores = mutual_information(features, failed, seed)
-    else:
-        scores = split_gains(features, failed, settings.min_leaf)
+    paper = settings.selection == "paper"
+    scores = mutual_information(features, failed, seed) if paper else split_gains(features, failed, settings.min_leaf)
     columns = np.argsort(-scores, kind="stable")[: settings.top]
     fitted = DecisionTreeClassifier(
         criterion="entropy",

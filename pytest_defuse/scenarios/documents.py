@@ -222,7 +222,7 @@ class _UnusedYAMLError(Exception):
         self.line = start.start_mark.line + 1
 
 
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
+SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
 
 
 class _PlainComposer(Composer):
@@ -242,14 +242,14 @@ class _PlainComposer(Composer):
         return node
 
 
-class _TextLoader(_PlainComposer, _SafeLoader):  # type: ignore[misc, valid-type]
+class _TextLoader(_PlainComposer, SafeLoader):  # type: ignore[misc, valid-type]
     """The safe loader without guessing: a plain scalar is text, or null when it is empty, ~ or null.
 
     The nodes are composed in Python, since libyaml's composer crashes where a file is nested very deeply.
     """
 
     def __init__(self, stream: str) -> None:
-        _SafeLoader.__init__(self, stream)
+        SafeLoader.__init__(self, stream)
         Composer.__init__(self)
 
 

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -365,6 +365,31 @@ def stores(root: Path) -> list[Store]:
     folders = {path.parent for path in root.glob("*/store.yaml")}
     folders |= {path.parents[1] for path in root.glob("*/*/scenario.yaml")}
     return [Store(folder) for folder in sorted(folders)]
+
+
+def all_scenarios(root: Path) -> list[Scenario]:
+    """The scenarios of all subjects below a folder, sorted by subject and id; see :func:`stores_below`."""
+    return [scenario for store in stores_below(root) for scenario in store.scenarios()]
+
+
+def stores_below(root: Path) -> list[Store]:
+    """The stores of all subjects below a folder, by name; a DefuseError if there is none."""
+    if found := stores(root):
+        return found
+    raise DefuseError(
+        f"There is no scenario store in {root}: run pytest --defuse-discover, "
+        "or name the right folder with --defuse-store."
+    )
+
+
+def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
+    """The scenario called ``<id>`` or ``<subject>/<id>``; a DefuseError if there is none, or several have this id."""
+    found = [scenario for scenario in scenarios if name in (scenario.id, scenario.full_name)]
+    if not found:
+        raise DefuseError(f"There is no scenario {name!r}: see pytest-defuse list.")
+    if len(found) > 1:
+        raise DefuseError(f"Several subjects have {name!r}: name {' or '.join(s.full_name for s in found)}.")
+    return found[0]
 
 
 def accepted_scenarios(root: Path, only: Sequence[str] = ()) -> list[Scenario]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from pytest_defuse.scenarios.documents import Document, R, parse_document
+from pytest_defuse.scenarios.documents import Document, R, SafeLoader, parse_document
 from pytest_defuse.scenarios.problems import collected, refused
 from pytest_defuse.scenarios.schema import FileRecord
 
@@ -26,7 +26,7 @@ SCHEMA_COMMENT = re.compile(r"# yaml-language-server: \$schema=\S+")
 
 Keys = tuple[str, ...]
 Edit = tuple[int, int, str]
-"""Start and end of the text to replace, and its replacement."""
+"""Start and end of the text to replace, and the text that replaces it."""
 
 
 def canonical_text(record: FileRecord) -> str:
@@ -109,7 +109,7 @@ def _end(node: yaml.Node, text: str) -> int:
 
 def _inline(value: Any) -> str:
     """A value as it stands behind its key."""
-    text = yaml.dump(_Flow([value]), Dumper=_Dumper, width=math.inf, allow_unicode=True)
+    text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=math.inf, allow_unicode=True)
     return str(text).strip()[1:-1]
 
 
@@ -142,7 +142,8 @@ def _with_comments(text: str, document: Document[Any]) -> str:
 def _comments(document: Document[Any]) -> Iterator[tuple[str, bool, int]]:
     """The comments of a document: text, whether it stands behind a value, and which key, from 0, it is about."""
     text, keys = document.text, [key.start_mark.line for _, key, _ in _keys(document.root)]
-    scalars = [(node.start_mark.index, _end(node, text)) for node in _scalars(document.root)]
+    tokens = yaml.scan(text, Loader=SafeLoader)
+    scalars = [(t.start_mark.index, t.end_mark.index) for t in tokens if isinstance(t, yaml.ScalarToken)]
     for match in re.finditer(r"(?<!\S)#[^\r\n]*", text):
         place, comment = match.start(), match[0].rstrip()
         if any(start <= place < end for start, end in scalars) or SCHEMA_COMMENT.fullmatch(comment):
@@ -163,15 +164,6 @@ def _keys(node: yaml.Node | None, path: Keys = (), *, flow: bool = True) -> Iter
             yield from _keys(value, (*path, key.value), flow=flow)
 
 
-def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """The scalars of a node, keys among them."""
-    if isinstance(node, yaml.ScalarNode):
-        yield node
-    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
-        for inner in part if isinstance(part, tuple) else (part,):
-            yield from _scalars(inner)
-
-
 def _is_block(node: yaml.Node) -> bool:
     return isinstance(node, yaml.CollectionNode) and not node.flow_style
 
@@ -190,10 +182,6 @@ class _Block(dict[str, Any]):
     """The mapping of a whole file, which is never written on one line."""
 
 
-class _Flow(list[Any]):
-    """A list that is always written on one line."""
-
-
 def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
 
@@ -205,7 +193,7 @@ def _short(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
 
 
 def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
-    flow = isinstance(items, _Flow) or _all_plain(items)
+    flow = dumper.default_flow_style or _all_plain(items)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
 
 
@@ -215,7 +203,7 @@ def _mapping(dumper: yaml.SafeDumper, mapping: dict[str, Any]) -> yaml.MappingNo
         plain = key.isidentifier() and yaml.safe_load(key) == key
         name = dumper.represent_scalar("tag:yaml.org,2002:str", key) if plain else _quoted(dumper, key)
         pairs.append((name, dumper.represent_data(value)))
-    flow = not isinstance(mapping, _Block) and _all_plain(mapping.values())
+    flow = dumper.default_flow_style or (not isinstance(mapping, _Block) and _all_plain(mapping.values()))
     return yaml.MappingNode("tag:yaml.org,2002:map", pairs, flow_style=flow)
 
 
@@ -226,6 +214,5 @@ def _all_plain(values: Iterable[Any]) -> bool:
 _Dumper.add_representer(str, _quoted)
 _Dumper.add_representer(float, _short)
 _Dumper.add_representer(list, _sequence)
-_Dumper.add_representer(_Flow, _sequence)
 _Dumper.add_representer(dict, _mapping)
 _Dumper.add_representer(_Block, _mapping)

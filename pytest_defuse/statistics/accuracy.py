@@ -10,14 +10,9 @@ DEFAULT_CONFIDENCE = 0.95
 
 
 def wilson_interval(successes: int, total: int, confidence: float = DEFAULT_CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a binomial proportion (Wilson 1927, JASA 22, p. 209).
+    """Wilson's score interval of a binomial proportion (Wilson 1927, JASA 22, p. 209), with both ends in [0, 1].
 
-    Args:
-        successes: 0 to ``total``.
-        confidence: two-sided coverage, in (0, 1).
-
-    Returns:
-        Lower and upper end, in [0, 1]; (0, 1) when ``total`` is 0.
+    Without images it is (0, 1). ``confidence`` is the two-sided coverage, in (0, 1).
     """
     if total == 0:
         return 0.0, 1.0
@@ -27,9 +22,7 @@ def wilson_interval(successes: int, total: int, confidence: float = DEFAULT_CONF
     share, shrinkage = successes / total, z * z / total
     centre = (share + shrinkage / 2) / (1 + shrinkage)
     half = z / (1 + shrinkage) * math.sqrt(share * (1 - share) / total + shrinkage / (4 * total))
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == total else min(1.0, centre + half)
-    return low, high
+    return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < total else 1.0
 
 
 @dataclass(frozen=True, eq=False)

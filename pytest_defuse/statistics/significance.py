@@ -78,10 +78,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 def images_needed(total: int, p: float, alpha: float) -> int | None:
     """How many images with the same shares would reduce a two-sided ``p``, measured on ``total``, below ``alpha``.
 
-    The score statistic grows with the square root of the number of images.
-
-    Returns:
-        None if no number would.
+    The score statistic grows with the square root of the number of images; None if no number is enough.
     """
     z = NORMAL.inv_cdf(p / 2)
     return math.floor(total * (NORMAL.inv_cdf(alpha / 2) / z) ** 2) + 1 if z else None

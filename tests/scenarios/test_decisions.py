@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_defuse.scenarios.decisions import agreement_table, tally
 from pytest_defuse.scenarios.machine import MachineRecord
 from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord, SplitVotes, VotesRecord, Voting
-from pytest_defuse.scenarios.votes import agreement_table, tally
 from tests.scenarios.planting import machine_of, random_tiles, record_of
 
 CLASSES = ["3", "5", "8"]
