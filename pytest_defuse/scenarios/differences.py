@@ -25,14 +25,11 @@ Details = Iterator[tuple[Kind, str]]
 
 @dataclass(frozen=True)
 class Side:
-    """A scenario at one revision.
+    """A scenario at one revision: what can be read in its folder, and what cannot.
 
     Attributes:
         path: its folder, relative to the repository's root.
-        record, machine: None where the file cannot be read.
-        sheets: the PNG of each split whose pixels are those recorded.
-        pixels: their tiles.
-        problems: what cannot be read, and why.
+        sheets, pixels: PNG and tiles of each split whose pixels are those recorded.
     """
 
     path: PurePosixPath
@@ -46,13 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """A scenario that differs between the two revisions.
-
-    Attributes:
-        kinds: most important first.
-        details: what changed, a sentence each.
-        before, after: None if the revision does not have it.
-    """
+    """A scenario that differs between two revisions: how, the most important first, and in a sentence each."""
 
     subject: str
     id: str
@@ -61,22 +52,10 @@ class Change:
     before: Side | None
     after: Side | None
 
-    @property
-    def side(self) -> Side:
-        """The scenario as it is now, or as it was before it was removed."""
-        side = self.after or self.before
-        assert side is not None
-        return side
-
 
 @dataclass(frozen=True)
 class Difference:
-    """Everything that changed between two commits.
-
-    Attributes:
-        base, head: full commit hashes.
-        shared: changes of store.yaml files, a sentence each.
-    """
+    """Everything that changed between two commits; ``shared`` are changes of store.yaml files, a sentence each."""
 
     base: str
     head: str

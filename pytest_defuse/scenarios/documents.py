@@ -54,7 +54,6 @@ class Document(Generic[R]):
     Attributes:
         file: its name in messages.
         format: the format in which it is written; ``record`` is of the present one.
-        text: as it was read.
         root: the YAML nodes, which know their places in the text.
         machine: what a scenario.yaml of an old format holds that is in machine.json today; else None.
     """
@@ -77,11 +76,7 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
 
 
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
-    """The document in ``data``, the content of ``file``.
-
-    Raises:
-        StoreError: every error of the file, a line each: ``file:line: key: what is wrong``.
-    """
+    """The document in ``data``, the content of ``file``; a StoreError with all its errors, a line each."""
     try:
         text = without_lfs_pointer(data, file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -120,11 +115,7 @@ def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecor
 
 
 def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
-    """The record in ``data``, the content of the machine.json ``file`` beside a scenario.yaml.
-
-    Raises:
-        StoreError: it is not the one that scenario.yaml names, or contradicts it.
-    """
+    """The record in ``data``, content of the machine.json ``file``; a StoreError if it contradicts scenario.yaml."""
     machine = parse_machine(data, file, document.record.machine)
     refuse(_contradictions(document, document.record, machine))
     return machine

@@ -1,7 +1,4 @@
-"""machine.json: what a scenario holds beside what people read; written once, never edited.
-
-scenario.yaml names the content by its hash, so a decision changes scenario.yaml alone.
-"""
+"""machine.json: what a scenario holds beside what people read; written once, and named in scenario.yaml by its hash."""
 
 import hashlib
 import json
@@ -146,7 +143,8 @@ class MachineRecord(Record):
 
         Numbers have nine digits: these are exact for float32 and keep a covariance positive definite.
         """
-        lines = (f"{json.dumps(key)}: {json.dumps(_short(value))}" for key, value in self.model_dump().items())
+        content = json.loads(json.dumps(self.model_dump()), parse_float=lambda digits: float(f"{float(digits):.9g}"))
+        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @property
@@ -181,11 +179,7 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
 
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
-    """The record in ``data``, the content of ``file``, which scenario.yaml names by ``sha256``.
-
-    Raises:
-        StoreError: it is no JSON, of a newer format, other content than scenario.yaml names, or it is wrong.
-    """
+    """The record in ``data``, the content of ``file``; a StoreError if it is wrong, or ``sha256`` is another hash."""
     try:
         content = json.loads(without_lfs_pointer(data, file))
     except (ValueError, RecursionError) as error:
@@ -200,12 +194,3 @@ def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     except ValidationError as error:
         found = (invalid_value(detail) for detail in error.errors())
         raise StoreError(Problem(file, f"{'.'.join(map(str, keys))}: {words}") for keys, words in found) from error
-
-
-def _short(value: Any) -> Any:
-    """A JSON value whose numbers have at most nine significant digits."""
-    if isinstance(value, float):
-        return float(f"{value:.9g}")
-    if isinstance(value, dict):
-        return {key: _short(part) for key, part in value.items()}
-    return [_short(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -107,8 +107,7 @@ class SheetRecord(Record):
         total = self.images if self.predicted is None else sum(self.predicted.values())
         if total != self.images:
             raise inconsistent("predicted", f"predicted counts {total} tiles, but images is {self.images}")
-        beyond = [tile for tile in self.excluded if tile >= self.images]
-        if beyond:
+        if beyond := [tile for tile in self.excluded if tile >= self.images]:
             words = f"excluded names tile {beyond[0]}, but the sheet has tiles 0 to {self.images - 1}"
             raise inconsistent("excluded", words)
         if len(set(self.excluded)) == self.images:
@@ -118,8 +117,7 @@ class SheetRecord(Record):
     @property
     def kept(self) -> list[int]:
         """The tiles that are not excluded, in reading order."""
-        excluded = set(self.excluded)
-        return [tile for tile in range(self.images) if tile not in excluded]
+        return sorted({*range(self.images)} - {*self.excluded})
 
 
 class Sheets(Record):
@@ -212,32 +210,21 @@ class ScenarioRecord(FileRecord):
         return bounds
 
     @model_validator(mode="after")
-    def _label_fits_status(self) -> Self:
+    def _consistent(self) -> Self:
         if self.labels is not None and self.label is not None:
             raise inconsistent("label", "each image has its own label (labels: per image), so label must be null")
         if self.status == "accepted" and self.label is None and self.labels is None:
-            words = "status is accepted but label is empty: write the class that the images show"
-            raise inconsistent("label", words)
-        return self
-
-    @model_validator(mode="after")
-    def _discovery_is_recorded(self) -> Self:
-        if self.method == "reported":
-            return self
-        values: dict[tuple[str, ...], object] = {
+            raise inconsistent("label", "status is accepted but label is empty: write the class that the images show")
+        of_discovery: dict[tuple[str, ...], object] = {
             ("proposed_label",): self.proposed_label,
             ("failure_rate",): self.failure_rate,
             **{("sheets", split, "predicted"): self.sheet(split).predicted for split in SPLITS},
             **{("provenance", key): getattr(self.provenance, key) for key in ("model", "data", "seed")},
         }
-        for (key, *inner), value in values.items():
-            if value is None:
+        for (key, *inner), value in of_discovery.items():
+            if value is None and self.method != "reported":
                 words = f"{'.'.join(inner)} is missing; only a scenario with method: reported can leave it out"
                 raise inconsistent(key, words.strip())
-        return self
-
-    @model_validator(mode="after")
-    def _sheets_are_bounded(self) -> Self:
         for split in SPLITS:
             pixels = self.sheet(split).images * (self.tile.width + self.gap) * (self.tile.height + self.gap)
             if pixels > MAX_PIXELS:
@@ -307,8 +294,7 @@ class StoreRecord(FileRecord):
 
     @model_validator(mode="after")
     def _classes_differ(self) -> Self:
-        twice = [name for name, count in Counter(self.classes).items() if count > 1]
-        if twice:
+        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
             raise inconsistent("classes", f"class {twice[0]!r} is given twice")
         return self
 
@@ -328,8 +314,7 @@ class SplitVotes(Record):
     @model_validator(mode="after")
     def _one_vote_a_tile(self) -> Self:
         tiles = [*self.none_of_the_above, *(tile for chosen in self.labels.values() for tile in chosen)]
-        twice = [tile for tile, count in Counter(tiles).items() if count > 1]
-        if twice:
+        if twice := [tile for tile, count in Counter(tiles).items() if count > 1]:
             raise inconsistent("labels", f"tile {twice[0]} has two votes: keep one")
         return self
 

@@ -78,26 +78,20 @@ def read_sheet(path: Path, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -
 def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
     """The tiles in ``data``, the content of ``file``, N x C x H x W, excluded ones among them.
 
-    The size is checked before any pixel is decoded, so an image of another size costs no memory.
-
-    Raises:
-        StoreError: it is no PNG, a Git LFS pointer, or holds other pixels than recorded.
+    The size is checked before any pixel is decoded, so an image of another size costs no memory. A StoreError is raised
+    for a Git LFS pointer, what is no PNG, and other pixels than those recorded.
     """
     data = without_lfs_pointer(data, file)
     size = sheet_size(sheet.images, tile, gap)
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about the size when it opens an image; here the size is checked.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                if image.size != size:
-                    raise refused(
-                        file,
-                        f"is {image.width} x {image.height}, but {sheet.images} tiles of {tile.width} x "
-                        f"{tile.height} make {size[0]} x {size[1]}: restore it from git",
-                    )
-                # A PNG optimiser may have chosen another mode for the same pixels.
-                array = np.array(image.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
+        # Pillow warns about the size when it opens an image; here the size is checked.
+        quiet = warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning)
+        with quiet, Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            if image.size != size:
+                words = f"{sheet.images} tiles of {tile.width} x {tile.height} make {size[0]} x {size[1]}"
+                raise refused(file, f"is {image.width} x {image.height}, but {words}: restore it from git")
+            # A PNG optimiser may have chosen another mode for the same pixels.
+            array = np.array(image.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
     except StoreError:
         raise
     except Image.DecompressionBombError:

@@ -48,14 +48,8 @@ from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
 SCENARIO_FILES = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
 LINKED_FOLDER = "is a symbolic link: put the folder itself in its place"
 LEFTOVERS = (
-    ".new-*",
-    ".store.yaml.*",
-    "*/.scenario.yaml.*",
-    "*/.machine.json.*",
-    "*/votes/.*.yaml.*",
-    ".schema/.*.json.*",
-    "..gitignore.*",
-    "..gitattributes.*",
+    *(".new-*", ".store.yaml.*", ".schema/.*.json.*", "..gitignore.*", "..gitattributes.*"),
+    *("*/.scenario.yaml.*", "*/.machine.json.*", "*/votes/.*.yaml.*"),
 )
 """What a killed writer may leave; the next one removes it."""
 GIT_FILES = {
@@ -110,11 +104,7 @@ class Scenario:
         return self.folder / f"{split}.png"
 
     def pixels(self, split: Split) -> Pixels:
-        """The tiles of a split without excluded ones, uint8 N x C x H x W.
-
-        Raises:
-            StoreError: the contact sheet is missing, damaged or not the one recorded.
-        """
+        """The tiles of a split without excluded ones, uint8 N x C x H x W; see :func:`read_sheet` for errors."""
         sheet = self.record.sheet(split)
         return read_sheet(self.sheet_file(split), sheet, self.record.tile, self.record.gap)[sheet.kept]
 
@@ -143,11 +133,7 @@ class Scenario:
         return counted.get(self.record.label, 0) / sum(counted.values()) if counted and self.record.label else None
 
     def votes(self) -> list[VotesRecord]:
-        """The votes on single tiles, by annotator.
-
-        Raises:
-            StoreError: every error of every file of votes, a line each.
-        """
+        """The votes on single tiles, by annotator; a StoreError with every error of every file of votes."""
         classes, folder = self.classes, self.folder / "votes"
         if folder.is_symlink():
             raise refused(folder, LINKED_FOLDER)
@@ -181,11 +167,7 @@ class Store:
         return sorted(folder for folder in found if not folder.name.startswith("."))
 
     def scenarios(self, *statuses: Status) -> list[Scenario]:
-        """All scenarios, or those of these statuses, sorted by id.
-
-        Raises:
-            StoreError: every error of every scenario.yaml, a line each.
-        """
+        """All scenarios, or those of these statuses, sorted by id; a StoreError with every error of every file."""
         folders = self.folders()
         shared = self.record() if folders else None
         problems: list[Problem] = []
@@ -230,8 +212,7 @@ class Store:
     def add(self, record: ScenarioRecord, machine: MachineRecord, correction: Pixels, held_out: Pixels) -> Scenario:
         """Write a new scenario, whose folder appears whole; one that is there already stays as it is.
 
-        Raises:
-            DefuseError: the record contradicts store.yaml, ``machine`` or the images; nothing was written then.
+        A DefuseError is raised, before anything is written, if the record contradicts the rest or store.yaml.
         """
         tiles: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
         for split, pixels in tiles.items():
@@ -257,8 +238,7 @@ class Store:
     def update(self, scenario_id: str, **changes: Any) -> Scenario:
         """Change keys of a scenario.yaml, in the format in which it is written; all other text stays as it is.
 
-        Raises:
-            DefuseError: no such scenario, or the changed file would not be valid; nothing was written then.
+        A DefuseError is raised, before anything is written, if there is no such scenario, or the file would be wrong.
         """
         with self._writing():
             scenario = self.get(scenario_id)
@@ -278,13 +258,10 @@ class Store:
         votes: Mapping[Split, Mapping[int, str | None]],
         kind: Literal["human", "model"] = "human",
     ) -> None:
-        """Add votes on tiles to an annotator's file; a new vote on a tile takes an earlier one's place.
+        """Add votes, split -> tile -> class, to an annotator's file; a new vote on a tile takes an earlier one's place.
 
-        Args:
-            votes: for each split, tile -> class; None for none of the above.
-
-        Raises:
-            DefuseError: a tile, class or annotator's name that cannot be; nothing was written then.
+        A vote for None is one for none of the above. A DefuseError is raised, before anything is written, for a tile,
+        class or annotator's name that cannot be.
         """
         with self._writing():
             scenario = self.get(scenario_id)
@@ -316,9 +293,6 @@ class Store:
         """Write the files of older formats in the present one; contact sheets stay as they are.
 
         machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
-
-        Raises:
-            StoreError: a file that is wrong.
         """
         with self._writing():
             self._write_schemas()
@@ -393,13 +367,9 @@ def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
 
 
 def accepted_scenarios(root: Path, only: Sequence[str] = ()) -> list[Scenario]:
-    """The accepted scenarios of all subjects below a folder, sorted by subject and id.
+    """The accepted scenarios of all subjects below a folder, or those with ids or labels in ``only``; sorted.
 
-    Args:
-        only: ids or labels to choose; all where it is empty.
-
-    Raises:
-        DefuseError: a file that is wrong, or a name in ``only`` that is neither id nor label of an accepted one.
+    A DefuseError is raised for files that are wrong, and names that are neither id nor label of an accepted scenario.
     """
     found = [scenario for store in stores(root) for scenario in store.scenarios("accepted")]
     names = {name for scenario in found for name in (scenario.id, scenario.record.label)}

@@ -8,7 +8,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,9 @@ def canonical_text(record: FileRecord) -> str:
 
     Null values are left out, except ``label``, which a person fills in.
     """
-    data = _without_null(record.model_dump(mode="json"))
-    body = yaml.dump(_Block(data), Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    values = record.model_dump(mode="json", exclude_none=True)
+    data = _Block((key, values.get(key)) for key in type(record).model_fields if key in values or key == "label")
+    body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
     return f"# yaml-language-server: $schema={record.schema_file}\n{body}"
 
 
@@ -166,11 +167,6 @@ def _keys(node: yaml.Node | None, path: Keys = (), *, flow: bool = True) -> Iter
 
 def _is_block(node: yaml.Node) -> bool:
     return isinstance(node, yaml.CollectionNode) and not node.flow_style
-
-
-def _without_null(data: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in data.items() if value is not None or key == "label"}
-    return {key: _without_null(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 class _Dumper(yaml.SafeDumper):

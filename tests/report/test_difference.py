@@ -109,8 +109,9 @@ def test_markdown_names_sheets_and_shows_them_if_the_url_is_known(found: Differe
     addresses = re.findall(r"!\[[^]]*\]\(([^)]*)\)", shown)
     assert len(addresses) == 8
     for change in found.changes:
-        commit = found.base if change.after is None else found.head
-        place = f"https://github.com/me/models/blob/{commit}/{change.side.path}/held_out.png?raw=true"
+        commit, side = (found.base, change.before) if change.after is None else (found.head, change.after)
+        assert side is not None
+        place = f"https://github.com/me/models/blob/{commit}/{side.path}/held_out.png?raw=true"
         assert place in addresses
     table = [line for line in shown.splitlines() if line.startswith("| held-out, before")]
     assert table == ["| held-out, before | held-out, after |"]

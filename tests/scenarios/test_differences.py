@@ -77,7 +77,9 @@ def test_a_removed_scenario_is_shown_as_it_was(repository: Repository, scenario:
     shutil.rmtree(scenario.folder)
     repository.commit()
     change = only(compare(repository))
-    assert (change.kinds, change.after, change.side) == (("removed",), None, change.before)
+    assert (change.kinds, change.after) == (("removed",), None)
+    assert change.before is not None
+    assert change.before.record == scenario.record
 
 
 def test_a_label_and_a_status_that_changed(repository: Repository, scenario: Scenario) -> None:
@@ -176,7 +178,9 @@ def test_a_pointer_is_followed_where_git_lfs_is_set_up(
     repository.commit()
     found = compare(repository)
     assert found.problems == ()
-    np.testing.assert_array_equal(only(found).side.pixels["held_out"], SECOND)
+    after = only(found).after
+    assert after is not None
+    np.testing.assert_array_equal(after.pixels["held_out"], SECOND)
 
 
 def test_other_folders_beside_the_stores_mean_nothing(repository: Repository, scenario: Scenario) -> None:
@@ -258,7 +262,8 @@ def test_a_scenario_without_its_other_files_is_reported(repository: Repository) 
     repository.commit()
     change = only(compare(repository))
     assert change.kinds == ("unreadable", "added")
-    assert [str(problem).rpartition("/")[2] for problem in change.side.problems] == [
+    assert change.after is not None
+    assert [str(problem).rpartition("/")[2] for problem in change.after.problems] == [
         "machine.json is missing.",
         "correction.png is missing.",
         "held_out.png is missing.",

@@ -30,13 +30,7 @@ WriteItems = Callable[[Path, Sequence[Item], Sequence[str]], None]
 
 @dataclass(frozen=True)
 class Ballot:
-    """One answer of a service.
-
-    Attributes:
-        where: the place in the file, for messages.
-        keys: the item's data as it came back.
-        answer: the class that was chosen, as the service spells it.
-    """
+    """One answer of a service, at a place in its file, with the keys of the item as they came back."""
 
     where: str
     annotator: str
@@ -51,13 +45,7 @@ Responses = list[list[Ballot | str]]
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import added.
-
-    Attributes:
-        votes: number of votes by annotator.
-        scenarios: full names of the scenarios with these votes.
-        skipped: number of items without an answer.
-    """
+    """What an import added: numbers of votes by annotator, scenarios by full name, and items without an answer."""
 
     votes: Mapping[str, int]
     scenarios: tuple[str, ...]
@@ -67,17 +55,11 @@ class Imported:
 def export_items(
     scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], maximum: int, prefix: str, write: WriteItems
 ) -> int:
-    """Write each tile as an image file, with a service's files; one folder a subject.
+    """Write tiles as image files, with a service's files, one folder a subject; the number of images.
 
-    Args:
-        maximum: tiles of each sheet: the first that are not excluded. Tiles are independent draws.
-        prefix: what precedes an image's path in the service.
-
-    Returns:
-        Number of images written.
-
-    Raises:
-        DefuseError: the folder is not empty, or a class has the name "none of the above".
+    Of each sheet, the first ``maximum`` that are not excluded are taken: tiles are independent draws. In the service,
+    ``prefix`` precedes an image's path. A DefuseError is raised if the folder is not empty, or a class has the name of
+    the answer for no class.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DefuseError(f"{folder} is not empty: name a new folder.")
@@ -104,11 +86,7 @@ def export_items(
 
 
 def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Responses) -> Imported:
-    """Add every answer to its annotator's votes; if one cannot be added, none is.
-
-    Raises:
-        DefuseError: every unknown id, unknown label, outdated sheet and unreadable answer, a line each.
-    """
+    """Add every answer to its annotator's votes, or none: a DefuseError has a line for each that cannot be added."""
     known = {scenario.full_name: scenario for scenario in scenarios}
     classes = {store: store.record().classes for store in {scenario.store for scenario in scenarios}}
     problems: list[str] = []
