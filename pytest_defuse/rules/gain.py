@@ -3,7 +3,6 @@
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
-from sklearn.feature_selection import mutual_info_classif
 
 Features = NDArray[np.float32]
 """N x F."""
@@ -51,12 +50,6 @@ def split_gains(features: Features, failed: Mask, min_leaf: int = 1) -> NDArray[
         nats[ordered[:, first:last] == ordered[:, first + 1 : last + 1]] = np.log(2)
         gains[start : start + FEATURES_PER_BLOCK] = 1 - nats.min(axis=1) / np.log(2)
     return gains.clip(0, 1)
-
-
-def mutual_information(features: Features, failed: Mask, seed: int) -> NDArray[np.float64]:
-    """Mutual information of each feature with failure, in nats, from nearest neighbours; ``seed`` breaks ties."""
-    estimated: NDArray[np.float64] = mutual_info_classif(features, failed, random_state=seed)
-    return estimated
 
 
 def _sorted(block: Features, failed: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

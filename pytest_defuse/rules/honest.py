@@ -1,7 +1,6 @@
-"""Honest rules: found on one half of the images and measured on the other, at a false discovery rate.
+"""Honest rules: found on a random half of the images, measured and tested on the other, at a false discovery rate.
 
-Rates that are measured on the images that chose a rule are too high. A random half of the images grows the trees; the
-other half measures the leaves and tests them.
+Rates that are measured on the images that chose a rule are too high.
 """
 
 from collections.abc import Iterable, Mapping
@@ -74,8 +73,7 @@ class Rules:
     """Rules, the most important first, and the trees that they come from.
 
     Attributes:
-        trees: the measured tree of each group that has enough failures, by the group's name.
-        skipped: the names of the groups that have too few.
+        trees: the measured tree of each group that has enough failures, by name; ``skipped`` names the others.
         measures: bool N, the images that measure the trees.
     """
 

@@ -20,7 +20,6 @@ NONE_OF_THE_ABOVE = "None of the above"
 TILE_KEY, SHEET_KEY = "defuse-tile", "defuse-sheet"
 """Keys that an item carries through a service: which tile it is, and the hash of its sheet."""
 
-
 Kind = Literal["human", "model"]
 Item = tuple[str, dict[str, str]]
 """One tile that is exported to a service: the image's path there, and the keys that come back unchanged."""
