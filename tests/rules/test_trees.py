@@ -5,7 +5,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.rates import Cluster, aler
-from pytest_defuse.rules.trees import Condition, evaluated, grown, matches, rule_words
+from pytest_defuse.rules.trees import Condition, Node, evaluated, grown, matches, rule_words
 
 
 def data(seed: int = 0, images: int = 400, features: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -47,15 +47,20 @@ def test_paper_is_the_pipeline_of_the_papers_code(depth: int, seed: int) -> None
 def test_conditions_have_the_features_number_not_its_rank() -> None:
     features, failed = data()
     tree = grown(features, failed, ExplainSettings(top=2, depth=2))
-    assert {condition.feature for node in tree.walk() for condition in node.path} == {7, 31}
+    assert {condition.feature for node in tree.leaves() for condition in node.path} == {7, 31}
+
+
+def nodes(tree: Node) -> list[Node]:
+    """A node and all nodes below it."""
+    return [tree, *(node for child in tree.children for node in nodes(child))]
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_leaves_count_the_images_that_match_their_path(depth: int) -> None:
+def test_nodes_count_the_images_that_match_their_path(depth: int) -> None:
     features, failed = data()
     tree = grown(features[:200], failed[:200], ExplainSettings(depth=depth))
     fresh = evaluated(tree, features[200:], failed[200:])
-    for node in fresh.walk():
+    for node in nodes(fresh):
         matching = matches(node.path, features[200:])
         assert node.cluster == Cluster(
             int(failed[200:][matching].sum()), int(matching.sum()), int(failed[200:].sum()), 200
