@@ -30,9 +30,8 @@ class TestedRegion:
     """A region and the result of fresh draws from it.
 
     Attributes:
-        region: the region.
+        failed: number of draws that show the region's label to the judges while the model predicts another class.
         drawn: number of fresh draws.
-        failed: number of these that show the region's label to the judges while the model predicts another class.
         p_value: for the hypothesis that the failure rate is at most rho: exact binomial, one-sided, adjusted for all
             regions tested together (Benjamini-Hochberg).
         coverage: share of the training images inside the region's 95% ellipsoid, in [0, 1].
@@ -77,24 +76,12 @@ def confirm(
             failure_counts.append(int((verdicts.failed & (verdicts.labels == region.label)).sum()))
             advance(1, f"{failure_counts[-1]} of {drawn} fail")
     p_values = false_discovery_control(binom.sf(np.array(failure_counts) - 1, drawn, settings.rho))
-    results = [
-        TestedRegion(
-            region,
-            failed,
-            drawn,
-            float(p_value),
-            coverage(region, images.means),
-            bool(p_value <= FALSE_DISCOVERY_RATE and wilson_interval(failed, drawn)[0] > settings.rho),
-        )
-        for region, failed, p_value in zip(regions, failure_counts, p_values, strict=True)
-    ]
+    means, results = images.means.double().numpy(), []
+    for region, failed, p_value in zip(regions, failure_counts, p_values.tolist(), strict=True):
+        coverage = (region.mahalanobis(means) <= chi2.ppf(ELLIPSOID_MASS, images.latent_dim)).mean()
+        confirmed = p_value <= FALSE_DISCOVERY_RATE and wilson_interval(failed, drawn)[0] > settings.rho
+        results.append(TestedRegion(region, failed, drawn, p_value, float(coverage), confirmed))
     return sorted(results, key=lambda result: (-result.coverage, -result.region.weight))
-
-
-def coverage(region: Region, codes: Tensor) -> float:
-    """Share of codes, float n x d, inside the ellipsoid that holds ``ELLIPSOID_MASS`` of a region's Gaussian."""
-    within = region.mahalanobis(codes.double().numpy()) <= chi2.ppf(ELLIPSOID_MASS, len(region.mean))
-    return float(within.mean())
 
 
 def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:

@@ -217,12 +217,7 @@ def _judges_and_generator(
 
 
 def _candidate(
-    region: TestedRegion,
-    evidence: Evidence,
-    evaluator: Evaluator,
-    settings: DiscoverySettings,
-    seed: int,
-    number: int,
+    region: TestedRegion, evidence: Evidence, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int
 ) -> Candidate:
     pixels = sheet_images(region.region, evaluator, settings, seed, number)
     half, budget = len(pixels) // 2, Budgets.of(tile_format(pixels.numpy())).tiles

@@ -26,13 +26,7 @@ TRIAL_SECONDS = 0.15
 
 @dataclass(frozen=True)
 class Compute:
-    """How draws are screened.
-
-    Attributes:
-        dtype: type of convolutions and matrix products under autocast.
-        memory_format: of the classifiers' weights.
-        batch_size: images per batch.
-    """
+    """How draws are screened: the type of autocast, the format of the classifiers' weights, and images per batch."""
 
     dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.contiguous_format

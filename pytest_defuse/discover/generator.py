@@ -45,11 +45,11 @@ PAPER_BATCH_SIZE = 2048
 
 
 class GeneratorSettings(Settings):
-    """Architecture and training of the built-in generator.
+    """Architecture and training of the built-in generator; benchmarks/generator.py measures our choices together.
 
     The loss per image, in nats, is BCE + perceptual_weight * values * distance + beta * KL: the cross-entropy of its
     ``values`` = C * H * W pixel values, the perceptual distance (:meth:`FeatureMaps.distance`), and the divergence of
-    q(z|x) from N(0, I). benchmarks/generator.py measures our choices together.
+    q(z|x) from N(0, I).
     """
 
     latent_dim: int = setting(
@@ -58,7 +58,7 @@ class GeneratorSettings(Settings):
     beta: Positive = setting(
         0.5,
         "Weight of the KL term.",
-        "our choice: the papers' 4 blurs small strokes away, so that the classifier cannot read them",
+        "our choice: the papers' 4 blurs small strokes away",
     )
     perceptual_weight: NonNegative = setting(0.5, "Weight of the perceptual distance; 0 trains on pixels alone.")
     channels: Count = setting(32, "Channels of the first convolution.", "Defuse, appendix B.2")
@@ -104,11 +104,7 @@ class GeneratorSettings(Settings):
 
 
 class BetaVAE(nn.Module):
-    """Encoder of 4 x 4 convolutions with stride 2 and fully connected layers; the decoder mirrors it.
-
-    Args:
-        shape: channels, height and width of the images.
-    """
+    """Encoder of 4 x 4 convolutions with stride 2 and fully connected layers; the decoder mirrors it."""
 
     def __init__(self, shape: Sequence[int], settings: GeneratorSettings) -> None:
         super().__init__()
@@ -124,11 +120,8 @@ class BetaVAE(nn.Module):
         self.padding = (0, grid[1] * 2**stages - width, 0, grid[0] * 2**stages - height)
         flat = widths[-1] * grid[0] * grid[1]
         down = [layer for a, b in itertools.pairwise(widths) for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.ReLU())]
-        up = [
-            layer
-            for b, a in zip(widths[::-1], widths[-2::-1], strict=False)
-            for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))
-        ]
+        pairs = itertools.pairwise(widths[::-1])
+        up = [layer for b, a in pairs for layer in (nn.ReLU(), nn.ConvTranspose2d(b, a, 4, 2, 1))]
         self.encoder = nn.Sequential(*down, nn.Flatten(), *_hidden(flat, settings.hidden_layers))
         self.moments = nn.Linear(HIDDEN, 2 * self.latent_dim)
         self.decoder = nn.Sequential(
@@ -196,8 +189,7 @@ def trained_generator(
 ) -> TrainedVAE:
     """The generator of these images, trained now or loaded from the cache.
 
-    Its key in the cache depends on the images, the judge, the settings and the seed, so equal input is trained once. An
-    interrupted training resumes (:func:`~pytest_defuse.runtime.training.train_once`).
+    Its key in the cache depends on the images, the judge, the settings and the seed, so equal input is trained once.
 
     Args:
         judge: the reconstructions keep what this classifier sees; never the model under test. Without a judge there is
@@ -208,18 +200,15 @@ def trained_generator(
     """
     if judge is None:
         settings = settings.replace(perceptual_weight=0.0)
-    sees = judge.identity if judge is not None and settings.perceptual_weight else None
+    elif not settings.perceptual_weight:
+        judge = None
+    sees = judge.identity if judge else None
     key = fingerprint(
-        "generator",
-        version=3,
-        pixels=images.pixels,
-        settings=settings,
-        seed=seed,
-        judge=sees and sees.fingerprint,
+        "generator", version=3, pixels=images.pixels, settings=settings, seed=seed, judge=sees and sees.fingerprint
     )
     with seeded(seed):
         network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
-    maps = FeatureMaps(judge, images.pixels) if judge is not None and settings.perceptual_weight else None
+    maps = FeatureMaps(judge, images.pixels) if judge else None
     train_once(
         network,
         partial(_loss, network, maps, images.pixels, settings, torch.device(device)),
@@ -234,13 +223,10 @@ def trained_generator(
 
 
 def cached_generator(cache: Path, sha256: str, shape: Sequence[int], latent_dim: int) -> TrainedVAE:
-    """Load a generator that an earlier discovery trained, by the hash that a scenario records.
+    """Load the built-in generator that an earlier discovery trained, by its ``hash``, which scenarios record.
 
     Args:
-        cache: folder of trained networks.
-        sha256: ``TrainedVAE.hash`` of the generator, in hex.
         shape: channels, height and width of its images.
-        latent_dim: dimensions of its codes.
 
     Raises:
         DefuseError: the cache does not contain the generator.
@@ -280,15 +266,7 @@ def _loss(
 
 
 def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
-    """Refuse a generator that cannot encode and decode these images.
-
-    Args:
-        pixels: uint8 N x C x H x W, a few images.
-
-    Raises:
-        DefuseError: codes or images have another shape or type than
-            :class:`~pytest_defuse.subject.image_generator.ImageGenerator` requires.
-    """
+    """Refuse a generator whose codes or images, for uint8 pixels N x C x H x W, are of an unusable shape or type."""
     mean, std = generator.encode(pixels)
     if mean.ndim != 2 or len(mean) != len(pixels) or std.shape != mean.shape or not mean.is_floating_point():
         raise DefuseError(

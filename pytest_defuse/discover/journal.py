@@ -40,10 +40,9 @@ class Journal:
 
     Args:
         parent: folder of all searches.
-        about: everything that the search depends on, by name (model, data, settings, ...), as for
+        about: everything that the search depends on, by name, as for
             :func:`pytest_defuse.runtime.fingerprint.fingerprint`; a search with another value has another folder.
-        outputs: of the models; see :func:`pytest_defuse.runtime.cache.read_tensors`. A search with other outputs has
-            another folder too.
+        outputs: of the models, as for :func:`pytest_defuse.runtime.cache.read_tensors`; likewise.
     """
 
     def __init__(
@@ -71,9 +70,6 @@ class Journal:
 
         Returns:
             One sentence, or an empty string: whether the search resumes, or why the subject's last one does not.
-
-        Raises:
-            DefuseError: the folder cannot be written to.
         """
         file = self.folder / "about.json"
         if file.exists():
@@ -106,26 +102,15 @@ class Journal:
         """
         pieces: dict[str, Piece] = {}
         while missing := [name for name in work if name not in pieces]:
-            before = len(pieces)
             for name in missing:
-                piece = self._piece(name, work[name])
-                if piece is not None:
-                    pieces[name] = piece
-                    report(piece)
-            if len(pieces) == before:
-                time.sleep(POLL_SECONDS)  # other processes compute all that is missing
+                with suppress(Timeout):  # another process computes it
+                    pieces[name] = self._piece(name, work[name])
+                    report(pieces[name])
+            if not any(name in pieces for name in missing):
+                time.sleep(POLL_SECONDS)
         return [pieces[name] for name in work]
 
-    def _piece(self, name: str, compute: Callable[[], Piece]) -> Piece | None:
-        """The piece; None while another process computes it."""
+    def _piece(self, name: str, compute: Callable[[], Piece]) -> Piece:
         file = self.folder / f"{name}.safetensors"
-        try:
-            return get_or_make(
-                file,
-                lambda: read_tensors(file),
-                lambda: write_tensors(compute(), file),
-                self.progress.say,
-                wait=False,
-            )
-        except Timeout:
-            return None
+        say = self.progress.say
+        return get_or_make(file, lambda: read_tensors(file), lambda: write_tensors(compute(), file), say, wait=False)

@@ -26,8 +26,7 @@ class JudgesReport:
     Attributes:
         images: number of held-out images.
         confidence: minimum softmax probability of a confident judge.
-        accuracies: of each judge.
-        model_accuracy: of the model under test.
+        accuracies, model_accuracy: of each judge, and of the model under test.
         agreement: share of the images on which all judges agree.
         confident: share on which all judges agree and are confident.
         confident_accuracy: accuracy of the judges on these; NaN if there are none.
@@ -47,8 +46,7 @@ class JudgesReport:
 def split_off(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
     """A random nine tenths to train on, and a tenth (at least one image) to hold out.
 
-    If the images contain near-duplicates, such as the frames of one video, the held-out tenth overstates the accuracy:
-    use a validation set instead.
+    Near-duplicates, such as the frames of one video, overstate the accuracy: use a validation set instead.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held_out = max(1, len(images) // 10)
@@ -64,26 +62,21 @@ def calibrate(
 ) -> Judges:
     """The panel with the smallest confidence, from ``min_confidence`` on, at which its confident verdicts are right.
 
-    A verdict is confident if all judges agree and the softmax probability of each is at least the confidence. The
-    result has the smallest confidence at which at least ``target_accuracy`` of the confident verdicts on the held-out
-    images are correct; if no confidence reaches that, the one with the highest accuracy. ``min_confidence`` is a floor
-    because generated images are more unusual than held-out ones, and few held-out images say little about rare errors.
+    That is: at least ``target_accuracy`` of its confident verdicts on the held-out images are correct; if no confidence
+    reaches that, the one with the highest accuracy. ``min_confidence`` is a floor because generated images are more
+    unusual than held-out ones, and few held-out images say little about rare errors.
     """
-    probabilities = torch.stack([judge.logits(held_out.pixels).softmax(dim=1) for judge in panel])
-    judge_confidences, classes = probabilities.max(dim=2)
-    confidences, labels = judge_confidences.min(dim=0).values, classes[0]
-    confident = (classes == labels).all(dim=0) & (confidences >= min_confidence)
-    order = confidences[confident].argsort(descending=True, stable=True)
-    confidences, correct = confidences[confident][order], (labels == held_out.labels)[confident][order]
-    if not len(confidences):
+    labels, confidences = Judges(panel).verdicts(held_out.pixels)
+    ranked = confidences.argsort(descending=True, stable=True)[: int((confidences >= min_confidence).sum())]
+    confidences, correct = confidences[ranked], (labels == held_out.labels)[ranked]
+    if not len(ranked):
         return Judges(panel, min_confidence)
     accuracies = correct.cumsum(0) / torch.arange(1, len(correct) + 1)
     # Verdicts of equal confidence are included together, so only the last of them is a possible threshold.
     distinct = torch.cat([confidences[1:] < confidences[:-1], torch.tensor([True])])
     accurate = distinct & (accuracies >= min(target_accuracy, accuracies[distinct].max().item()))
     last = int(accurate.nonzero().max())
-    nothing_excluded = last == len(confidences) - 1
-    return Judges(panel, min_confidence if nothing_excluded else confidences[last].item())
+    return Judges(panel, min_confidence if last == len(ranked) - 1 else confidences[last].item())
 
 
 def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -> JudgesReport:
@@ -96,14 +89,25 @@ def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -
     accuracies = [_share(predictions == held_out.labels) for predictions in classes]
     model_accuracy = _share(model.predict(held_out.pixels) == held_out.labels)
     most_common = held_out.labels.bincount().max().item() / len(held_out)
+    warnings = []
     for judge, accuracy in zip(judges.panel, accuracies, strict=True):
+        finding = f"{judge.name} is correct on {accuracy:.1%} of {len(held_out)} held-out images"
         if accuracy <= most_common < 1:
             raise DefuseError(
-                f"{judge.name} is correct on {accuracy:.1%} of {len(held_out)} held-out images, not more than always "
-                "predicting the most common class: check its weights, that it accepts the output of "
-                "Subject(normalize=...), and the order of Subject(classes=...)."
+                f"{finding}, not more than always predicting the most common class: check its weights, that it accepts "
+                "the output of Subject(normalize=...), and the order of Subject(classes=...)."
+            )
+        if accuracy < model_accuracy - ACCURACY_TOLERANCE:
+            warnings.append(
+                f"{finding}, the model on {model_accuracy:.1%}: some failures will be errors of the judge; give better "
+                "judges with Subject(judges=...)."
             )
     labels, confident = judges.labels(held_out.pixels)
+    if _share(confident) < MIN_CONFIDENT:
+        warnings.append(
+            f"The judges are confident about only {_share(confident):.1%} of the held-out images, so most failures "
+            "will be missed: give better judges with Subject(judges=...)."
+        )
     return JudgesReport(
         images=len(held_out),
         confidence=judges.confidence,
@@ -112,25 +116,8 @@ def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -
         agreement=_share((classes == classes[0]).all(dim=0)),
         confident=_share(confident),
         confident_accuracy=_share((labels == held_out.labels)[confident]),
-        warnings=tuple(_warnings(judges, accuracies, model_accuracy, _share(confident), len(held_out))),
+        warnings=tuple(warnings),
     )
-
-
-def _warnings(
-    judges: Judges, accuracies: list[float], model_accuracy: float, confident: float, images: int
-) -> list[str]:
-    sentences = [
-        f"{judge.name} is correct on {accuracy:.1%} of {images} held-out images, the model on {model_accuracy:.1%}: "
-        "some failures will be errors of the judge; give better judges with Subject(judges=...)."
-        for judge, accuracy in zip(judges.panel, accuracies, strict=True)
-        if accuracy < model_accuracy - ACCURACY_TOLERANCE
-    ]
-    if confident < MIN_CONFIDENT:
-        sentences.append(
-            f"The judges are confident about only {confident:.1%} of the held-out images, so most failures will be "
-            "missed: give better judges with Subject(judges=...)."
-        )
-    return sentences
 
 
 def _share(hits: Tensor) -> float:

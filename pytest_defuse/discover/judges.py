@@ -1,9 +1,8 @@
 """Judges: reference classifiers that give a second opinion on what a generated image shows.
 
-Most draws that a model gets "wrong" are the generator's fault: of 4,638 such draws on MNIST, three judges agreed with
-the model on 61%, because the decoder had turned the digit into another one. So a draw counts as a failure only if all
-judges agree on a label, are confident, and the model predicts another class. Judges cannot detect what they get wrong
-together with the model, so a person decides in the end.
+Of 4,638 draws that a model got "wrong" on MNIST, three judges agreed with it on 61%: the decoder had turned the digit
+into another one. So a draw counts as a failure only if all judges agree on a label, are confident, and the model
+predicts another class. A person decides in the end, because judges can be wrong together with the model.
 """
 
 from collections.abc import Sequence
@@ -27,17 +26,11 @@ from pytest_defuse.subject.images import LabelledImages
 
 @dataclass(frozen=True)
 class JudgeShape:
-    """A small convolutional network.
+    """A small convolutional network."""
 
-    Attributes:
-        width: channels after the first convolution; they double with each halving of the image, up to four times.
-        kernel_size: of the first convolution, which has stride 2; odd.
-        depth: number of 3 x 3 convolutions before each further halving.
-    """
-
-    width: int
-    kernel_size: int
-    depth: int
+    width: int  # channels after the first convolution; they double with each halving of the image, up to four times
+    kernel_size: int  # of the first convolution, which has stride 2; odd
+    depth: int  # number of 3 x 3 convolutions before each further halving
 
 
 class JudgeSettings(Settings):
@@ -65,12 +58,7 @@ class JudgeSettings(Settings):
 
 
 class Judges:
-    """A panel of classifiers.
-
-    Args:
-        confidence: minimum softmax probability of a confident judge, in [0, 1];
-            :func:`~pytest_defuse.discover.judge_calibration.calibrate` measures it.
-    """
+    """A panel of classifiers, with the minimum softmax probability of a confident judge, in [0, 1]."""
 
     def __init__(self, panel: Sequence[Classifier], confidence: float = 0.9) -> None:
         self.panel = panel
@@ -79,24 +67,26 @@ class Judges:
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, over the judges and the confidence."""
-        panel = [judge.fingerprint for judge in self.panel]
-        return fingerprint("judges", confidence=self.confidence, panel=panel)
+        return fingerprint("judges", confidence=self.confidence, panel=[judge.fingerprint for judge in self.panel])
 
-    def labels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels of uint8 pixels N x C x H x W by the first judge, int64 N, and whether the panel is confident, bool N.
+    def verdicts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels of uint8 pixels N x C x H x W by the first judge, int64 N, and the panel's confidence, float32 N.
 
-        The panel is confident if all judges agree and the softmax probability of each is at least ``confidence``.
+        The panel's confidence is the smallest softmax probability of its judges; -1 where they disagree.
         """
         probabilities = torch.stack([judge.logits(pixels).softmax(dim=1) for judge in self.panel])
         confidences, classes = probabilities.max(dim=2)
-        agreed = (classes == classes[0]).all(dim=0)
-        return classes[0], agreed & (confidences >= self.confidence).all(dim=0)
+        return classes[0], confidences.min(dim=0).values.where((classes == classes[0]).all(dim=0), -1.0)
+
+    def labels(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`verdicts`, with whether the panel is confident, bool N: at least ``confidence``."""
+        labels, confidences = self.verdicts(pixels)
+        return labels, confidences >= self.confidence
 
     def contradict(self, pixels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
-        """Like :meth:`labels`, except that the panel must be confident *and* differ from ``predictions``, int64 N.
+        """As :meth:`labels`, but the panel must be confident *and* differ from ``predictions``, int64 N.
 
-        Each judge evaluates only the images on which all judges before it contradicted; the labels of the other images
-        mean nothing.
+        Each judge evaluates only the images on which all before it contradicted; other images' labels mean nothing.
         """
         labels, remaining = predictions.clone(), torch.arange(len(pixels))
         for position, judge in enumerate(self.panel):
@@ -123,8 +113,7 @@ def trained_judges(
 ) -> list[Classifier]:
     """The built-in judges, trained on these images with augmentation, or loaded from the cache.
 
-    Hold images back for :func:`~pytest_defuse.discover.judge_calibration.calibrate`. An interrupted training resumes
-    (:func:`~pytest_defuse.runtime.training.train_once`).
+    Hold images back for :func:`~pytest_defuse.discover.judge_calibration.calibrate`.
 
     Raises:
         DefuseError: the cache cannot be written to.
@@ -132,9 +121,11 @@ def trained_judges(
     key = fingerprint("judge", version=2, data=images.hash, settings=settings, seed=seed)
     steps = max(settings.min_steps, settings.steps_per_class * class_count)
     panel = []
+    image_shape = images.pixels.shape[1:]
     for position, shape in enumerate(settings.shapes, start=1):
+        name = f"judge {position}"
         with seeded(seed + position):
-            network = judge_network(images.pixels.shape[1:], class_count, shape)
+            network = judge_network(image_shape, class_count, shape)
         network.to(device).to(memory_format=torch.channels_last)
         train_once(
             network,
@@ -143,26 +134,14 @@ def trained_judges(
             cache / f"judge-{key[:16]}-{position}.safetensors",
             seed=seed + position,
             progress=progress,
-            title=f"training judge {position}",
+            title=f"training {name}",
         )
-        panel.append(
-            Classifier(
-                network,
-                class_count,
-                image_shape=images.pixels.shape[1:],
-                device=device,
-                name=f"judge {position}",
-            )
-        )
+        panel.append(Classifier(network, class_count, image_shape=image_shape, device=device, name=name))
     return panel
 
 
 def judge_network(image_shape: Sequence[int], class_count: int, shape: JudgeShape) -> nn.Module:
-    """Convolutions with batch norm that halve the image until its shorter side is at most 4 pixels; a linear layer.
-
-    Args:
-        image_shape: channels, height and width.
-    """
+    """Convolutions with batch norm that halve the image until its shorter side is at most 4 pixels; a linear layer."""
     channels, height, width = image_shape
     side, outputs = -(-min(height, width) // 2), shape.width
     layers = _convolution(channels, outputs, shape.kernel_size, stride=2)
@@ -185,14 +164,8 @@ def augment(images: Tensor) -> Tensor:
     """Randomly rotate, scale, shear, shift and change the contrast of each image, all by a little.
 
     Rotation is up to 15 degrees, scale and shear up to 15%, shifts up to 8% of the side, contrast up to 30%: our
-    choice. Images are never flipped: a flipped sign or digit is another one. The edge is repeated where an image moves
-    away from it.
-
-    Args:
-        images: float N x C x H x W in [0, 1].
-
-    Returns:
-        Images of the same shape and range.
+    choice. Images, float N x C x H x W in [0, 1], are never flipped: a flipped sign or digit is another one. The edge
+    is repeated where an image moves away from it.
     """
     count = len(images)
     angle, scale, shear, x, y, contrast = (torch.rand(6, count, device=images.device) * 2 - 1).unbind()

@@ -125,19 +125,19 @@ def _read(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
 
 
 def check_reconstructions(images: LatentImages, min_ratio: float) -> None:
-    """Refuse a generator whose reconstructions the model cannot read.
+    """Refuse a generator whose reconstructions the model cannot read, so that draws would "fail" because of it.
 
     Accuracies are averaged over the classes: on an imbalanced set, a generator that draws the most common class
     whatever it encodes must not pass.
 
-    Args:
-        min_ratio: minimum accuracy on reconstructions, as a fraction of the accuracy on images.
-
     Raises:
-        DefuseError: the accuracy on reconstructions is below that minimum, so draws would "fail" because of the
-            generator alone; or it is 0.
+        DefuseError: the accuracy on reconstructions is 0, or below ``min_ratio`` times that on the images.
     """
-    accuracy, rebuilt = (_class_mean(correct, images.labels) for correct in (images.correct, images.logit_margins > 0))
+    classes = [images.labels == label for label in images.labels.unique()]
+    accuracy, rebuilt = (
+        float(np.mean([correct[of_class].double().mean().item() for of_class in classes]))
+        for correct in (images.correct, images.logit_margins > 0)
+    )
     if rebuilt < min_ratio * accuracy:
         raise DefuseError(
             f"The generator does not reconstruct the images well enough: averaged over the classes, the model is "
@@ -150,8 +150,3 @@ def check_reconstructions(images: LatentImages, min_ratio: float) -> None:
             "The model is wrong on every reconstructed training image: check its checkpoint, Subject(normalize=...) "
             "and the order of Subject(classes=...)."
         )
-
-
-def _class_mean(correct: Tensor, labels: Tensor) -> float:
-    """The mean over the classes of the fraction that is correct."""
-    return float(np.mean([correct[labels == label].double().mean().item() for label in labels.unique()]))

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -45,21 +46,13 @@ class Mixture:
 
 @dataclass(frozen=True, eq=False)
 class Prior:
-    """Normal-Wishart prior of each component, and the concentration of the Dirichlet process.
+    """Normal-Wishart prior of each component, and the concentration of the Dirichlet process."""
 
-    Attributes:
-        mean: float64 d.
-        covariance: float64 d x d, positive definite; the inverse scale matrix of the Wishart distribution.
-        mean_precision: number of observations that ``mean`` counts for.
-        degrees_of_freedom: of the Wishart distribution, above d - 1.
-        concentration: of the stick-breaking weights; small values favour few components.
-    """
-
-    mean: Array
-    covariance: Array
-    mean_precision: float
-    degrees_of_freedom: float
-    concentration: float
+    mean: Array  # float64 d
+    covariance: Array  # float64 d x d, positive definite: the inverse scale matrix of the Wishart distribution
+    mean_precision: float  # number of observations that the mean counts for
+    degrees_of_freedom: float  # of the Wishart distribution, above d - 1
+    concentration: float  # of the stick-breaking weights; small values favour few components
 
     @staticmethod
     def of(codes: Array, n_components: int) -> "Prior":
@@ -92,7 +85,6 @@ def fit_mixtures(
         n_components: the truncation K; with fewer codes than that, one component per code.
         seed: with the number of the start, it determines the k-means++ centres.
         kinds: int64 n, from 0 to C - 1, counted per component in ``Mixture.kind_counts``; default: one kind.
-        max_iter: maximum number of iterations per start.
         device: where the fit runs; on the CPU for a device without float64 (mps).
 
     Returns:
@@ -142,32 +134,30 @@ def fit_from(
         torch.from_numpy(codes - centre).to(device, dtype).T.contiguous(),
         torch.from_numpy(np.zeros(len(codes), dtype=np.int64) if kinds is None else kinds).to(device),
     )
-    update = _Update(prior, centre, device)
+    prior_mean, prior_covariance = torch.from_numpy(prior.mean - centre), torch.from_numpy(prior.covariance)
+    update = partial(_posterior, prior, prior_mean.to(device), prior_covariance.to(device))
     posterior = update(points.statistics(torch.from_numpy(start).to(device, dtype)))
     lower_bounds: list[float] = []
-    converged = False
-    while len(lower_bounds) < max_iter and not converged:
+    while len(lower_bounds) < max_iter:
         statistics, entropy = points.expected_statistics(posterior.coefficients())
         posterior = update(statistics)
         lower_bounds.append(posterior.lower_bound(entropy))
-        converged = len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < tolerance
-    means, covariances, kind_counts = (
-        part.cpu().numpy() for part in (posterior.means, posterior.covariances, posterior.kind_counts)
+        if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < tolerance:
+            break
+    return Mixture(
+        posterior.means.cpu().numpy() + centre,
+        posterior.covariances.cpu().numpy(),
+        posterior.kind_counts.cpu().numpy(),
+        tuple(lower_bounds),
     )
-    return Mixture(means + centre, covariances, kind_counts, tuple(lower_bounds))
 
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """The codes as features Phi = [1, x, x_i x_j (i <= j), kind == c], in which log-densities are linear.
+    """Centred codes, d x n, and kinds, int64 n, as features Phi = [1, x, x_i x_j (i <= j), kind == c].
 
-    An iteration is then two matrix products. The coefficients of the components times Phi give the log-responsibilities
-    up to normalisation; the responsibilities times Phi^T give the sufficient statistics. Kinds are only counted: their
-    coefficients are zero.
-
-    Attributes:
-        codes: d x n, centred.
-        kinds: int64 n.
+    Log-densities are linear in Phi, so an iteration is two matrix products: coefficients @ Phi are log-responsibilities
+    up to normalisation, responsibilities @ Phi^T sufficient statistics. The coefficients of kinds are zero.
     """
 
     codes: Tensor
@@ -175,13 +165,13 @@ class _Points:
 
     @property
     def chunk(self) -> int:
-        """Codes per chunk: on a CPU about as many as fit into its cache, on a GPU enough to keep it busy."""
         dim = len(self.codes)
-        values = 2**18 if self.codes.device.type == "cpu" else 2**25  # 2 MiB or 256 MiB of float64
+        # 2 MiB of float64 fit into a CPU's cache, 256 MiB keep a GPU busy.
+        values = 2**18 if self.codes.device.type == "cpu" else 2**25
         return max(256, values // (dim * dim // 2 + dim))
 
     def features(self) -> Iterator[Tensor]:
-        """Phi, F x chunk at a time. It is computed in every iteration, so memory does not grow with d squared."""
+        """Phi, F x chunk at a time; computed in every iteration, so memory does not grow with d squared."""
         rows, columns = torch.triu_indices(len(self.codes), len(self.codes), device=self.codes.device)
         numbers = torch.arange(int(self.kinds.max()) + 1, device=self.codes.device)[:, None]
         for x, kinds in zip(self.codes.split(self.chunk, dim=1), self.kinds.split(self.chunk), strict=True):
@@ -209,25 +199,15 @@ class _Points:
 
 @dataclass(frozen=True, eq=False)
 class _Posterior:
-    """The variational posterior of all components, in float64: Beta for the sticks, Normal-Wishart for the Gaussians.
+    """The variational posterior of all components, float64: Beta for the sticks, Normal-Wishart for the Gaussians."""
 
-    Attributes:
-        sticks: K x 2, parameters of the Beta distributions.
-        mean_precisions: K, number of observations that each mean counts for.
-        means: K x d, centred.
-        degrees_of_freedom: K.
-        covariances: K x d x d, inverse of degrees of freedom times scale matrix.
-        cholesky: K x d x d, lower Cholesky factors of ``covariances``.
-        kind_counts: K x C, responsibilities summed by kind.
-    """
-
-    sticks: Tensor
-    mean_precisions: Tensor
-    means: Tensor
-    degrees_of_freedom: Tensor
-    covariances: Tensor
-    cholesky: Tensor
-    kind_counts: Tensor
+    sticks: Tensor  # K x 2, parameters of the Beta distributions
+    mean_precisions: Tensor  # K, number of observations that each mean counts for
+    means: Tensor  # K x d, centred
+    degrees_of_freedom: Tensor  # K
+    covariances: Tensor  # K x d x d, inverse of degrees of freedom times scale matrix
+    cholesky: Tensor  # K x d x d, lower Cholesky factors of the covariances
+    kind_counts: Tensor  # K x C, responsibilities summed by kind
 
     @property
     def log_determinants(self) -> Tensor:
@@ -264,44 +244,36 @@ class _Posterior:
         return (entropy + log_wishart + log_sticks - dim * self.mean_precisions.log().sum() / 2).item()
 
 
-class _Update:
-    """Maps sufficient statistics to the posterior; holds the prior on the device of the codes."""
-
-    def __init__(self, prior: Prior, centre: Array, device: torch.device) -> None:
-        self.prior = prior
-        self.mean = torch.from_numpy(prior.mean - centre).to(device)
-        self.covariance = torch.from_numpy(prior.covariance).to(device)
-
-    def __call__(self, statistics: Tensor) -> _Posterior:
-        """The posterior for the statistics K x F (Bishop, eqs. 10.58-10.63)."""
-        dim = len(self.mean)
-        # An empty component must have a mean too; scikit-learn adds the same constant.
-        counts = statistics[:, 0] + 10 * torch.finfo(torch.float64).eps
-        means = statistics[:, 1 : 1 + dim] / counts[:, None]
-        rows, columns = torch.triu_indices(dim, dim, device=statistics.device)
-        moments = statistics.new_empty(len(statistics), dim, dim)
-        moments[:, rows, columns] = moments[:, columns, rows] = statistics[:, 1 + dim : 1 + dim + len(rows)]
-        mean_precisions = self.prior.mean_precision + counts
-        degrees_of_freedom = self.prior.degrees_of_freedom + counts
-        scatter = moments - counts[:, None, None] * _outer(means)
-        shrinkage = (counts * self.prior.mean_precision / mean_precisions)[:, None, None] * _outer(means - self.mean)
-        covariances = (self.covariance + scatter + shrinkage) / degrees_of_freedom[:, None, None]
-        cholesky, failed = torch.linalg.cholesky_ex(covariances)
-        if failed.any():
-            raise DefuseError(
-                "The covariance of a component is not positive definite in floating point: fit the mixture in float64, "
-                "or scale the codes to a standard deviation of about 1."
-            )
-        counts_after = counts.flip(0).cumsum(0).flip(0) - counts
-        return _Posterior(
-            sticks=torch.stack([1 + counts, self.prior.concentration + counts_after], dim=1),
-            mean_precisions=mean_precisions,
-            means=(self.prior.mean_precision * self.mean + counts[:, None] * means) / mean_precisions[:, None],
-            degrees_of_freedom=degrees_of_freedom,
-            covariances=covariances,
-            cholesky=cholesky,
-            kind_counts=statistics[:, 1 + dim + len(rows) :],
+def _posterior(prior: Prior, prior_mean: Tensor, prior_covariance: Tensor, statistics: Tensor) -> _Posterior:
+    """The posterior for the statistics K x F (Bishop, eqs. 10.58-10.63); the prior's moments are centred."""
+    dim = len(prior_mean)
+    # An empty component must have a mean too; scikit-learn adds the same constant.
+    counts = statistics[:, 0] + 10 * torch.finfo(torch.float64).eps
+    means = statistics[:, 1 : 1 + dim] / counts[:, None]
+    rows, columns = torch.triu_indices(dim, dim, device=statistics.device)
+    moments = statistics.new_empty(len(statistics), dim, dim)
+    moments[:, rows, columns] = moments[:, columns, rows] = statistics[:, 1 + dim : 1 + dim + len(rows)]
+    mean_precisions = prior.mean_precision + counts
+    degrees_of_freedom = prior.degrees_of_freedom + counts
+    scatter = moments - counts[:, None, None] * _outer(means)
+    shrinkage = (counts * prior.mean_precision / mean_precisions)[:, None, None] * _outer(means - prior_mean)
+    covariances = (prior_covariance + scatter + shrinkage) / degrees_of_freedom[:, None, None]
+    cholesky, failed = torch.linalg.cholesky_ex(covariances)
+    if failed.any():
+        raise DefuseError(
+            "The covariance of a component is not positive definite in floating point: fit the mixture in float64, "
+            "or scale the codes to a standard deviation of about 1."
         )
+    counts_after = counts.flip(0).cumsum(0).flip(0) - counts
+    return _Posterior(
+        sticks=torch.stack([1 + counts, prior.concentration + counts_after], dim=1),
+        mean_precisions=mean_precisions,
+        means=(prior.mean_precision * prior_mean + counts[:, None] * means) / mean_precisions[:, None],
+        degrees_of_freedom=degrees_of_freedom,
+        covariances=covariances,
+        cholesky=cholesky,
+        kind_counts=statistics[:, 1 + dim + len(rows) :],
+    )
 
 
 def _outer(vectors: Tensor) -> Tensor:

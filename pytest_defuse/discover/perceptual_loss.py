@@ -1,5 +1,7 @@
 """The perceptual loss of the generator: what a judge sees of an image, as a distance (Johnson et al. 2016)."""
 
+from contextlib import ExitStack
+
 import torch
 from torch import Tensor, nn
 
@@ -31,12 +33,10 @@ class FeatureMaps:
     def of(self, images: Tensor) -> list[Tensor]:
         """The maps of float images in [0, 1], each float N x channels (x H x W); differentiable in the images."""
         maps: list[Tensor] = []
-        hooks = [layer.register_forward_hook(lambda _, __, output: maps.append(output)) for layer in self._layers]
-        try:
+        with ExitStack() as hooks:
+            for layer in self._layers:
+                hooks.enter_context(layer.register_forward_hook(lambda _, __, output: maps.append(output)))
             maps.append(self.judge.read(images))
-        finally:
-            for hook in hooks:
-                hook.remove()
         return [tensor.float() for tensor in maps]
 
     def distance(self, images: Tensor, reconstructions: Tensor) -> Tensor:

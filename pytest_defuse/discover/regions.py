@@ -77,11 +77,7 @@ class Region:
         return (self.label, self.prediction) == (other.label, other.prediction)
 
     def with_stability(self, restarts: Sequence[Sequence["Region"]], min_overlap: float) -> "Region":
-        """The region with its stability: the share of ``restarts`` with a region of this error that overlaps it.
-
-        Args:
-            min_overlap: the overlap must be larger than this.
-        """
+        """The region with its stability: the share of ``restarts`` with a region of this error that overlaps it."""
         if not restarts:
             return self
         found = [any(self.same_error(r) and self.overlap(r) > min_overlap for r in regions) for regions in restarts]
@@ -138,14 +134,8 @@ def _stable(
     """The regions of one mixture that most of its restarts find; ``total`` is the number of all failures."""
     pairs, kinds = _kinds(group)
     maximum = len(group) // settings.min_failures if settings.clustering == "joint" else settings.components
-    mixtures = fit_mixtures(
-        group.codes.double().numpy(),
-        min(settings.components, maximum),
-        seed,
-        kinds=kinds.numpy(),
-        n_init=settings.restarts,
-        device=device,
-    )
+    codes, n_components = group.codes.double().numpy(), min(settings.components, maximum)
+    mixtures = fit_mixtures(codes, n_components, seed, kinds=kinds.numpy(), n_init=settings.restarts, device=device)
     min_weight = max(settings.min_weight, settings.min_failures / total)
     best, *others = (_regions(mixture, pairs, total, RESTART_WEIGHT * min_weight, settings) for mixture in mixtures)
     regions = [region.with_stability(others, settings.stability) for region in best if region.weight >= min_weight]

@@ -35,8 +35,7 @@ class DiscoverySettings(Settings):
     )
     budget: Count = setting(
         60_000,
-        "Forward passes of the model in the search, rechecks of failures in float32 included. Not used in "
-        "mode `paper`.",
+        "Forward passes of the model in the search, rechecks in float32 included. Not used in mode `paper`.",
     )
     draws: Count = setting(
         10,
@@ -44,8 +43,7 @@ class DiscoverySettings(Settings):
         "our choice; `paper`: Defuse, appendix B.2",
     )
     noise: Positive = setting(
-        0.4,
-        "Standard deviation of the draws, in units of each latent dimension's standard deviation over the images.",
+        0.4, "Standard deviation of the draws, in units of each latent dimension's standard deviation over the images."
     )
     neighbour_noise: Positive = setting(0.3, "The same for draws around failures that were already found.")
     cap: Count = setting(
@@ -69,16 +67,13 @@ class DiscoverySettings(Settings):
         5, "Fits of the mixture from different starts; the one with the largest lower bound is used."
     )
     stability: OpenShare = setting(
-        0.5,
-        "A region counts as found again by another fit if their Bhattacharyya coefficient is above this.",
+        0.5, "A region counts as found again by another fit if their Bhattacharyya coefficient is above this."
     )
     min_weight: OpenShare = setting(
         0.001, "Components of smaller weight are dropped (epsilon).", "our choice; `paper`: Defuse, section 4.1"
     )
     min_failures: Count = setting(
-        15,
-        "Components with fewer failures are dropped. Larger than `cap`, so a region has failures of more than one "
-        "image.",
+        15, "Components with fewer failures are dropped. Larger than `cap`, so a region has failures of several images."
     )
     tau: Positive = setting(
         0.5, "Scale of a region's covariance for fresh draws.", "Defuse, section 4.1: tau = 0.5 for MNIST"
@@ -95,13 +90,11 @@ class DiscoverySettings(Settings):
     tiles: Count = setting(256, "Tiles in each of a candidate's two sheets.", "Defuse, section 4.1: 256 images")
     candidates: Count = setting(12, "Maximum number of candidates; those that cover most training images come first.")
     confidence: OpenShare = setting(
-        0.9,
-        "Minimum softmax probability of a confident judge; calibration on held-out images may raise it.",
+        0.9, "Minimum softmax probability of a confident judge; calibration on held-out images may raise it."
     )
     generator: Literal["default", "paper"] = setting(
         "default",
-        "The built-in generator. `default`: trained to keep what a judge sees. `paper`: the papers' beta-VAE, trained "
-        "on pixels alone.",
+        "The built-in generator. `default` is trained to keep what a judge sees, `paper`, the papers', on pixels.",
         "`benchmarks/generator.py --plain` compares both",
     )
     latent: int = setting(
@@ -117,6 +110,5 @@ class DiscoverySettings(Settings):
         2000, "Optimiser steps of the default generator.", "`benchmarks/generator.py`, on MNIST"
     )
     min_reconstruction: OpenShare = setting(
-        0.85,
-        "Minimum accuracy of the model on reconstructions, as a share of its accuracy on the images.",
+        0.85, "Minimum accuracy of the model on reconstructions, as a share of its accuracy on the images."
     )

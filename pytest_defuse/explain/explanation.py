@@ -10,13 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pytest_defuse.discover.discovery import Candidate
-from pytest_defuse.explain.failure_modes import (
-    FailureModes,
-    Group,
-    class_groups,
-    find_failure_modes,
-    mask_group,
-)
+from pytest_defuse.explain.failure_modes import FailureModes, Group, class_groups, find_failure_modes, mask_group
 from pytest_defuse.explain.features import FeatureNetwork
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask

@@ -101,8 +101,7 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
         format=FORMAT, correction=_tiles(selected.correction, correction), held_out=_tiles(tiles, held_out)
     )
     sheets = Sheets(
-        correction=sheet_record(selected.correction.numpy(), correction),
-        held_out=sheet_record(tiles.numpy(), held_out),
+        correction=sheet_record(selected.correction.numpy(), correction), held_out=sheet_record(tiles.numpy(), held_out)
     )
     record = ScenarioRecord(
         format=FORMAT,
