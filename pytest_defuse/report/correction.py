@@ -62,13 +62,12 @@ class Tradeoff:
 
     Attributes:
         line: the places of models interpolated between old and new weights, in order; may be empty.
-        left, right, low, high: accuracies at the ends of the axes.
+        left, low, high: accuracies at the ends of the axes; the first axis ends at 1.
     """
 
     points: list[Point]
     line: list[tuple[float, float]]
     left: float
-    right: float
     low: float
     high: float
 
@@ -78,11 +77,11 @@ def tradeoff(result: CorrectionResult) -> Tradeoff:
     models = _models(result)
     low, high = (extreme(model.trial.validation for model in models) for extreme in (min, max))
     low, high = low - 0.1 * (high - low) - 0.001, high + 0.1 * (high - low) + 0.001
-    left, right = min(model.trial.mean_scenario for model in models), 1.0
-    left -= 0.05 * (right - left) + 0.001
+    left = min(model.trial.mean_scenario for model in models)
+    left -= 0.05 * (1 - left) + 0.001
 
     def place(trial: TrialResult) -> tuple[float, float]:
-        across, up = (trial.mean_scenario - left) / (right - left), (trial.validation - low) / (high - low)
+        across, up = (trial.mean_scenario - left) / (1 - left), (trial.validation - low) / (high - low)
         return MARGIN + across * (WIDTH - 2 * MARGIN), HEIGHT - MARGIN - up * (HEIGHT - 2 * MARGIN)
 
     points: list[Point] = []
@@ -92,7 +91,7 @@ def tradeoff(result: CorrectionResult) -> Tradeoff:
         named = all(abs(x - p.x) > NAME[0] or abs(y - p.y) > NAME[1] for p in points if p.named)
         points.append(Point(model.name, x, y, "chosen" in model.trial.role, named))
     line = sorted((model.trial for model in models if model.interpolated), key=lambda trial: trial.alpha)
-    return Tradeoff(points, [place(trial) for trial in line], left, right, low, high)
+    return Tradeoff(points, [place(trial) for trial in line], left, low, high)
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,6 @@ CAPTION = 130
 
 
 @dataclass(frozen=True)
-class Bar:
-    """The number of tiles that the model predicts as one class; ``correct`` if it is their label."""
-
-    name: str
-    count: int
-    share: float
-    correct: bool
-
-
-@dataclass(frozen=True)
 class PredictedTile:
     """One tile of a sheet with its prediction; ``place`` is a CSS background position."""
 
@@ -51,6 +41,7 @@ class Card:
     """A scenario or a candidate: its sheet, the model's predictions, and the commands to run.
 
     Attributes:
+        bars: predicted classes, each with its number of tiles, its share, and whether it is their label.
         verdict: None for a candidate.
         groups: the tiles by predicted class, with its name and whether it is their label.
         nearest: the sheet of the nearest misclassified training images.
@@ -60,7 +51,7 @@ class Card:
     id: str
     facts: list[str]
     sheet: EmbeddedSheet
-    bars: list[Bar]
+    bars: list[tuple[str, int, float, bool]]
     commands: list[str]
     verdict: ScenarioResult | None = None
     histogram: charts.Histogram | None = None
@@ -202,11 +193,11 @@ def _confusion(verdicts: Sequence[Verdict]) -> charts.Confusion:
     return charts.confusion(pair for part in parts for pair in zip(part.labels, part.predicted, strict=True))
 
 
-def _bars(predicted: Mapping[str, int], label: str) -> list[Bar]:
+def _bars(predicted: Mapping[str, int], label: str) -> list[tuple[str, int, float, bool]]:
     """The predicted classes, most frequent first; the rare ones share the last bar."""
     ranked = Counter(predicted).most_common()
     shown, rest = ranked[:BARS_SHOWN], ranked[BARS_SHOWN:]
     if rest:
         shown.append((f"{len(rest)} more", sum(count for _, count in rest)))
     total = sum(predicted.values())
-    return [Bar(name, count, count / total, name == label) for name, count in shown]
+    return [(name, count, count / total, name == label) for name, count in shown]

@@ -1,10 +1,10 @@
 """All results of a run. They travel as JSON on test reports; every report renders them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter
 
@@ -23,16 +23,6 @@ from pytest_defuse.gate.results import (
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
 Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
-FIELDS: dict[str, tuple[str, type[Any]]] = {
-    "ModelResult": ("models", ModelResult),
-    "ScenarioResult": ("scenarios", ScenarioResult),
-    "TestSetResult": ("test_sets", TestSetResult),
-    "OverallResult": ("overall", OverallResult),
-    "DiscoveryResult": ("discoveries", DiscoveryResult),
-    "CorrectionResult": ("corrections", CorrectionResult),
-    "ExplanationResult": ("explanations", ExplanationResult),
-}
-"""The field of :class:`Results` and the class of each kind of result."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +99,15 @@ class Results:
 
     def __bool__(self) -> bool:
         return bool(self.failed) or any(True for _ in self)
+
+
+FIELDS = {
+    kind.__name__: (field.name, kind)
+    for field in fields(Results)
+    if get_origin(field.type) is list
+    for kind in get_args(field.type)
+}
+"""The field of :class:`Results` and the class of each kind of result."""
 
 
 def flips_of(verdict: ScenarioResult | TestSetResult) -> list[Flip]:
