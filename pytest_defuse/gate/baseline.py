@@ -50,11 +50,7 @@ class SubjectBaseline:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def of_scenario(self, scenario_id: str, sha256: str, count: int) -> tuple[str | None, ...]:
-        """The class names predicted for ``count`` images of a scenario; None for each that is not in the baseline.
-
-        Raises:
-            DefuseError: the baseline was saved with other images of this scenario.
-        """
+        """The class names predicted for ``count`` images of a scenario; None for each that is not in the baseline."""
         return _matching(self.scenarios.get(scenario_id), sha256, count, f"scenario {scenario_id}", "the store's")
 
     def of_test(self, sha256: str, count: int) -> tuple[str | None, ...]:
@@ -78,17 +74,11 @@ class Baseline:
     ) -> "Baseline":
         """The baseline of a run's results."""
         tests = {verdict.subject: verdict.predictions for verdict in test_sets}
-        return Baseline(
-            {
-                model.subject: SubjectBaseline(
-                    model=model.fingerprint,
-                    scenarios={s.id: s.predictions for s in scenarios if s.subject == model.subject},
-                    test=tests.get(model.subject),
-                    logits=model.logits,
-                )
-                for model in models
-            }
-        )
+        parts = {}
+        for model in models:
+            own = {scenario.id: scenario.predictions for scenario in scenarios if scenario.subject == model.subject}
+            parts[model.subject] = SubjectBaseline(model.fingerprint, own, tests.get(model.subject), model.logits)
+        return Baseline(parts)
 
     def of(self, subject: str) -> SubjectBaseline:
         """The part of one subject; empty if the baseline does not contain the subject."""
@@ -114,27 +104,21 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline.
-
-    Raises:
-        DefuseError: the file cannot be read, is not a baseline of this format, or was edited.
-    """
+    """Read a baseline; raises if the file cannot be read, is not a baseline of this format, or was edited."""
     remedy = f"make a new one with --defuse-save-baseline {path}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and data.get("format", FORMAT) not in (2, FORMAT):
-            raise DefuseError(
-                f"{path} has baseline format {data['format']}, this pytest-defuse reads formats 2 and {FORMAT}: "
-                f"{remedy}."
-            )
+        number = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
+        if number not in (2, FORMAT):
+            reads = f"this pytest-defuse reads formats 2 and {FORMAT}"
+            raise DefuseError(f"{path} has baseline format {number}, {reads}: {remedy}.")
         document = _Document.model_validate(data)
         parts = {name: _part(subject) for name, subject in document.subjects.items()}
         if any(parts[name].store != subject.store for name, subject in document.subjects.items()):
             raise DefuseError(f"{path} was changed by hand or by a merge: {remedy}.")
     except OSError as error:
-        raise DefuseError(
-            f"The baseline {path} cannot be read ({error.strerror}): make it with --defuse-save-baseline {path}."
-        ) from error
+        reason = f"The baseline {path} cannot be read ({error.strerror})"
+        raise DefuseError(f"{reason}: make it with --defuse-save-baseline {path}.") from error
     except (ValidationError, ValueError, IndexError, RecursionError) as error:
         raise DefuseError(f"{path} is not a baseline: {remedy}.") from error
     return Baseline(parts)
@@ -164,15 +148,10 @@ class _Document(_Strict):
     subjects: dict[str, _Subject]
 
 
-def _row(predictions: Predictions, number: Mapping[str, int]) -> str:
-    return json.dumps(
-        {
-            "images": predictions.sha256,
-            "predicted": [number[name] for name in predictions.predicted],
-            "confidences": predictions.confidences,
-        },
-        separators=(",", ":"),
-    )
+def _row(images: Predictions, number: Mapping[str, int]) -> str:
+    predicted = [number[name] for name in images.predicted]
+    row = {"images": images.sha256, "predicted": predicted, "confidences": images.confidences}
+    return json.dumps(row, separators=(",", ":"))
 
 
 def _part(subject: _Subject) -> SubjectBaseline:

@@ -29,8 +29,7 @@ class Comparison:
 
     Attributes:
         total: images that both models classified; the baseline classifies ``correct`` of them correctly.
-        lost: flips, positions of images that the baseline classifies correctly and this model does not.
-        gained: positions of images that this model classifies correctly and the baseline does not.
+        lost, gained: positions of images that only the baseline, only this model classifies correctly.
         p: McNemar's exact test of ``lost`` against ``gained``.
         adjusted_p: ``p`` after Benjamini and Hochberg's adjustment over all scenarios of the run.
     """
@@ -48,8 +47,7 @@ class Check:
     """One bound evaluated on one group of images.
 
     Attributes:
-        bound: ``min_accuracy``, ``max_error_rate``, ``max_increase``, ``max_drop``, ``max_relative_drop``,
-            ``max_flips`` or ``no_regression``.
+        bound: its name in the marker ``defuse``, or ``no_regression``.
         group: the class whose images are counted; empty for all images.
         total: number of images; for a drop and for flips, of those that the baseline contains.
         measured: an accuracy in [0, 1], a drop in accuracy in [-1, 1], or a number of flips.
@@ -103,8 +101,7 @@ def decide(families: Sequence[Sequence[Check]]) -> list[tuple[Check, ...]]:
     """Adjust the checks of one run for multiple testing; returns them in the same families.
 
     With ``confidence`` in the bounds, a check is PASS or FAIL only if its p-value is at most 1 - confidence after
-    Benjamini and Hochberg's adjustment over all checks, where those on the other side of their limit count with a
-    p-value of 1. All others are INCONCLUSIVE.
+    Benjamini and Hochberg's adjustment over all checks that are on the same side of their limit; else INCONCLUSIVE.
     """
     tested = [check for family in families for check in family if check.p is not None]
     # Each side is adjusted on its own, so that the success of one scenario does not make another's miss significant.

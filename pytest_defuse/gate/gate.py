@@ -131,10 +131,8 @@ def gate_scenarios(
     for (name, bounds), checks in zip(keys, families, strict=True):
         scenario = scenarios[name]
         if not checks:
-            results[name, bounds] = DefuseError(
-                f"{scenario.yaml}: no accuracy was recorded to compare with: set a bound such as min_accuracy, or name "
-                "a baseline."
-            )
+            problem = "no accuracy was recorded to compare with: set a bound such as min_accuracy, or name a baseline."
+            results[name, bounds] = DefuseError(f"{scenario.yaml}: {problem}")
             continue
         results[name, bounds] = ScenarioResult(
             subject=scenario.subject,
@@ -162,11 +160,7 @@ def gate_together(
     baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: PredictionsById | None = None,
 ) -> OverallResult:
-    """Evaluate bounds, if any, on all tiles of one subject's scenarios together; see :func:`gate_scenarios`.
-
-    Raises:
-        DefuseError: a scenario does not fit the subject or the baseline.
-    """
+    """Evaluate bounds, if any, on all tiles of one subject's scenarios together; raises an error of a scenario."""
     parts = [_labelled(scenario, predictions, model, baseline) for scenario in scenarios]
     total = sum(part.total for part in parts)
     recorded = sum((part.recorded or 0.0) * part.total for part in parts)
@@ -200,11 +194,7 @@ def gate_test(
     baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: Predictions | None = None,
 ) -> TestSetResult:
-    """Evaluate bounds, if any, on a model's predictions on the test set; see :func:`gate_scenarios`.
-
-    Raises:
-        DefuseError: the baseline was saved with another test set.
-    """
+    """Evaluate bounds, if any, on a model's predictions on the test set; raises if the baseline has another."""
     images = subject.test_images
     labels = tuple(subject.classes[index] for index in images.labels.tolist())
     labelled = LabelledPredictions(

@@ -146,11 +146,7 @@ def _predict_part(subject: Subject, model: Classifier, scenarios: Sequence[Scena
 
 
 def _checked_tiles(scenario: Scenario, subject: Subject) -> Pixels:
-    """The held-out tiles.
-
-    Raises:
-        DefuseError: the label or the images do not fit the subject.
-    """
+    """The held-out tiles; raises if they or their labels do not fit the subject."""
     unknown = [label for label in scenario.labels("held_out") if label not in subject.classes]
     if unknown:
         raise DefuseError(
