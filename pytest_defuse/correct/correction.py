@@ -94,7 +94,7 @@ def correct(
         key = fingerprint("correction", version=4, device=str(device), **parts)
         folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
         search = Search(Finetuning(subject, data, settings, seed=seed, device=device, folder=folder), minimum)
-        before = search.scorer.trial(subject.model, 0.0, 0.0, 0)
+        before = search.scored(subject.model, 0.0, 0.0, 0)
         chosen = search.run(progress)
         control = search.control(chosen)
         return Correction(

@@ -65,7 +65,8 @@ def recheck(
     failing: dict[str, float] = {}
     new: list[Candidate] = []
     for candidate in discovery.candidates:
-        same = [name for name, region in regions.items() if _same(candidate.region, region)]
+        found = candidate.region
+        same = [name for name, old in regions.items() if old.label == found.label and found.overlap(old) > MIN_OVERLAP]
         failing.update(dict.fromkeys(same, candidate.failure_rate))
         if not same:
             new.append(candidate)
@@ -73,10 +74,9 @@ def recheck(
     if not failing:
         findings.append(f"none of the {len(regions)} compared regions fails again")
     for candidate in new:
-        label, prediction = subject.classes[candidate.region.label], subject.classes[candidate.region.prediction]
-        findings.append(
-            f"a new region fails: {label!r} classified as {prediction!r} in {candidate.failure_rate:.0%} of fresh draws"
-        )
+        label, prediction = (subject.classes[i] for i in (candidate.region.label, candidate.region.prediction))
+        rate = f"{candidate.failure_rate:.0%} of fresh draws"
+        findings.append(f"a new region fails: {label!r} classified as {prediction!r} in {rate}")
     return findings if new else [*findings, "no new region was confirmed"]
 
 
@@ -92,7 +92,3 @@ def _available(subject: Subject, cache: Path, sha256: str, latent_dim: int) -> I
 
 def _region(stored: LatentRegion, label: int) -> Region:
     return Region(np.array(stored.mean), np.array(stored.covariance), stored.tau, label, -1, stored.weight)
-
-
-def _same(first: Region, second: Region) -> bool:
-    return first.label == second.label and first.overlap(second) > MIN_OVERLAP

@@ -4,19 +4,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pytest_defuse.correct.finetune import Finetuning, plain_copy, trainable_copy
+from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
-from pytest_defuse.correct.trials import Scorer, Trial, choose, choose_like_the_papers, ranking_key
+from pytest_defuse.correct.trials import Trial, choose, choose_like_the_papers, ranking_key
 from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.statistics.accuracy import accuracy_of
+from pytest_defuse.subject.images import LabelledImages
 
 Train = Callable[[float, float, int], Trial]
 """Lambda, learning rate and number of epochs -> the trial."""
 
 
 class Search:
-    """Trains trials, and chooses one of them.
+    """Trains trials, evaluates them, and chooses one.
 
     Attributes:
         trials: all trials, in the order in which they were evaluated.
@@ -26,7 +30,8 @@ class Search:
     def __init__(self, finetuning: Finetuning, minimum: Mapping[str, float]) -> None:
         self.finetuning, self.minimum = finetuning, minimum
         self.subject, self.data, self.settings = finetuning.subject, finetuning.data, finetuning.settings
-        self.scorer = Scorer(self.subject, self.data, self.settings, finetuning.device)
+        self.sets = {"validation set": self.data.validation, **self.data.shifted}
+        self.before = {name: self._predictions(self.subject.model, part) for name, part in self.sets.items()}
         self.trials: list[Trial] = []
         self.image_passes = 0
 
@@ -95,13 +100,30 @@ class Search:
         state = self.finetuning.weights(lambda_, learning_rate, epochs, advance, say)
         scenario_images = self.finetuning.steps * self.settings.scenario_batch if lambda_ else 0
         self.image_passes += len(self.data.train) + scenario_images
-        trial = self.scorer.trial(plain_copy(self.subject.model, state), lambda_, learning_rate, epochs)
-        self.trials.append(trial)
-        return trial
+        self.trials.append(self.scored(plain_copy(self.subject.model, state), lambda_, learning_rate, epochs))
+        return self.trials[-1]
 
     def _interpolated(self, trial: Trial, alpha: float) -> Trial:
         """The trial between the old weights (alpha 0) and those of ``trial`` (1)."""
         model = self.model(replace(trial, alpha=alpha))
-        interpolated = self.scorer.trial(model, trial.lambda_, trial.learning_rate, trial.epochs, alpha)
-        self.trials.append(interpolated)
-        return interpolated
+        self.trials.append(self.scored(model, trial.lambda_, trial.learning_rate, trial.epochs, alpha))
+        return self.trials[-1]
+
+    def scored(self, model: nn.Module, lambda_: float, learning_rate: float, epochs: int, alpha: float = 1.0) -> Trial:
+        """A model evaluated on validation images, their shifted copies and correction tiles."""
+        compared = {
+            name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
+            for name, part in self.sets.items()
+        }
+        tiles = {
+            name: accuracy_of(self._predictions(model, part).tolist(), part.labels.tolist())
+            for name, part in self.data.tiles.items()
+        }
+        shifted = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
+        paired, validation = compared.pop("validation set"), shifted.pop("validation set")
+        failed = violations(paired, compared, self.settings, self.subject.classes, "validation set")
+        return Trial(lambda_, learning_rate, epochs, alpha, validation, shifted, tiles, tuple(failed))
+
+    def _predictions(self, model: nn.Module, images: LabelledImages) -> Tensor:
+        classifier = self.subject.classifier(self.finetuning.device, model)
+        return torch.cat([classifier.predict(part) for part in images.pixels.split(self.settings.at_once)])

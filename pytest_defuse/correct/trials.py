@@ -3,15 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
-
-from pytest_defuse.correct.data import CorrectionData
-from pytest_defuse.correct.harm import PairedPredictions, violations
-from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.statistics.accuracy import Accuracy, accuracy_of
-from pytest_defuse.subject.images import LabelledImages
-from pytest_defuse.subject.subject import Subject
+from pytest_defuse.statistics.accuracy import Accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,36 +40,6 @@ class Trial:
         """How far scenarios are below ``aim``, or below their bound if that is higher, on average."""
         gaps = [max(0.0, max(aim, minimum.get(name, 0.0)) - a.value) for name, a in self.scenarios.items()]
         return sum(gaps) / len(gaps)
-
-
-class Scorer:
-    """Evaluates models on validation images, their shifted copies and correction tiles."""
-
-    def __init__(
-        self, subject: Subject, data: CorrectionData, settings: CorrectionSettings, device: torch.device | str
-    ) -> None:
-        self.subject, self.data, self.settings, self.device = subject, data, settings, device
-        self.sets = {"validation set": data.validation, **data.shifted}
-        self.before = {name: self._predictions(subject.model, part) for name, part in self.sets.items()}
-
-    def trial(self, model: nn.Module, lambda_: float, learning_rate: float, epochs: int, alpha: float = 1.0) -> Trial:
-        """The trial of a model."""
-        compared = {
-            name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
-            for name, part in self.sets.items()
-        }
-        tiles = {
-            name: accuracy_of(self._predictions(model, part).tolist(), part.labels.tolist())
-            for name, part in self.data.tiles.items()
-        }
-        shifted = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
-        paired, validation = compared.pop("validation set"), shifted.pop("validation set")
-        failed = violations(paired, compared, self.settings, self.subject.classes, "validation set")
-        return Trial(lambda_, learning_rate, epochs, alpha, validation, shifted, tiles, tuple(failed))
-
-    def _predictions(self, model: nn.Module, images: LabelledImages) -> Tensor:
-        classifier = self.subject.classifier(self.device, model)
-        return torch.cat([classifier.predict(part) for part in images.pixels.split(self.settings.at_once)])
 
 
 MAX_SHORTFALL = 0.05

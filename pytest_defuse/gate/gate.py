@@ -4,13 +4,15 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline
 from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
-from pytest_defuse.gate.predictions import LabelledPredictions, Predictions, counted_tiles
+from pytest_defuse.gate.predictions import COLUMNS, LabelledPredictions, Predictions
 from pytest_defuse.gate.results import FLIPS_SHOWN, OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.gate.sentences import sentence
 from pytest_defuse.runtime.errors import DefuseError
@@ -145,7 +147,7 @@ def gate_scenarios(
             id=name,
             label=scenario.record.label or str(scenario.record.labels),
             folder=str(scenario.folder),
-            tiles=counted_tiles(scenario),
+            tiles=tuple(scenario.record.sheets.held_out.kept),
             sheet_tiles=scenario.record.sheets.held_out.images,
             gap=scenario.record.gap,
         )
@@ -164,12 +166,10 @@ def gate_together(
     parts = [_labelled(scenario, predictions, model, baseline) for scenario in scenarios]
     total = sum(part.total for part in parts)
     recorded = sum((part.recorded or 0.0) * part.total for part in parts)
+    columns: dict[str, Any] = {name: tuple(chain(*(getattr(part, name) for part in parts))) for name in COLUMNS}
     together = LabelledPredictions(
         sha256="",
-        predicted=tuple(predicted for part in parts for predicted in part.predicted),
-        confidences=tuple(confidence for part in parts for confidence in part.confidences),
-        labels=tuple(label for part in parts for label in part.labels),
-        baseline=tuple(name for part in parts for name in part.baseline),
+        **columns,
         same_model=all(part.same_model for part in parts),
         recorded=recorded / total if total else None,
     )

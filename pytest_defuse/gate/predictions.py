@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ BATCHES_PER_PART = 4
 """Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share."""
 Rows = Sequence[tuple[int, float]]
 """Class index and confidence, one per image."""
+COLUMNS = ("predicted", "confidences", "labels", "baseline")
+"""Fields of :class:`LabelledPredictions` with one value per image."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,9 @@ class LabelledPredictions(Predictions):
 
     def of_class(self, name: str) -> "LabelledPredictions":
         """Those of the images with one label."""
-        indices = [index for index, label in enumerate(self.labels) if label == name]
-        return replace(
-            self,
-            predicted=tuple(self.predicted[index] for index in indices),
-            confidences=tuple(self.confidences[index] for index in indices),
-            labels=(name,) * len(indices),
-            baseline=tuple(self.baseline[index] for index in indices),
-            recorded=None,
-        )
+        chosen = [label == name for label in self.labels]
+        columns: dict[str, Any] = {column: tuple(compress(getattr(self, column), chosen)) for column in COLUMNS}
+        return replace(self, recorded=None, **columns)
 
 
 def predict_scenarios(
@@ -112,17 +108,12 @@ def predict_test(subject: Subject, model: Classifier, sharing: Sharing | None = 
     return _predictions(images.hash, rows, subject)
 
 
-def counted_tiles(scenario: Scenario) -> tuple[int, ...]:
-    """Positions of the held-out tiles that are not excluded, from 0 in reading order of the sheet."""
-    return tuple(scenario.record.sheets.held_out.kept)
-
-
 def _full_batches(scenarios: Sequence[Scenario], size: int) -> Iterator[list[Scenario]]:
     """Split scenarios into parts of at least ``size`` tiles, so that only one part is in memory at a time."""
     part: list[Scenario] = []
     for scenario in scenarios:
         part.append(scenario)
-        if sum(len(counted_tiles(other)) for other in part) >= size:
+        if sum(len(other.record.sheets.held_out.kept) for other in part) >= size:
             yield part
             part = []
     if part:

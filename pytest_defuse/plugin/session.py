@@ -34,7 +34,6 @@ class DefuseSession:
         uncovered: ids of accepted scenarios that no collected test covers.
         requests: every scenario that a collected test gates, with its bounds.
         correction: the settings in the tests' ``defuse_correct`` markers.
-        runs: one for each subject that a test used.
         results: all results so far, encoded; in the controller of xdist, those of all workers.
         failed: ids of the failed tests of a subject.
     """
