@@ -11,7 +11,7 @@ from pytest_defuse.correct.finetune import Finetuning, plain_copy, trainable_cop
 from pytest_defuse.correct.harm import PairedPredictions, violations
 from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
 from pytest_defuse.correct.trials import Trial, choose, choose_like_the_papers, ranking_key
-from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.statistics.accuracy import accuracy_of
 from pytest_defuse.subject.images import LabelledImages
 
@@ -42,7 +42,14 @@ class Search:
         rungs = [-(-len(settings.lambdas) * len(settings.rates) // 3**epoch) for epoch in range(epochs)]
         total = sum(rungs) + epochs if settings.search == "halving" else (len(settings.lambdas) + 1) * epochs
         with progress.task("finetuning", total * self.finetuning.steps) as advance:
-            train = partial(self._trained, advance=advance, say=progress.say)
+
+            def train(lambda_: float, learning_rate: float, epochs: int) -> Trial:
+                state = self.finetuning.weights(lambda_, learning_rate, epochs, advance, progress.say)
+                scenario_images = self.finetuning.steps * settings.scenario_batch if lambda_ else 0
+                self.image_passes += len(self.data.train) + scenario_images
+                self.trials.append(self.scored(plain_copy(self.subject.model, state), lambda_, learning_rate, epochs))
+                return self.trials[-1]
+
             return self._grid(train) if settings.search == "grid" else self._halving(rungs, train)
 
     def control(self, chosen: Trial) -> Trial:
@@ -92,16 +99,6 @@ class Search:
         between = [self._interpolated(winner, alpha) for alpha in self.settings.alphas if alpha < 1]
         between.sort(key=lambda trial: trial.alpha)
         return choose([control, *between, winner], self.minimum, self.settings.aim)
-
-    def _trained(
-        self, lambda_: float, learning_rate: float, epochs: int, *, advance: Advance, say: Callable[[str], None]
-    ) -> Trial:
-        """The trial after ``epochs`` epochs, trained now unless it is on disk."""
-        state = self.finetuning.weights(lambda_, learning_rate, epochs, advance, say)
-        scenario_images = self.finetuning.steps * self.settings.scenario_batch if lambda_ else 0
-        self.image_passes += len(self.data.train) + scenario_images
-        self.trials.append(self.scored(plain_copy(self.subject.model, state), lambda_, learning_rate, epochs))
-        return self.trials[-1]
 
     def _interpolated(self, trial: Trial, alpha: float) -> Trial:
         """The trial between the old weights (alpha 0) and those of ``trial`` (1)."""

@@ -87,9 +87,8 @@ def correction_settings(items: Sequence[pytest.Item]) -> dict[str, Any]:
 def discovery_item(session: pytest.Session, items: Sequence[pytest.Item]) -> pytest.Item | None:
     """A test that runs a discovery, unless one of the items does, or all tests of a subject use its failure modes."""
     tests = [item for item in items if {"defuse_subject", "defuse_discovery"}.intersection(fixtures_of(item))]
-    if any("defuse_discovery" in fixtures_of(item) for item in tests):
-        return None
-    if tests and all("defuse_failure_modes" in fixtures_of(item) for item in tests):
+    used = [fixtures_of(item) for item in tests]
+    if any("defuse_discovery" in names for names in used) or (used and all("defuse_failure_modes" in u for u in used)):
         return None
     parent = tests[0].getparent(pytest.Module) if tests else session
     item: pytest.Item = pytest.Function.from_parent(parent, name="defuse-discover", callobj=_discover)

@@ -20,12 +20,7 @@ from pytest_defuse.subject.subject import Subject
 
 
 class Correcting:
-    """One subject's correction: it starts when a test first uses the model, and ends with the session.
-
-    Args:
-        marked: the settings in the tests' ``defuse_correct`` markers.
-        requests: scenarios that the collected tests gate, with their bounds.
-    """
+    """One subject's correction: it starts when a test first uses the model, and ends with the session."""
 
     def __init__(
         self,

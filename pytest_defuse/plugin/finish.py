@@ -62,8 +62,7 @@ def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[
     problems = []
     if failed:
         problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
-    misses = [scenario for scenario in results.scenarios if scenario.outcome == "FAIL"]
-    if misses:
+    if misses := [scenario for scenario in results.scenarios if scenario.outcome == "FAIL"]:
         nearest = max(misses, key=lambda scenario: scenario.accuracy.value - scenario.bound)
         problems.append(f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}")
     evaluated = {scenario.id for scenario in results.scenarios}
