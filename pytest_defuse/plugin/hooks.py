@@ -7,15 +7,7 @@ from typing import Any
 
 import pytest
 
-from pytest_defuse.plugin import fixtures
-from pytest_defuse.plugin.collection import (
-    ScenarioFile,
-    correction_settings,
-    discovery_item,
-    gate_requests,
-    parametrize_scenarios,
-    uncovered_scenarios,
-)
+from pytest_defuse.plugin import collection, fixtures
 from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.markers import MARKERS, fixtures_of
 from pytest_defuse.plugin.options import TABLE, resolve
@@ -54,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give tests that use defuse_scenario one item for each accepted scenario."""
     if "defuse_scenario" in metafunc.fixturenames:
         try:
-            parametrize_scenarios(metafunc)
+            collection.parametrize_scenarios(metafunc)
         except DefuseError as error:
             raise pytest.Collector.CollectError(str(error)) from None
 
@@ -65,7 +57,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     if not (parent.config.stash[SESSION].options.collect or parent.session.isinitpath(file_path)):
         return None
-    return ScenarioFile.from_parent(parent, path=file_path)
+    return collection.ScenarioFile.from_parent(parent, path=file_path)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,11 +71,11 @@ def pytest_collection_modifyitems(
     defuse = config.stash[SESSION]
     if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
         with suppress(DefuseError):  # the tests report a store that cannot be read
-            defuse.uncovered = uncovered_scenarios(items, defuse.accepted())
+            defuse.uncovered = collection.uncovered_scenarios(items, defuse.accepted())
     result = yield
-    defuse.requests = gate_requests(items)
-    defuse.correction = correction_settings(items)
-    if defuse.options.discover and (discovery := discovery_item(session, items)):
+    defuse.requests = collection.gate_requests(items)
+    defuse.correction = collection.correction_settings(items)
+    if defuse.options.discover and (discovery := collection.discovery_item(session, items)):
         items.append(discovery)
     return result
 
