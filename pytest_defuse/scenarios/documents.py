@@ -9,33 +9,17 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.composer import Composer
 
 from pytest_defuse.runtime.validation import invalid_value
-from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, parse_machine
+from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, check_format, parse_machine
 from pytest_defuse.scenarios.migrations import OldFileError, upgraded
-from pytest_defuse.scenarios.problems import (
-    Problem,
-    StoreError,
-    plain_bytes,
-    refuse,
-    refused,
-    unknown_class,
-    without_lfs_pointer,
-)
-from pytest_defuse.scenarios.schema import (
-    FORMAT,
-    SPLITS,
-    FileRecord,
-    ScenarioRecord,
-    StoreRecord,
-    VotesRecord,
-    newer_format,
-)
+from pytest_defuse.scenarios.problems import Problem, plain_bytes, refuse, refused, unknown_class, without_lfs_pointer
+from pytest_defuse.scenarios.schema import FORMAT, SPLITS, FileRecord, ScenarioRecord, StoreRecord, VotesRecord
 
 MAX_YAML_BYTES = 2**22
 """Maximum size of a YAML file that is read, 4 MiB: a thousand classes and their names take some 100 KiB."""
@@ -83,25 +67,24 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
         raise refused(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
     if conflict := re.search(r"^<{7} .*$", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
-        raise StoreError([Problem(file, "holds a merge conflict: keep one of the two versions.", line)])
+        raise refused(file, "holds a merge conflict: keep one of the two versions", line)
     root, plain = _parsed(text, file)
     digits = str(plain.get("format", "")) if isinstance(plain, dict) else ""
     number = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else FORMAT
-    if number > FORMAT:
-        raise refused(file, newer_format(number))
+    check_format(number, file)
     problems: list[Problem] = []
     machine = None
     if number < FORMAT:
         try:
             plain = upgraded(plain, number, kind.schema_name)
         except OldFileError as error:
-            raise StoreError([_problem(file, root, error.keys, str(error))]) from error
+            refuse([_problem(file, root, error.keys, str(error))])
         if kind is ScenarioRecord:
             machine = _checked(MachineRecord, {"format": FORMAT} | plain["machine"], file, root, problems)
             plain["machine"] = machine.sha256 if machine else "0" * 64
     record = _checked(kind, plain, file, root, problems)
-    if record is None or problems:
-        raise StoreError(problems)
+    refuse(problems)
+    assert record is not None
     document = Document(file, number, text, record, root, machine)
     if isinstance(record, ScenarioRecord) and machine is not None:
         refuse(_contradictions(document, record, machine))
@@ -191,26 +174,17 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
     try:
         root = yaml.compose(text, Loader=_TextLoader)
         if root is None:
-            raise StoreError([Problem(file, "the file is empty: restore it from git.", 1)])
+            raise refused(file, "the file is empty: restore it from git", 1)
         return root, _plain(root)
-    except _UnusedYAMLError as error:
-        raise StoreError([Problem(file, f"not valid YAML: {error}.", error.line)]) from None
     # The loader has errors of its own, and others for an impossible escape such as "\UFFFFFFFF".
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         # libyaml finds the end of a file that was cut off in the line after the last.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         detail = " ".join(str(getattr(error, "problem", None) or error).split())
-        words = f"not valid YAML ({detail}): edit it, or restore it from git."
-        raise StoreError([Problem(file, words, line)]) from error
-
-
-class _UnusedYAMLError(Exception):
-    """YAML that a store's files do not use, at the line where a node or event starts."""
-
-    def __init__(self, words: str, start: Any) -> None:
-        super().__init__(words)
-        self.line = start.start_mark.line + 1
+        ours = type(error) is yaml.MarkedYAMLError  # PyYAML raises its subclasses
+        words = f": {detail}" if ours else f" ({detail}): edit it, or restore it from git"
+        raise refused(file, f"not valid YAML{words}", line) from error
 
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
@@ -224,9 +198,9 @@ class _PlainComposer(Composer):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[attr-defined]
         if isinstance(event, yaml.AliasEvent):
-            raise _UnusedYAMLError("aliases are not used here: write the value again", event)
+            raise _unused("aliases are not used here: write the value again", event)
         if self.depth == MAX_LEVELS:
-            raise _UnusedYAMLError("it is nested too deeply", event)
+            raise _unused("it is nested too deeply", event)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -239,15 +213,14 @@ class _TextLoader(_PlainComposer, SafeLoader):  # type: ignore[misc, valid-type]
     The nodes are composed in Python, since libyaml's composer crashes where a file is nested very deeply.
     """
 
+    yaml_implicit_resolvers: ClassVar = {
+        first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:null"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
     def __init__(self, stream: str) -> None:
         SafeLoader.__init__(self, stream)
         Composer.__init__(self)
-
-
-_TextLoader.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:null"]
-    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 def _plain(node: yaml.Node) -> Any:
@@ -256,14 +229,19 @@ def _plain(node: yaml.Node) -> Any:
         result: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _UnusedYAMLError("a key must be plain text", key)
+                raise _unused("a key must be plain text", key)
             if key.value in result:
-                raise _UnusedYAMLError(f"key {key.value!r} is given twice", key)
+                raise _unused(f"key {key.value!r} is given twice", key)
             result[key.value] = _plain(value)
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item) for item in node.value]
     return None if node.tag == "tag:yaml.org,2002:null" else node.value
+
+
+def _unused(words: str, start: Any) -> yaml.MarkedYAMLError:
+    """The error for YAML that a store's files do not use, where a node or event starts."""
+    return yaml.MarkedYAMLError(problem=words, problem_mark=start.start_mark)
 
 
 def _problem(file: str, root: yaml.Node, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:

@@ -23,7 +23,6 @@ from pytest_defuse.scenarios.schema import (
     SheetRecord,
     Split,
     inconsistent,
-    newer_format,
 )
 
 MAX_BYTES = 2**24
@@ -178,6 +177,12 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
     return dict(Counter(tiles.predicted[tile] for tile in sheet.kept).most_common())
 
 
+def check_format(number: int, file: str) -> None:
+    """Raise a StoreError if a file is of a format that this version does not know."""
+    if number > FORMAT:
+        raise refused(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
+
+
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     """The record in ``data``, the content of ``file``; a StoreError if it is wrong, or ``sha256`` is another hash."""
     try:
@@ -185,8 +190,7 @@ def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     except (ValueError, RecursionError) as error:
         raise refused(file, "is not valid JSON: restore it from git") from error
     number = content.get("format") if isinstance(content, dict) else None
-    if isinstance(number, int) and number > FORMAT:
-        raise refused(file, newer_format(number))
+    check_format(number if isinstance(number, int) else FORMAT, file)
     if content_hash(content) != sha256:
         raise refused(file, "does not match the hash in scenario.yaml: restore both from the same commit")
     try:

@@ -35,9 +35,9 @@ class StoreError(DefuseError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def refused(file: PurePath | str, words: str) -> StoreError:
+def refused(file: PurePath | str, words: str, line: int | None = None) -> StoreError:
     """The error that a file cannot be used."""
-    return StoreError([Problem(str(file), f"{words}.")])
+    return StoreError([Problem(str(file), f"{words}.", line)])
 
 
 def refuse(problems: Iterable[Problem]) -> None:

@@ -30,19 +30,14 @@ class Repository:
 
     def commit(self, name: str) -> str:
         """The full hash of a revision; a DefuseError if none has this name."""
-        try:
-            return _git(self.top, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}").decode().strip()
-        except DefuseError:
-            raise DefuseError(
-                f"There is no git revision {name!r} here: fetch it first (a shallow clone has few of them)."
-            ) from None
+        missing = f"There is no git revision {name!r} here: fetch it first (a shallow clone has few of them)."
+        arguments = ("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        return _git(self.top, *arguments, failure=missing).decode().strip()
 
     def merge_base(self, base: str, head: str) -> str:
         """The last commit that two have in common; a DefuseError if there is none."""
-        try:
-            return _git(self.top, "merge-base", base, head).decode().strip()
-        except DefuseError:
-            raise DefuseError(f"{base} and {head} have no common commit here: fetch more of their history.") from None
+        missing = f"{base} and {head} have no common commit here: fetch more of their history."
+        return _git(self.top, "merge-base", base, head, failure=missing).decode().strip()
 
 
 @dataclass(frozen=True)
@@ -87,13 +82,12 @@ class Revision:
         return _git(self.repository.top, "cat-file", "--filters", f"--path={place}", self.blobs[path])
 
 
-def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    command = ["git", "-C", str(folder), *arguments]
+def _git(folder: Path, *arguments: str, stdin: bytes = b"", failure: str = "") -> bytes:
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+        done = subprocess.run(["git", "-C", folder, *arguments], input=stdin, capture_output=True, check=False)
     except FileNotFoundError:
         raise DefuseError("git is not installed: install it to compare revisions.") from None
     if done.returncode:
         detail = " ".join(done.stderr.decode(errors="replace").split()) or f"exit code {done.returncode}"
-        raise DefuseError(f"git {arguments[0]} failed in {folder} ({detail}).")
+        raise DefuseError(failure or f"git {arguments[0]} failed in {folder} ({detail}).")
     return done.stdout

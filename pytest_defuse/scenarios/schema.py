@@ -40,11 +40,6 @@ Annotator = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._@+-]*$", max_length
 """Who votes. It is also a file name, and some file systems ignore case, so it is in lower case."""
 
 
-def newer_format(number: int | str) -> str:
-    """What to say about a file of a format that this version does not know."""
-    return f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it"
-
-
 def inconsistent(key: str, words: str) -> PydanticCustomError:
     """An error of several values together, reported at the line of ``key``."""
     return PydanticCustomError("together", "{words}", {"key": key, "words": words})

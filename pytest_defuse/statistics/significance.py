@@ -26,13 +26,10 @@ def score(successes: int, total: int, share: float) -> float:
 
 
 def paired_score(lost: int, gained: int, total: int, drop: float) -> float:
-    """Tango's score statistic of a drop in accuracy between two models on the same images.
+    """Tango's score statistic of a drop in accuracy between two models (Tango 1998, Statistics in Medicine 17, p. 891).
 
-    Tango 1998, Statistics in Medicine 17, p. 891. At ``drop`` 0 it is McNemar's, without continuity correction.
-
-    Args:
-        lost, gained: images that only the first, only the second model classifies correctly.
-        drop: the difference of the two accuracies under the null hypothesis, in [-1, 1].
+    Only the first model classifies ``lost`` images correctly, only the second ``gained``. ``drop`` is the difference of
+    their accuracies under the null hypothesis, in [-1, 1]; at 0 it is McNemar's test, without continuity correction.
     """
     if not total:
         return 0.0

@@ -64,13 +64,11 @@ def _answers(task: dict[str, Any], where: str) -> list[Ballot | str]:
 
 def _choice(answer: dict[str, Any], where: str, who: str, kind: Kind, data: dict[str, Any]) -> Ballot | str | None:
     """The choice of an annotation or prediction; None if there is none, a sentence if there are several."""
-    if answer.get("was_cancelled"):
-        return None
     results = [result for result in _dicts(answer.get("result")) if result.get("type") == "choices"]
+    if answer.get("was_cancelled") or not results:
+        return None
     value = results[0].get("value") if len(results) == 1 else None
     chosen = value.get("choices") if isinstance(value, dict) else None
-    if not results:
-        return None
     if not isinstance(chosen, list) or len(chosen) != 1 or not isinstance(chosen[0], str):
         return f"{where}: {who} did not choose exactly one class."
     return Ballot(where, who, kind, data, chosen[0])
