@@ -12,14 +12,7 @@ from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.gate.predictions import LabelledPredictions
-from pytest_defuse.gate.results import (
-    FLIPS_SHOWN,
-    ModelResult,
-    OverallResult,
-    ScenarioResult,
-    TestSetResult,
-    Verdict,
-)
+from pytest_defuse.gate.results import FLIPS_SHOWN, ModelResult, OverallResult, ScenarioResult, TestSetResult
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
 Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
@@ -129,7 +122,7 @@ def confidences_of(predictions: LabelledPredictions) -> list[str]:
 
 def junit_properties(result: Result) -> list[tuple[str, str]]:
     """Names and values that JUnit XML shows of a result; none if it is not a verdict."""
-    if not isinstance(result, Verdict):
+    if not isinstance(result, AnyVerdict):
         return []
     low, high = result.accuracy.interval
     rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]

@@ -56,11 +56,7 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
 
     Args:
         port: 0 for a free one.
-        browser: whether to open the page.
         annotator: name for the votes on single tiles; by default git's user, or the system's.
-
-    Raises:
-        DefuseError: there is nothing to review, or the port cannot be used.
     """
     app = create_app(root, annotator_name(annotator or _user()))
     try:
@@ -77,12 +73,8 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
 
 
 def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
-    """The page as an ASGI application; votes on single tiles are written under the name ``annotator``.
-
-    Raises:
-        DefuseError: there is no store, or some of its files are wrong.
-    """
-    all_scenarios(root)
+    """The page as an ASGI application; votes on single tiles are written under the name ``annotator``."""
+    all_scenarios(root)  # raises if there is no store, or a file is wrong
     review = _Review(root, annotator)
     return Starlette(
         routes=[
