@@ -184,10 +184,9 @@ def _tiles(tiles: Sequence[TileTally]) -> str:
 
 def check_label(scenario: Scenario, label: str) -> None:
     """Raise a DefuseError if a scenario cannot be given a label."""
-    if label not in scenario.classes:
-        raise DefuseError(
-            f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(scenario.classes)}."
-        )
+    classes = scenario.classes
+    if label not in classes:
+        raise DefuseError(f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(classes)}.")
     if scenario.record.labels is not None:
         raise DefuseError(
             f"Each image of {scenario.full_name} has its own label: to accept it, set status in {scenario.yaml}."

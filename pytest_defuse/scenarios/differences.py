@@ -73,9 +73,7 @@ class Difference:
 
 def difference(base: Revision, head: Revision) -> Difference:
     """Compare two revisions of a store; only what differs is read. A DefuseError if git cannot read one of them."""
-    touched = sorted(
-        path for path in base.blobs.keys() | head.blobs.keys() if base.blobs.get(path) != head.blobs.get(path)
-    )
+    touched = sorted({path for path, _ in base.blobs.items() ^ head.blobs.items()})
     folders = sorted({path.parts[:2] for path in touched if len(path.parts) > 2 and path.parts[1][0] != "."})
     changes = [change for folder in folders if (change := _change(base, head, *folder))]
     changes.sort(key=lambda change: (KINDS.index(change.kinds[0]), change.subject, change.id))
@@ -156,16 +154,15 @@ def _details(before: Side, after: Side) -> Details:
         yield "unreadable", str(problem)
     if before.record and after.record:
         yield from _edits(before.record, after.record)
+        for split in SPLITS:
+            # Hashes first: with Git LFS the sheets themselves are not in the revision.
+            if before.record.sheet(split).sha256 != after.record.sheet(split).sha256:
+                yield "pixels changed", f"{split}: {_pixels(before.pixels.get(split), after.pixels.get(split))}"
     if before.machine and after.machine:
         for split in SPLITS:
             old, new = before.machine.tiles(split), after.machine.tiles(split)
             yield from _changed(old, new, Tiles.model_fields, f"{split}: ")
         yield from _changed(before.machine, after.machine, ("evidence", "region"))
-    if before.record and after.record:
-        for split in SPLITS:
-            # Hashes first: with Git LFS the sheets themselves are not in the revision.
-            if before.record.sheet(split).sha256 != after.record.sheet(split).sha256:
-                yield "pixels changed", f"{split}: {_pixels(before.pixels.get(split), after.pixels.get(split))}"
     cast, now = ({vote.annotator: vote for vote in side.votes} for side in (before, after))
     voters = [name for name in sorted(cast.keys() | now.keys()) if cast.get(name) != now.get(name)]
     if voters:

@@ -42,12 +42,10 @@ def _from_0(data: Data, schema_name: str) -> Data:
 
 
 def _from_1(data: Data, schema_name: str) -> Data:
-    if schema_name == "store":
+    if schema_name != "scenario":
         budgets = data.get("budgets")
         if isinstance(budgets, dict) and budgets.get("sheet_bytes") == BUDGET_OF_1:
             return data | {"budgets": budgets | {"sheet_bytes": MAX_SHEET_BYTES}}
-        return data
-    if schema_name == "votes":
         return data
     machine = {key: data.get(key) for key in ("region", "evidence")}
     kept = {key: value for key, value in data.items() if key not in machine}
