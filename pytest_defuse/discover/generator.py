@@ -55,11 +55,7 @@ class GeneratorSettings(Settings):
     latent_dim: int = setting(
         0, "Dimensions of the latent code; 0: 16 for grey images, 48 for RGB.", "benchmarks/generator.py", ge=0
     )
-    beta: Positive = setting(
-        0.5,
-        "Weight of the KL term.",
-        "our choice: the papers' 4 blurs small strokes away",
-    )
+    beta: Positive = setting(0.5, "Weight of the KL term.", "our choice: the papers' 4 blurs small strokes away")
     perceptual_weight: NonNegative = setting(0.5, "Weight of the perceptual distance; 0 trains on pixels alone.")
     channels: Count = setting(32, "Channels of the first convolution.", "Defuse, appendix B.2")
     deep_channels: Count = setting(64, "Channels of every further convolution.")
