@@ -144,20 +144,21 @@ def judge_network(image_shape: Sequence[int], class_count: int, shape: JudgeShap
     """Convolutions with batch norm that halve the image until its shorter side is at most 4 pixels; a linear layer."""
     channels, height, width = image_shape
     side, outputs = -(-min(height, width) // 2), shape.width
-    layers = _convolution(channels, outputs, shape.kernel_size, stride=2)
+    layers = convolution(channels, outputs, shape.kernel_size, stride=2)
     while side > 4:
         inputs, outputs = outputs, min(2 * outputs, 4 * shape.width)
         for position in range(shape.depth):
-            layers += _convolution(outputs if position else inputs, outputs, 3)
+            layers += convolution(outputs if position else inputs, outputs, 3)
         layers.append(nn.MaxPool2d(2))
         side //= 2
-    layers += _convolution(outputs, outputs, 3)
+    layers += convolution(outputs, outputs, 3)
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(outputs, class_count))
 
 
-def _convolution(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+def convolution(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
+    """A convolution that keeps the size, but for its stride, with batch norm and ReLU."""
+    layer = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
+    return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def augment(images: Tensor) -> Tensor:

@@ -28,7 +28,6 @@ class Explanation:
     """The failure modes of a model on a subject's test set, and the features that they are about.
 
     Attributes:
-        network: computes the features.
         features: float32 N x F, of the test images.
         predictions: class indices, int64 N, of the model on the test images.
         failed: bool N, where the predictions differ from the labels.
@@ -72,7 +71,9 @@ def explain(
     with seeded(seed):
         images = subject.test_images
         predictions = model.predict(images.pixels).numpy()
-        network = feature_network(subject, model, settings.layer)
+        own = subject.feature_network
+        reader = model if own is None else subject.classifier(model.device, own, "the feature network")
+        network = FeatureNetwork(reader, settings.layer)
         features = network.read(images.pixels, cache, progress)
     labels = images.labels.numpy()
     masks = [mask_group(name, mask, len(images)) for name, mask in subject.groups.items()]
@@ -81,13 +82,6 @@ def explain(
     failed = predictions != labels
     modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=feature_names)
     return Explanation(subject, model, network, features, predictions, failed, modes, settings, seed)
-
-
-def feature_network(subject: Subject, model: Classifier, layer: str | None = None) -> FeatureNetwork:
-    """The network that computes features: the subject's ``feature_network``, or the model itself."""
-    if subject.feature_network is None:
-        return FeatureNetwork(model, layer)
-    return FeatureNetwork(subject.classifier(model.device, subject.feature_network, "the feature network"), layer)
 
 
 def matching_images(network: FeatureNetwork, images: LabelledImages, rule: Rule, cache: Path | None = None) -> Tensor:

@@ -16,11 +16,7 @@ from pytest_defuse.runtime.errors import DefuseError
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images that are explained together: all with one label, with one prediction, or in a user's mask.
-
-    Attributes:
-        rows: the indices of the images, in order.
-    """
+    """Images that are explained together, in order: all with one label, with one prediction, or in a user's mask."""
 
     kind: Literal["label", "prediction", "images"]
     name: str
@@ -36,11 +32,7 @@ FailureMode = Rule
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FailureModes(Rules, Sequence[FailureMode]):
-    """The failure modes of a model, the most important first, and the trees that they come from.
-
-    Attributes:
-        groups: all groups by name.
-    """
+    """The failure modes of a model, the most important first, the trees that they come from, and all groups by name."""
 
     groups: Mapping[str, Group]
 
@@ -70,26 +62,13 @@ class FailureModes(Rules, Sequence[FailureMode]):
 
 
 def class_groups(classes: Sequence[str], labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Iterator[Group]:
-    """The images with each label, then the images with each prediction.
-
-    Args:
-        labels, predictions: indices into ``classes``, N.
-    """
-    kinds: tuple[tuple[Literal["label", "prediction"], NDArray[np.int64]], ...] = (
-        ("label", labels),
-        ("prediction", predictions),
-    )
-    for kind, indices in kinds:
-        for index, name in enumerate(classes):
-            yield Group(kind, name, np.flatnonzero(indices == index))
+    """The images with each label, then the images with each prediction; both are indices into ``classes``, N."""
+    yield from (Group("label", name, np.flatnonzero(labels == index)) for index, name in enumerate(classes))
+    yield from (Group("prediction", name, np.flatnonzero(predictions == index)) for index, name in enumerate(classes))
 
 
 def mask_group(name: str, mask: Sequence[bool], images: int) -> Group:
-    """The images in a user's mask.
-
-    Raises:
-        DefuseError: the mask is not one bool for each image.
-    """
+    """The images in a user's mask, which must be one bool for each image."""
     values = np.asarray(mask)
     if values.dtype != bool or values.shape != (images,):
         raise DefuseError(

@@ -1,9 +1,8 @@
 """Features of images: the output of one layer of any network (Barlow, section 4)."""
 
-import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from pytest_defuse.subject.images import content_hash
 
 FEATURE_BATCH_SIZE = 256
 """Images in one forward pass that reads features. Our choice."""
-
 CHECKSUM = 64
 """Bytes at the end of a file of features: a fingerprint, in hex, of its rows."""
 
@@ -34,7 +32,7 @@ class FeatureNetwork:
     """A network with a layer whose output describes each image by one vector.
 
     Args:
-        classifier: a frozen copy of the network; its logits are not used, and its hooks are removed after each pass.
+        classifier: a frozen copy of the network; its logits are not used.
         layer: the name of the layer in ``named_modules()``; feature maps N x F x h x w and tokens N x T x F are
             averaged over their positions. Default: the input of the last ``nn.Linear`` that the network registers,
             which is the paper's penultimate layer.
@@ -81,11 +79,7 @@ class FeatureNetwork:
 
     @cached_property
     def identity(self) -> Identity:
-        """The network's and the layer's fingerprint, and the features of the fixed images.
-
-        Raises:
-            DefuseError: as for :meth:`of`.
-        """
+        """The network's and the layer's fingerprint, and the features of the fixed images."""
         key = self._fingerprint  # first, because a forward pass may change buffers
         assert self.classifier.image_shape, "the identity requires the image shape"
         images = fixed_images(self.classifier.image_shape).to(self.classifier.device).float() / 255
@@ -128,13 +122,7 @@ class FeatureNetwork:
         return features
 
     def read(self, pixels: Tensor, cache: Path | None = None, progress: Progress | None = None) -> Features:
-        """The features of uint8 pixels N x C x H x W, a batch at a time.
-
-        Args:
-            cache: folder of stored features.
-
-        Returns:
-            float32 N x F; with a cache, a read-only memory map of its file.
+        """The features, float32 N x F, of uint8 pixels N x C x H x W; with a cache, a read-only memory map of its file.
 
         Raises:
             DefuseError: there are no images, or their features cannot be read (see :meth:`of`).
@@ -154,18 +142,15 @@ class FeatureNetwork:
         return get_or_make(file, lambda: self._stored(file), write, progress.say)
 
     def _write(self, path: Path, pixels: Tensor, progress: Progress) -> None:
-        """Write the features of ``pixels``, those of the fixed images, and a checksum.
-
-        ``pixels`` come first: a slice of a memory map keeps the offset of the whole, so :func:`rows_of` would read a
-        slice that starts later from the wrong place.
-        """
+        """Write the features of ``pixels``, those of the fixed images, and a checksum."""
+        # The pixels come first: a slice of a memory map keeps the offset of the whole, so rows_of would read a slice
+        # that starts later from the wrong place.
         fixed = self.identity.outputs.numpy()
         shape = (len(fixed) + len(pixels), fixed.shape[1])
         rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        start = 0
-        for batch in itertools.chain(self._batches(pixels, progress), [fixed]):
-            rows[start : start + len(batch)] = batch
-            start += len(batch)
+        for number, batch in enumerate(self._batches(pixels, progress)):
+            rows[number * FEATURE_BATCH_SIZE :][: len(batch)] = batch
+        rows[len(pixels) :] = fixed
         rows.flush()
         with path.open("ab") as file:
             file.write(_checksum(rows))
@@ -176,11 +161,10 @@ class FeatureNetwork:
             rows: Features = np.load(path, mmap_mode="r", allow_pickle=False)
             with path.open("rb") as file:
                 file.seek(-CHECKSUM, os.SEEK_END)
-                intact = file.read() == _checksum(rows)
+                if file.read() != _checksum(rows):
+                    raise ValueError("other rows than those that were written")
         except (ValueError, EOFError) as error:
             raise UnusableError("is damaged") from error
-        if not intact:
-            raise UnusableError("is damaged")
         if not agree(fixed, torch.tensor(rows[-len(fixed) :])):
             raise UnusableError(OTHER_OUTPUTS.format(self.classifier.name))
         return rows[: -len(fixed)]
@@ -202,12 +186,10 @@ def recorded_outputs(module: nn.Module) -> Iterator[list[Tensor]]:
         if isinstance(output, Tensor):
             outputs.append(output.detach().float().clone())
 
-    handles = [part.register_forward_hook(keep) for part in module.modules()]
-    try:
+    with ExitStack() as hooks:
+        for part in module.modules():
+            hooks.enter_context(part.register_forward_hook(keep))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _checksum(rows: Features) -> bytes:

@@ -1,8 +1,7 @@
 """Figures of tree nodes, laid out as in the paper (figures 6 and 21 to 64).
 
-From top to bottom: the images of the group with the strongest activation of the node's feature, their heatmaps, the
-feature attack on them, a random sample of the node's failing images, and one of its images that the model classifies
-correctly.
+From top to bottom: the group's images that activate the node's feature most, their heatmaps, the feature attack on
+them, a random sample of the node's failing images, and one of its images that the model classifies correctly.
 """
 
 from collections.abc import Sequence
@@ -22,12 +21,9 @@ from pytest_defuse.subject.images import quantise
 
 COLUMNS = 6
 """Images in a row. The sizes below are in pixels, and our choice."""
-TILE = 96
-GAP = 6
-MARGIN = 150
-"""Width of the names of the rows."""
-LINE = 18
-"""Height of a line of text."""
+TILE, GAP = 96, 6
+MARGIN, LINE = 150, 18
+"""Width of the names of the rows, and height of a line of text."""
 RED = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
 
 
@@ -44,11 +40,9 @@ def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image
     rows = modes.rows(group, node.path, explanation.features)
     failing = _sample(rows[explanation.failed[rows]], explanation.seed)
     correct = _sample(rows[~explanation.failed[rows]], explanation.seed)
-    # All images of a group by prediction have that prediction, so their labels are shown instead.
-    by_prediction = modes.groups[group].kind == "prediction"
-    heading, classes = (
-        ("labels:", subject.test_images.labels.numpy()) if by_prediction else ("predictions:", explanation.predictions)
-    )
+    heading, classes = "predictions:", explanation.predictions
+    if modes.groups[group].kind == "prediction":  # all its images have the same one
+        heading, classes = "labels:", subject.test_images.labels.numpy()
     low, high = cluster.error_rate_interval
     title = [
         f"{group}: {rule_words(node.path)}",
@@ -86,11 +80,9 @@ def _figure(title: Sequence[str], rows: Sequence[tuple[str, Tensor, Sequence[str
     heights = [TILE + GAP + (LINE if captions else 0) for _, _, captions in rows]
     figure = Image.new("RGB", (width, len(lines) * LINE + 2 * GAP + sum(heights)), "white")
     pen = ImageDraw.Draw(figure)
-    top = GAP
-    for line in lines:
-        pen.text((GAP, top), line, fill="black", font=_font(14))
-        top += LINE
-    top += GAP
+    for number, line in enumerate(lines):
+        pen.text((GAP, GAP + number * LINE), line, "black", _font(14))
+    top = 2 * GAP + len(lines) * LINE
     for (name, images, captions), height in zip(rows, heights, strict=True):
         pen.text((GAP, top + TILE // 2 - LINE // 2), name if len(images) else f"{name}: none", "black", _font(13))
         for column, image in enumerate(images):
@@ -108,20 +100,17 @@ def _figure(title: Sequence[str], rows: Sequence[tuple[str, Tensor, Sequence[str
 def _enlarged(pixels: Tensor) -> Image.Image:
     """An image, uint8 C x H x W, with a longer side of ``TILE`` pixels; small images stay sharp."""
     image = Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-    small = max(image.size) <= TILE
     scale = TILE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS)
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _font(14).getlength(longer) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    first, *words = text.split()
+    lines = [first]
+    for word in words:
+        longer = f"{lines[-1]} {word}"
+        lines[-1:] = [longer] if _font(14).getlength(longer) <= width else [lines[-1], word]
     return lines
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from pytest_defuse.discover.results import CandidateResult, candidate_result
 from pytest_defuse.explain.explanation import Explanation
+from pytest_defuse.explain.failure_modes import FailureMode
 from pytest_defuse.explain.figures import node_figure
 from pytest_defuse.rules.rates import Cluster, aler, aler_interval
 from pytest_defuse.rules.trees import Node
@@ -30,19 +31,12 @@ class FailureModeResult:
 
 @dataclass(frozen=True)
 class NodeResult:
-    """A node of a failure tree and its children.
+    """A node of a failure tree and its children."""
 
-    Attributes:
-        condition: the last condition of its path; empty at the root.
-        cluster: counts of the images that measured the tree.
-        reported: whether it is a failure mode.
-        figure: a PNG in base64, or empty.
-    """
-
-    condition: str
-    cluster: Cluster
-    reported: bool
-    figure: str
+    condition: str  # the last of its path; empty at the root
+    cluster: Cluster  # counts of the images that measured the tree
+    reported: bool  # whether it is a failure mode
+    figure: str  # a PNG in base64, or empty
     children: "list[NodeResult]"
 
 
@@ -59,13 +53,11 @@ class TreeResult:
 
 @dataclass(frozen=True)
 class ExplanationResult:
-    """The failure modes of a model on real images (Barlow).
+    """The failure modes of a model on real images (Barlow), the most important first, and their groups' trees.
 
     Attributes:
         features: the layer and the network in words; ``key`` identifies them in store.yaml.
         groups: number of groups with enough failures; ``passed_over`` is the number of the others.
-        modes: the most important first.
-        trees: of the groups with a failure mode.
         new, known: candidates from the modes, in a session that discovers.
     """
 
@@ -81,12 +73,7 @@ class ExplanationResult:
 
 
 def explanation_result(explanation: Explanation, stored: Stored, *, figures: bool) -> ExplanationResult:
-    """The result of an explanation.
-
-    Args:
-        stored: the failure modes' candidates; empty in a session that does not discover.
-        figures: draw the nodes of the most important trees, which takes some seconds each.
-    """
+    """The result of an explanation; ``figures`` draws the nodes of the most important trees, some seconds each."""
     modes = explanation.modes
     ranked = list(dict.fromkeys(mode.group for mode in modes))
     nodes = 2 ** (explanation.settings.depth + 1) - 2  # below a root, each with a figure
@@ -97,22 +84,16 @@ def explanation_result(explanation: Explanation, stored: Stored, *, figures: boo
         key=explanation.network.key,
         groups=len(modes.trees),
         passed_over=len(modes.skipped),
-        modes=[
-            FailureModeResult(
-                group=mode.group,
-                rule=mode.rule,
-                error_rate=mode.error_rate,
-                base_error_rate=mode.base_error_rate,
-                error_coverage=mode.error_coverage,
-                images=mode.cluster.images,
-                interval=mode.cluster.error_rate_interval,
-            )
-            for mode in modes
-        ],
+        modes=[_mode(mode) for mode in modes],
         trees=[_tree(explanation, group, figures=group in drawn) for group in ranked],
         new=[candidate_result(scenario) for scenario in stored.new],
         known=[scenario.id for scenario in stored.known],
     )
+
+
+def _mode(mode: FailureMode) -> FailureModeResult:
+    rates = (mode.error_rate, mode.base_error_rate, mode.error_coverage)
+    return FailureModeResult(mode.group, mode.rule, *rates, mode.cluster.images, mode.cluster.error_rate_interval)
 
 
 def _tree(explanation: Explanation, group: str, *, figures: bool) -> TreeResult:

@@ -8,24 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pytest_defuse.discover.judges import convolution
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.settings import Count, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
-from pytest_defuse.subject.classifier import model_input
-from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
-
-WEIGHT_DECAY = 1e-2
-"""AdamW's default in PyTorch."""
 
 
 class RobustSettings(Settings):
-    """Training of a robust network.
-
-    The defaults are for images of 28 to 32 pixels: the robust networks in docs/failure_modes.md are trained so.
-    """
+    """Training of a robust network; the defaults are for images of 28 to 32 pixels."""
 
     radius: Positive = setting(
         1.0,
@@ -33,9 +26,7 @@ class RobustSettings(Settings):
         "docs/failure_modes.md; Barlow, section 4: 3 for 224 x 224 RGB",
     )
     attack_steps: Count = setting(2, "Steps of projected gradient ascent in each update.", "docs/failure_modes.md")
-    width: Count = setting(
-        16, "Channels of the first convolution; the network has eight times as many features.", "docs/failure_modes.md"
-    )
+    width: Count = setting(16, "Channels of the first convolution, an eighth of the features.", "docs/failure_modes.md")
     updates: Count = setting(600, "Optimizer steps.", "docs/failure_modes.md")
     batch: Count = setting(128, "Images in one step.", "docs/failure_modes.md")
     rate: Positive = setting(5e-3, "The largest learning rate.", "docs/failure_modes.md")
@@ -78,8 +69,8 @@ def train_robust(
     )
     train_once(
         network.to(device),
-        partial(_robust_loss, network, images, subject.normalize, settings, torch.device(device)),
-        Schedule(settings.updates, settings.rate, weight_decay=WEIGHT_DECAY),
+        partial(_robust_loss, network, subject, settings, device),
+        Schedule(settings.updates, settings.rate, weight_decay=1e-2),  # PyTorch's default for AdamW
         cache and cache / f"robust-{key[:16]}.safetensors",
         seed=seed,
         progress=progress or Progress(),
@@ -91,11 +82,6 @@ def train_robust(
 
 def robust_network(channels: int, class_count: int, width: int) -> nn.Module:
     """Four convolutions on a quarter of the image's side, the mean of each feature map, one linear layer."""
-
-    def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-        layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-        return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
-
     return nn.Sequential(
         *convolution(channels, width, 5, stride=2),
         *convolution(width, 2 * width, 3),
@@ -115,9 +101,7 @@ def projected_gradient_ascent(
 
     Args:
         objective: float N x C x H x W in [0, 1] -> float N, one value for each image.
-        start: the images to start from.
         origin: the centres of the balls, N x C x H x W.
-        radius: of the balls.
         step: length of one step along each image's gradient.
 
     Returns:
@@ -132,10 +116,7 @@ def projected_gradient_ascent(
 
 
 def projected(images: Tensor, origin: Tensor, radius: float) -> Tensor:
-    """Images moved into the L2 balls around their origins, then into [0, 1].
-
-    The second projection cannot leave the ball, because the origin is inside the box.
-    """
+    """Images moved into the L2 balls around their origins, then into [0, 1]; as origins are, this stays in the ball."""
     offset = images - origin
     return (origin + offset * (radius / _norms(offset).clamp(min=radius))).clamp(0, 1)
 
@@ -146,30 +127,21 @@ def _norms(tensors: Tensor) -> Tensor:
 
 
 def _robust_loss(
-    network: nn.Module,
-    images: LabelledImages,
-    normalize: Callable[[Tensor], Tensor] | None,
-    settings: RobustSettings,
-    device: torch.device,
-    step: int,
+    network: nn.Module, subject: Subject, settings: RobustSettings, device: torch.device | str, step: int
 ) -> Tensor:
     """The loss of one batch after an attack on it; the attack leaves batch statistics alone."""
+    images, normalize, radius = subject.train_images, subject.normalize, settings.radius
     chosen = torch.randint(len(images), (settings.batch,))
-    origin, labels = model_input(images.pixels[chosen].to(device), None), images.labels[chosen].to(device)
+    origin, labels = images.pixels[chosen].to(device).float() / 255, images.labels[chosen].to(device)
 
     def losses(inputs: Tensor) -> Tensor:
         logits = network(inputs if normalize is None else normalize(inputs))
         return F.cross_entropy(logits, labels, reduction="none")
 
     noise = torch.randn_like(origin)
+    start = projected(origin + noise * radius / (2 * _norms(noise)), origin, radius)
+    step_length, steps = 2 * radius / settings.attack_steps, settings.attack_steps
     network.eval()
-    attacked = projected_gradient_ascent(
-        losses,
-        projected(origin + noise * settings.radius / (2 * _norms(noise)), origin, settings.radius),
-        origin,
-        radius=settings.radius,
-        step=2 * settings.radius / settings.attack_steps,
-        steps=settings.attack_steps,
-    )
+    attacked = projected_gradient_ascent(losses, start, origin, radius=radius, step=step_length, steps=steps)
     network.train()
     return losses(attacked).mean()

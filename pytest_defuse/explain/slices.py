@@ -34,26 +34,19 @@ class Slice:
     """Images with one label that match a failure mode, whether the model classifies them correctly or not.
 
     If only failures were selected, any other model would have a higher accuracy on them.
-
-    Attributes:
-        label: class index.
-        rows: test images that were not used to find the rule.
-        correction: *training* images, uint8 N x C x H x W, so that a corrected model has seen no test image.
     """
 
     mode: FailureMode
-    label: int
-    rows: Rows
-    correction: Tensor
+    label: int  # class index
+    rows: Rows  # test images that were not used to find the rule
+    correction: Tensor  # *training* images, uint8 N x C x H x W: a corrected model has seen no test image
 
 
 def store_failure_modes(store: Store, explanation: Explanation, cache: Path | None = None) -> Stored:
     """Write each failure mode as a scenario with status ``candidate``; an existing one is not changed.
 
-    A mode that no training image matches is left out, because there is nothing to correct it with.
-
-    Args:
-        cache: folder of stored features.
+    A mode that no training image matches is left out, because there is nothing to correct it with. ``cache`` is the
+    folder of stored features.
 
     Raises:
         DefuseError: the store has other classes or another image size.
@@ -90,8 +83,8 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
     """The scenario.yaml and machine.json of a slice, and the held-out tiles."""
     subject, network, mode = explanation.subject, explanation.network, selected.mode
     label = subject.classes[selected.label]
-    failed = int(explanation.failed[selected.rows].sum())
-    low, high = wilson_interval(failed, len(selected.rows))
+    failed, drawn = int(explanation.failed[selected.rows].sum()), len(selected.rows)
+    low, high = wilson_interval(failed, drawn)
     rows = _sample(explanation, torch.from_numpy(selected.rows), 6)
     tiles = subject.test_images.pixels[rows]
     held_out = [subject.classes[index] for index in explanation.predictions[rows.numpy()].tolist()]
@@ -103,6 +96,8 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
     sheets = Sheets(
         correction=sheet_record(selected.correction.numpy(), correction), held_out=sheet_record(tiles.numpy(), held_out)
     )
+    model, data = explanation.model.fingerprint, subject.train_images.hash
+    provenance = Provenance(model=model, data=data, seed=explanation.seed, versions=installed_versions())
     record = ScenarioRecord(
         format=FORMAT,
         id=scenario_id(label, wrong[0][0] if wrong else "other", sheets.held_out.sha256),
@@ -110,17 +105,12 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
         label=None,
         proposed_label=label,
         description=f"{mode.group}: {mode.rule} ({network.name}, {network.key})",
-        failure_rate=FailureRate(failed=failed, drawn=len(selected.rows), low=low, high=high),
+        failure_rate=FailureRate(failed=failed, drawn=drawn, low=low, high=high),
         base_error_rate=mode.base_error_rate,
         tile=tile_format(tiles.numpy()),
         sheets=sheets,
         method="barlow",
-        provenance=Provenance(
-            model=explanation.model.fingerprint,
-            data=subject.train_images.hash,
-            seed=explanation.seed,
-            versions=installed_versions(),
-        ),
+        provenance=provenance,
         machine=machine.sha256,
     )
     return record, machine, tiles
@@ -133,7 +123,6 @@ def _tiles(pixels: Tensor, predicted: list[str]) -> Tiles:
 
 def _sample(explanation: Explanation, items: Tensor, stream: int) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
-    tile = tile_format(explanation.subject.test_images.pixels[:1].numpy())
-    count = min(explanation.settings.tiles, Budgets.of(tile).tiles)
-    drawn = random_numbers(explanation.seed, stream).permutation(len(items))[:count]
-    return items[np.sort(drawn)]
+    budget = Budgets.of(tile_format(explanation.subject.test_images.pixels[:1].numpy())).tiles
+    order = random_numbers(explanation.seed, stream).permutation(len(items))
+    return items[np.sort(order[: min(explanation.settings.tiles, budget)])]

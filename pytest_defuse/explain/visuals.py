@@ -1,5 +1,6 @@
 """Visualizations of a feature: activating images, heatmaps and feature attacks (Barlow, section 4)."""
 
+import itertools
 import math
 
 import numpy as np
@@ -14,10 +15,8 @@ from pytest_defuse.rules.honest import Rows
 
 PATCHES_PER_SIDE = 7
 """The image's side divided by the side of the occluding patch. Our choice."""
-
 ATTACK_STEPS = 100
 """Steps of a feature attack; the paper takes 500 (appendix C)."""
-
 ATTACK_STEPS_ACROSS = 20
 """Steps of a feature attack from the original image to the surface of the ball. Our choice."""
 
@@ -59,18 +58,14 @@ def feature_attack(network: FeatureNetwork, pixels: Tensor, feature: int, *, rad
         float N x C x H x W in [0, 1] on the CPU; no image is farther than ``radius`` from the original.
     """
     images = _floats(network, pixels)
-    if radius is None:
-        radius = 0.1 * math.sqrt(images[0].numel())
+    radius = 0.1 * math.sqrt(images[0].numel()) if radius is None else radius
+    step = radius / ATTACK_STEPS_ACROSS
+
+    def objective(inputs: Tensor) -> Tensor:
+        return network.of(inputs)[:, feature]
+
     with torch.enable_grad():
-        attacked = projected_gradient_ascent(
-            lambda inputs: network.of(inputs)[:, feature],
-            images,
-            images,
-            radius=radius,
-            step=radius / ATTACK_STEPS_ACROSS,
-            steps=ATTACK_STEPS,
-        )
-    return attacked.cpu()
+        return projected_gradient_ascent(objective, images, images, radius=radius, step=step, steps=ATTACK_STEPS).cpu()
 
 
 def _floats(network: FeatureNetwork, pixels: Tensor) -> Tensor:
@@ -114,10 +109,9 @@ def _occlusion(network: FeatureNetwork, images: Tensor, feature: int) -> Tensor:
     grey = images.mean(dim=(2, 3), keepdim=True)
     before = network.of(images)[:, feature]
     falls = []
-    for row in range(rows):
-        for column in range(columns):
-            covered = images.clone()
-            covered[:, :, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = grey
-            falls.append(before - network.of(covered)[:, feature])
+    for row, column in itertools.product(range(rows), range(columns)):
+        covered = images.clone()
+        covered[:, :, row * patch :, column * patch :][:, :, :patch, :patch] = grey
+        falls.append(before - network.of(covered)[:, feature])
     maps: Tensor = torch.stack(falls, dim=1).unflatten(1, (rows, columns)).clamp(min=0)
     return maps
