@@ -57,11 +57,7 @@ class Journal:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of this search, created at the first access.
-
-        Raises:
-            DefuseError: it cannot be written to.
-        """
+        """The folder of this search, created at the first access; a DefuseError if it cannot be written to."""
         key = fingerprint("search", about=self.about)[:16]
         return folder_for(self.parent, key, self.outputs, self.progress.say)
 

@@ -120,8 +120,7 @@ def trained_judges(
     """
     key = fingerprint("judge", version=2, data=images.hash, settings=settings, seed=seed)
     steps = max(settings.min_steps, settings.steps_per_class * class_count)
-    panel = []
-    image_shape = images.pixels.shape[1:]
+    panel, image_shape = [], images.pixels.shape[1:]
     for position, shape in enumerate(settings.shapes, start=1):
         name = f"judge {position}"
         with seeded(seed + position):

@@ -89,15 +89,13 @@ def distill(
 ) -> list[Region]:
     """Find the regions that failures come from (Defuse, section 3.2), overlapping ones merged, largest weight first.
 
-    ``clustering="joint"`` fits one mixture per kind of error, a pair (label, prediction), so that every region holds
-    one kind. It has no more components than there can be regions: with more, it would describe few failures image by
-    image, differently in each restart. ``"plain"`` fits one mixture to all codes, as the paper does; the kind of a
-    region is that of most of its responsibility.
+    ``clustering="joint"`` fits one mixture per kind of error, a pair (label, prediction). It has no more components
+    than there can be regions: with more, it would describe few failures image by image, differently in each restart.
+    ``"plain"`` fits one mixture to all codes, as the paper does; most of a region's responsibility decides its kind.
 
     Dropped are regions below ``min_weight`` or with fewer than ``min_failures`` failures, and regions that most of the
-    other restarts do not find: of the same kind, at least half as large, with an overlap above ``stability``. This
-    removes boundaries that depend on the start. It cannot remove what every restart finds in failures without
-    structure, such as one round cloud or the same tiling of a box; fresh draws decide on those.
+    other restarts do not find: of the same kind, at least half as large, with an overlap above ``stability``. What
+    every restart finds in failures without structure, such as one round cloud, is left to fresh draws to decide on.
 
     Raises:
         DefuseError: codes that are not finite.

@@ -63,7 +63,6 @@ class LatentMapResult:
 
     Attributes:
         labels: class names of the training images on the map.
-        failures: number of failures on the map.
         candidates: the error of each region on the map, such as ``2 as 3``.
         projections: by name of the method, the points of the training images, the failures and the regions'
             means, in this order, in thousandths of the map's larger side.
@@ -82,11 +81,8 @@ class DiscoveryResult:
     Attributes:
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judge_accuracies: on the test set, of each reference classifier that gives a second opinion (judge).
-        failures: number of draws on which the model fails.
-        regions: number of regions that were tested on fresh draws.
-        new: candidates that were added to the store.
-        known: ids of scenarios that were already in the store.
-        seconds: duration.
+        failures, regions: number of draws on which the model fails, and of regions that were tested on fresh draws.
+        new, known: candidates that were added to the store, and ids of scenarios that were already in it.
         active_dimensions, latent_dim: number of latent dimensions that the generator uses, and has; 0 if unknown.
     """
 
@@ -109,10 +105,7 @@ def discovery_result(
 ) -> DiscoveryResult:
     """The result of a discovery whose candidates were stored.
 
-    Args:
-        model: the model under test.
-        seconds: duration of the discovery.
-        details: include the latent map and the nearest known errors, which only reports show.
+    ``details`` includes the latent map and the nearest known errors, which only reports show.
     """
     novelties = _novelties(discovery, subject, model) if details else {}
     return DiscoveryResult(

@@ -1,9 +1,8 @@
 """The search for failures: latent codes near training images whose decoded image the model gets wrong.
 
-Noise depends on (seed, image, draw) alone, so the codes of random draws are bit-exact whatever the batch size, the
-order, the number of processes or interruptions. The adaptive search goes where failures were found, and whether a draw
-fails is subject to rounding (:class:`~pytest_defuse.discover.evaluator.Evaluator`): on one machine the result is the
-same, between devices it is equal up to float rounding.
+Noise depends on (seed, image, draw) alone, never on batch size, order, processes or interruptions. The adaptive search
+goes where draws failed, which is subject to rounding (:class:`~pytest_defuse.discover.evaluator.Evaluator`): on one
+machine the result is the same, between devices it is equal up to float rounding.
 """
 
 from collections.abc import Callable, Mapping

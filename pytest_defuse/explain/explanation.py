@@ -57,10 +57,9 @@ def explain(
     progress: Progress | None = None,
     names: Mapping[str, Mapping[int, str]] | None = None,
 ) -> Explanation:
-    """Find the failure modes of a model on the subject's test set (Barlow, section 5).
+    """Find the failure modes of a model, which is not changed, on the subject's test set (Barlow, section 5).
 
     Args:
-        model: the model whose failures are explained; neither it nor the subject's model is changed.
         cache: folder of stored features.
         names: names of features by :attr:`FeatureNetwork.key`, then by number.
 

@@ -44,18 +44,16 @@ class FeatureNetwork:
     def __init__(self, classifier: Classifier, layer: str | None = None) -> None:
         self.classifier = classifier
         modules = {name: module for name, module in classifier.module.named_modules() if name or layer is None}
-        if layer is None:
-            linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
-            if not linear:
-                raise DefuseError(
-                    f"{classifier.name} has no nn.Linear, whose input would be the features: name another layer with "
-                    "@pytest.mark.defuse_explain(layer=...)."
-                )
-            self.layer, self._takes_input = linear[-1], True
-        elif layer in modules:
-            self.layer, self._takes_input = layer, False
-        else:
+        linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
+        if layer is None and not linear:
+            raise DefuseError(
+                f"{classifier.name} has no nn.Linear, whose input would be the features: name another layer with "
+                "@pytest.mark.defuse_explain(layer=...)."
+            )
+        if layer is not None and layer not in modules:
             raise DefuseError(f"{classifier.name} has no layer {layer!r}: it has {', '.join(modules)}.")
+        self._takes_input = layer is None
+        self.layer = linear[-1] if layer is None else layer
         self._module = modules[self.layer]
 
     @property

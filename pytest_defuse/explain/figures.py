@@ -50,17 +50,14 @@ def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image
         f"95% interval {low:.1%} to {high:.1%}), {cluster.failures} of {cluster.images} images, "
         f"{cluster.error_coverage:.0%} of the failures",
     ]
-    captions = [subject.classes[index] for index in classes[failing]]
-    return _figure(
-        title,
-        [
-            (f"feature {condition.feature} strongest", activating, ()),
-            ("heatmap", overlaid(activating, maps), ()),
-            ("feature attack", attacked, ()),
-            (f"failures, {heading}", pixels[torch.from_numpy(failing)], captions),
-            ("correct", pixels[torch.from_numpy(correct)], ()),
-        ],
-    )
+    images = [
+        (f"feature {condition.feature} strongest", activating, ()),
+        ("heatmap", overlaid(activating, maps), ()),
+        ("feature attack", attacked, ()),
+        (f"failures, {heading}", pixels[torch.from_numpy(failing)], [subject.classes[n] for n in classes[failing]]),
+        ("correct", pixels[torch.from_numpy(correct)], ()),
+    ]
+    return _figure(title, images)
 
 
 def overlaid(pixels: Tensor, maps: Tensor) -> Tensor:

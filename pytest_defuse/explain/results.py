@@ -102,13 +102,9 @@ def _tree(explanation: Explanation, group: str, *, figures: bool) -> TreeResult:
     reported = {mode.path for mode in explanation.modes if mode.group == group}
 
     def node_result(node: Node) -> NodeResult:
-        return NodeResult(
-            condition=str(node.path[-1]) if node.path else "",
-            cluster=node.cluster,
-            reported=node.path in reported,
-            figure=_png(explanation, group, node) if figures and node.path else "",
-            children=[node_result(child) for child in node.children],
-        )
+        condition = str(node.path[-1]) if node.path else ""
+        figure = _png(explanation, group, node) if figures and node.path else ""
+        return NodeResult(condition, node.cluster, node.path in reported, figure, list(map(node_result, node.children)))
 
     return TreeResult(group, root.cluster.base_error_rate, aler(leaves), aler_interval(leaves), node_result(root))
 

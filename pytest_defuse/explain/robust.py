@@ -45,15 +45,13 @@ def train_robust(
     """Train a network on the subject's training images against L2-bounded attacks (Barlow, objective 1).
 
     Minimizes the mean over images of the largest loss(x + d) with ||d||_2 <= radius; projected gradient ascent
-    finds the inner maximum approximately (Madry et al. 2018). With a cache, an interrupted training resumes.
+    finds the inner maximum approximately (Madry et al. 2018). With a cache, an interrupted training resumes. The result
+    is in eval mode, on the CPU, ready for ``Subject(feature_network=...)``.
 
     Args:
         network: normalised images -> logits, float N x len(classes); trained in place. Default: a small
             convolutional network that averages its last feature maps over the image.
         cache: folder of trained weights; equal networks, images, settings and seeds are trained once.
-
-    Returns:
-        The network in eval mode, on the CPU, ready for ``Subject(feature_network=...)``.
 
     Raises:
         DefuseError: the training set cannot be used, the cache cannot be written to, or the loss is NaN.
@@ -64,9 +62,8 @@ def train_robust(
         with seeded(seed):
             network = robust_network(images.pixels.shape[1], len(subject.classes), settings.width)
     start = subject.classifier(model=network, name="the robust network").identity
-    key = fingerprint(
-        "robust network", version=3, data=images.hash, settings=settings, seed=seed, network=start.fingerprint
-    )
+    parts = {"data": images.hash, "settings": settings, "seed": seed, "network": start.fingerprint}
+    key = fingerprint("robust network", version=3, **parts)
     train_once(
         network.to(device),
         partial(_robust_loss, network, subject, settings, device),

@@ -28,14 +28,11 @@ def most_activating(features: Features, feature: int, rows: Rows, count: int = 6
 
 @torch.no_grad()
 def heatmaps(network: FeatureNetwork, pixels: Tensor, feature: int) -> Tensor:
-    """Where each image activates a feature: float N x H x W on the CPU, scaled to [0, 1] for each image.
+    """Where each image, uint8 N x C x H x W, activates a feature: float N x H x W on the CPU, each from 0 to 1.
 
     As in the paper, the heatmap is the feature map before it is averaged over the image, or the feature's value at each
     token of a vision transformer. For other networks it is occlusion sensitivity: how much the feature falls when a
     grey patch covers the position. A map without contrast is all zero.
-
-    Args:
-        pixels: uint8 N x C x H x W.
     """
     images = _floats(network, pixels)
     maps = _feature_maps(network, images)
