@@ -37,7 +37,6 @@ class Audit:
 
     Attributes:
         scores: of the test set, its shifted copies, the shift sets and the held-out tiles of each scenario.
-        test: the predictions on the test set.
         problems: bounds on harm that fail, in sentences.
     """
 

@@ -46,14 +46,13 @@ class Finetuning:
     ) -> None:
         self.subject, self.data, self.settings = subject, data, settings
         self.seed, self.device, self.folder = seed, device, folder
-        self.train = data.train
         tiles = list(data.tiles.values())
         self.tiles = LabelledImages(
             torch.cat([part.pixels for part in tiles]), torch.cat([part.labels for part in tiles])
         )
         self.sizes = torch.tensor([len(part) for part in tiles])
         self.starts = self.sizes.cumsum(0) - self.sizes
-        self.steps = -(-len(self.train) // settings.batch)
+        self.steps = -(-len(self.data.train) // settings.batch)
         self._old = plain_copy(subject.model).to(device).eval() if settings.distill else None
 
     def weights(
@@ -103,7 +102,7 @@ class Finetuning:
 
         @lru_cache(maxsize=1)
         def batches(epoch: int) -> Sequence[Tensor]:
-            order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(self.seed + epoch))
+            order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.seed + epoch))
             # Batches of even size: batch normalisation cannot train on a single image that is left over.
             return order.tensor_split(self.steps)
 
@@ -135,7 +134,7 @@ class Finetuning:
             yield settings.train_step(model, step)
             chosen = chosen[:0]
         # Training images come first, so that they are augmented alike in every trial.
-        batch = self._model_inputs(self.train[chosen])
+        batch = self._model_inputs(self.data.train[chosen])
         tiles = self._scenario_batch(settings.scenario_batch if lambda_ else 0)
         parts = _part_count(len(batch[0]), len(tiles[0]), settings.at_once)
         for (images, labels), (mixed, tile_labels, other_labels, shares) in zip(
@@ -174,7 +173,7 @@ class Finetuning:
         positions = (torch.rand(count) * self.sizes[scenarios]).long()
         tiles, labels = self._model_inputs(self.tiles[self.starts[scenarios] + positions])
         mixed = round(self.settings.mixup * count)
-        others, other_labels = self._model_inputs(self.train[torch.randint(len(self.train), (mixed,))])
+        others, other_labels = self._model_inputs(self.data.train[torch.randint(len(self.data.train), (mixed,))])
         shares = torch.cat([torch.rand(mixed), torch.ones(count - mixed)]).to(self.device)
         share = shares[:mixed].view(-1, 1, 1, 1)
         tiles = torch.cat([share * tiles[:mixed] + (1 - share) * others, tiles[mixed:]])

@@ -63,8 +63,7 @@ class ClassDrop:
     def significant(self, classes: int) -> bool:
         """Whether the exact one-sided sign test finds more losses than gains.
 
-        The level is Bonferroni-corrected for the number of classes that are compared: without a correction, 2 of 43
-        classes would be significant by chance.
+        The level is Bonferroni-corrected: without, 2 of 43 classes would be significant by chance.
         """
         return self.lost > self.gained and mcnemar(self.lost, self.gained) / 2 < SIGNIFICANCE_LEVEL / classes
 

@@ -26,13 +26,8 @@ def recompute_batch_norm(model: nn.Module, pixels: Tensor, forward: Callable[[Te
     Batch statistics of interpolated weights are not the interpolated statistics. Layers without a trainable parameter
     keep theirs. ``forward`` runs the model on a batch of images.
     """
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm)
-        and module.track_running_stats
-        and any(parameter.requires_grad for parameter in module.parameters())
-    ]
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    layers = [layer for layer in layers if any(parameter.requires_grad for parameter in layer.parameters())]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
@@ -41,14 +36,12 @@ def recompute_batch_norm(model: nn.Module, pixels: Tensor, forward: Callable[[Te
         layer.reset_running_stats()
         layer.momentum = None  # None: the plain average over all batches
         layer.train()
-    try:
-        used = pixels[:BATCH_NORM_IMAGES]
-        for batch in used.tensor_split(-(-len(used) // BATCH_NORM_BATCH_SIZE)):
-            forward(batch)
-    finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-        model.eval()
+    used = pixels[:BATCH_NORM_IMAGES]
+    for batch in used.tensor_split(-(-len(used) // BATCH_NORM_BATCH_SIZE)):
+        forward(batch)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    model.eval()
 
 
 def _between(first: Tensor, second: Tensor, alpha: float) -> Tensor:

@@ -56,10 +56,8 @@ def recheck(
         for name, (record, region) in known.items()
         if record.label and region.generator == discovery.generator_hash
     }
-    findings = [
-        f"searched again with {BUDGET:,} forward passes: {discovery.failures:,} failures, "
-        f"{len(discovery.regions)} regions"
-    ]
+    totals = f"{discovery.failures:,} failures, {len(discovery.regions)} regions"
+    findings = [f"searched again with {BUDGET:,} forward passes: {totals}"]
     if len(regions) < len(known):
         findings.append(f"{len(known) - len(regions)} scenarios come from another generator and were not compared")
     failing: dict[str, float] = {}

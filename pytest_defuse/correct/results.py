@@ -59,10 +59,8 @@ class CorrectionResult:
     """The outcome of a correction.
 
     Attributes:
-        validation_source: the origin of the validation images, in words.
         output: the file that was written, an absolute path.
         problems: bounds that fail, in sentences; empty if ``output`` is the corrected checkpoint.
-        seconds: duration of the training.
         sets: accuracy on everything that the choice of a trial did not use.
         classes: changes on the test set by class, the largest loss first.
         lost, gained: numbers of test images that were correct and are wrong, and the reverse.
@@ -100,7 +98,7 @@ def correction_result(
     """The result of a correction whose checkpoint was written to ``output``."""
     test = audit.test
     lost, gained = test.negative_flips.tolist(), test.positive_flips.tolist()
-    flips = [("lost", index) for index in lost] + [("gained", index) for index in gained]
+    flips = [*(("lost", index) for index in lost), *(("gained", index) for index in gained)]
     return CorrectionResult(
         subject=subject.name,
         validation_source=correction.validation_source,

@@ -20,12 +20,7 @@ Train = Callable[[float, float, int], Trial]
 
 
 class Search:
-    """Trains trials, evaluates them, and chooses one.
-
-    Attributes:
-        trials: all trials, in the order in which they were evaluated.
-        image_passes: training and scenario images that went forward and backward, counted each time.
-    """
+    """Trains trials, evaluates them, and chooses one; ``trials`` are in the order in which they were evaluated."""
 
     def __init__(self, finetuning: Finetuning, minimum: Mapping[str, float]) -> None:
         self.finetuning, self.minimum = finetuning, minimum

@@ -60,8 +60,7 @@ def ranking_key(trial: Trial, minimum: Mapping[str, float], aim: float) -> tuple
 def choose(trials: Sequence[Trial], minimum: Mapping[str, float], aim: float) -> Trial:
     """The trial with the highest mean accuracy of those that pass every bound and reach the aim; the first at a tie.
 
-    Trials that pass every bound, on scenarios and on harm, come before others; then trials without a shortfall; then
-    the mean accuracy minus the shortfall decides.
+    Trials that pass every bound, on scenarios and on harm, come before others; the shortfall reduces the mean accuracy.
     """
 
     def key(trial: Trial) -> tuple[bool, bool, float]:

@@ -138,12 +138,13 @@ class _Group:
         self.comparison = compare(predictions)
 
     def checks(self, bounds: Bounds) -> list[Check]:
+        baseline = self.comparison.correct / self.comparison.total if self.comparison else 0
         evaluations: dict[str, Callable[[Any], Check]] = {
             "min_accuracy": lambda limit: self.accuracy("min_accuracy", limit, "min_accuracy"),
             "max_error_rate": lambda rate: self.accuracy("max_error_rate", 1 - rate, f"max_error_rate {rate:.1%}"),
             "max_increase": self.increase,
             "max_drop": lambda limit: self.drop("max_drop", limit),
-            "max_relative_drop": self.relative_drop,
+            "max_relative_drop": lambda share: self.drop("max_relative_drop", share * baseline),
             "max_flips": self.flips,
         }
         limits = {name: getattr(bounds, name) for name in evaluations}
@@ -183,10 +184,6 @@ class _Group:
         z = None if self.predictions.same_model else paired_score(lost, gained, total, maximum)
         interval, required = paired_interval(lost, gained, total, self.level), max(0.0, baseline - maximum)
         return self._check(bound, total, drop, maximum, outcome, reason, z, interval, accuracy=required)
-
-    def relative_drop(self, maximum: float) -> Check:
-        baseline = self.comparison.correct / self.comparison.total if self.comparison else 0
-        return self.drop("max_relative_drop", maximum * baseline)
 
     def flips(self, maximum: int) -> Check:
         if self.comparison is None:

@@ -118,18 +118,15 @@ def gate_scenarios(
     """
     scenarios = {scenario.id: scenario for scenario, _ in requests}
     labelled: dict[str, LabelledPredictions] = {}
-    errors: dict[str, DefuseError] = {}
+    results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {}
     for name, scenario in scenarios.items():
         try:
             labelled[name] = _labelled(scenario, predictions, model, baseline)
         except DefuseError as error:
-            errors[name] = error
+            results |= {(name, bounds): error for other, bounds in requests if other.id == name}
     comparisons = dict(zip(labelled, adjust([compare(part) for part in labelled.values()]), strict=True))
     keys = [(scenario.id, bounds) for scenario, bounds in requests if scenario.id in labelled]
     families = decide([evaluate(labelled[name], bounds) for name, bounds in keys])
-    results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {
-        (scenario.id, bounds): errors[scenario.id] for scenario, bounds in requests if scenario.id in errors
-    }
     for (name, bounds), checks in zip(keys, families, strict=True):
         scenario = scenarios[name]
         if not checks:

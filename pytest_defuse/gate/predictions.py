@@ -49,7 +49,6 @@ class LabelledPredictions(Predictions):
     """Predictions with labels, and earlier results on the same images.
 
     Attributes:
-        labels: class names, one per image.
         baseline: the class names that the baseline predicts; None for an image that it does not contain.
         same_model: whether the baseline is from the same model.
         recorded: accuracy when the images were found, in [0, 1]; None if it was not recorded.

@@ -16,11 +16,7 @@ FLIPS_SHOWN = 64
 
 @dataclass(frozen=True)
 class ModelResult:
-    """The identity of an evaluated model, in a run that saves a baseline.
-
-    Attributes:
-        logits: the model's outputs for the fixed images, to five digits.
-    """
+    """An evaluated model, in a run that saves a baseline; ``logits`` are those of the fixed images, to five digits."""
 
     subject: str
     fingerprint: str
@@ -123,12 +119,7 @@ class ScenarioResult(Verdict):
 
 @dataclass(frozen=True, kw_only=True)
 class TestSetResult(Verdict):
-    """The verdict on the test set.
-
-    Attributes:
-        flip_sheet: the first :data:`FLIPS_SHOWN` images of ``comparison.lost`` as a contact sheet, a PNG in base64
-            (:func:`~pytest_defuse.scenarios.sheets.encode_sheet`); empty without flips.
-    """
+    """The verdict on the test set; ``flip_sheet`` shows lost images, at most :data:`FLIPS_SHOWN`, a PNG in base64."""
 
     __test__ = False  # not a test class, whatever pytest's naming pattern says
     kind: ClassVar = "test set"

@@ -33,7 +33,6 @@ class DefuseSession:
     Attributes:
         uncovered: ids of accepted scenarios that no collected test covers.
         requests: every scenario that a collected test gates, with its bounds.
-        correction: the settings in the tests' ``defuse_correct`` markers.
         results: all results so far, encoded; in the controller of xdist, those of all workers.
         failed: ids of the failed tests of a subject.
     """
