@@ -48,13 +48,12 @@ class Cluster:
 
     @property
     def p_value(self) -> float:
-        """The one-sided permutation test of the cluster, in closed form (a hypergeometric tail).
+        """The one-sided permutation test in closed form (a hypergeometric tail); exact if other images found the rule.
 
-        It is the share of all permutations of the group's failures that put as many or more of them into the cluster:
-        exact if these images were not used to find the rule.
+        It is the share of all permutations of the group's failures that put as many or more of them into the cluster.
         """
-        fewer = self.failures - 1  # sf(k) is the probability of more than k
-        return float(hypergeom.sf(fewer, self.group_images, self.group_failures, self.images))
+        # sf(k) is the probability of more than k.
+        return float(hypergeom.sf(self.failures - 1, self.group_images, self.group_failures, self.images))
 
     @property
     def error_rate_interval(self) -> Interval:

@@ -103,24 +103,16 @@ class Evidence(Record):
 
     def in_words(self, label: str | None) -> list[str]:
         """How far the evidence supports a label, a sentence each."""
-        if label is None:
-            return []
-        nearest, sources = Counter(self.nearest_labels), Counter(self.source_labels)
-        support = (
-            (nearest, f"of the {nearest.total()} nearest training images are"),
-            (sources, f"of {sources.total()} failures were drawn around training images"),
-        )
-        return [
-            f"{labels[label]} {words} labelled {label}{_rival(labels, label)}"
-            for labels, words in support
-            if labels.total()
-        ]
-
-
-def _rival(counts: Counter[str], label: str) -> str:
-    """The label that has more support than ``label``, if any."""
-    name, count = counts.most_common(1)[0]
-    return f", against {count} labelled {name}" if count > counts[label] else ""
+        sentences = []
+        for labels, words in (
+            (Counter(self.nearest_labels), "of the {} nearest training images are labelled"),
+            (Counter(self.source_labels), "of {} failures were drawn around training images labelled"),
+        ):
+            if label is not None and labels.total():
+                rival, count = labels.most_common(1)[0]
+                against = f", against {count} labelled {rival}" if count > labels[label] else ""
+                sentences.append(f"{labels[label]} {words.format(labels.total())} {label}{against}")
+        return sentences
 
 
 class MachineRecord(Record):
