@@ -2,7 +2,7 @@
 
 from pytest_defuse.explain.explanation import Explanation, describe_region, explain, matching_images
 from pytest_defuse.explain.failure_modes import FailureMode, FailureModes
-from pytest_defuse.explain.robust import RobustSettings, train_robust
+from pytest_defuse.explain.robust_training import RobustSettings, train_robust
 from pytest_defuse.explain.settings import ExplainSettings
 
 __all__ = [

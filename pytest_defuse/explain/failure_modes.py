@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask
-from pytest_defuse.rules.honest import Rows, Rule, Rules, honest_rules, rows_of
+from pytest_defuse.rules.honest_split import Rows, Rule, Rules, honest_rules, rows_of
 from pytest_defuse.rules.trees import Path, matches
 from pytest_defuse.runtime.errors import DefuseError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pytest_defuse.explain.explanation import Explanation
 from pytest_defuse.explain.visuals import feature_attack, heatmaps, most_activating
-from pytest_defuse.rules.honest import Rows
+from pytest_defuse.rules.honest_split import Rows
 from pytest_defuse.rules.trees import Node, rule_words
 from pytest_defuse.runtime.determinism import random_numbers, seeded
 from pytest_defuse.subject.images import quantise

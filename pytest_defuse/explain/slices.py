@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pytest_defuse.explain.explanation import Explanation, matching_images
 from pytest_defuse.explain.failure_modes import FailureMode
-from pytest_defuse.rules.honest import Rows
+from pytest_defuse.rules.honest_split import Rows
 from pytest_defuse.rules.trees import matches
 from pytest_defuse.runtime.determinism import random_numbers, seeded
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pytest_defuse.explain.features import FeatureNetwork, recorded_outputs
-from pytest_defuse.explain.robust import projected_gradient_ascent
+from pytest_defuse.explain.robust_training import projected_gradient_ascent
 from pytest_defuse.rules.gain import Features
-from pytest_defuse.rules.honest import Rows
+from pytest_defuse.rules.honest_split import Rows
 
 PATCHES_PER_SIDE = 7
 """The image's side divided by the side of the occluding patch. Our choice."""

@@ -182,7 +182,7 @@ def collects_all(config: pytest.Config) -> bool:
 
 def record(item: pytest.Item, *results: "Result") -> None:
     """Attach results to an item's report, and their figures to JUnit's."""
-    from pytest_defuse.report.results import junit_properties
+    from pytest_defuse.report.junit import properties
 
     item.stash.setdefault(RESULTS, []).extend(results)
-    item.user_properties += [row for result in results for row in junit_properties(result)]
+    item.user_properties += [row for result in results for row in properties(result)]

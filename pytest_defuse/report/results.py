@@ -120,19 +120,6 @@ def confidences_of(predictions: LabelledPredictions) -> list[str]:
     return [f"{confidence:.0%}" for confidence in predictions.confidences] or [""] * predictions.total
 
 
-def junit_properties(result: Result) -> list[tuple[str, str]]:
-    """Names and values that JUnit XML shows of a result; none if it is not a verdict."""
-    if not isinstance(result, AnyVerdict):
-        return []
-    low, high = result.accuracy.interval
-    rows = [("defuse_accuracy", f"{result.correct}/{result.total}"), ("defuse_interval", f"{low:.4f} to {high:.4f}")]
-    if isinstance(result, ScenarioResult):
-        rows.append(("defuse_scenario", result.id))
-    if comparison := result.comparison:
-        rows += [("defuse_flips", str(len(comparison.lost))), ("defuse_mcnemar_p", f"{comparison.p:.4g}")]
-    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
-
-
 def encode(result: Result) -> dict[str, Any]:
     """A result as a JSON value."""
     return {"kind": type(result).__name__, **asdict(result)}

@@ -14,7 +14,7 @@ from pytest_defuse.runtime.cache import NO_OUTPUTS, Tensors, cached_weights
 from pytest_defuse.runtime.determinism import random_numbers, seed_all, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.runtime.states import read_state, write_state
+from pytest_defuse.runtime.state_files import read_state, write_state
 
 SAVE_EVERY = 60.0
 """Seconds between two states on disk, which is the most work that an interruption loses. Our choice."""

@@ -5,7 +5,7 @@ from pytest_defuse.explain.failure_modes import FailureMode, Group, class_groups
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.trees import Condition, matches
 from pytest_defuse.runtime.errors import DefuseError
-from tests.rules.test_honest import planted
+from tests.rules.test_honest_split import planted
 
 CLASSES = ["cat", "dog", "eel"]
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pytest_defuse.explain.features import FeatureNetwork
-from pytest_defuse.explain.robust import projected
+from pytest_defuse.explain.robust_training import projected
 from pytest_defuse.explain.visuals import feature_attack, heatmaps, most_activating
 from pytest_defuse.subject.classifier import Classifier
 

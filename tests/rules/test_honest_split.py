@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_defuse.rules import honest
-from pytest_defuse.rules.honest import Rows, honest_rules, rows_of
+from pytest_defuse.rules import honest_split
+from pytest_defuse.rules.honest_split import Rows, honest_rules, rows_of
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.settings import RuleSettings
 from pytest_defuse.rules.trees import Node, grown, matches
@@ -86,7 +86,7 @@ def test_rates_are_measured_on_the_half_that_did_not_grow_the_tree(monkeypatch: 
         growing.append(np.isin(features[:, 0], half[:, 0]))
         return grown(half, *arguments, **named)
 
-    monkeypatch.setattr(honest, "grown", spy)
+    monkeypatch.setattr(honest_split, "grown", spy)
     found = honest_rules(features, failed, one_group(1000), RuleSettings())
     (rule,) = found.rules
     assert (found.measures == ~growing[0]).all()
@@ -133,7 +133,7 @@ def test_only_the_rows_of_one_group_at_a_time_are_in_memory(tmp_path: Path, monk
         for tenth in range(10):
             yield str(tenth), np.arange(tenth * 200, tenth * 200 + 200)
 
-    monkeypatch.setattr(honest, "rows_of", spy)
+    monkeypatch.setattr(honest_split, "rows_of", spy)
     honest_rules(mapped, failed, tenths(), RuleSettings())
     assert len(read) > 10
     assert max(read) < 200

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pytest_defuse.runtime.states import read_state, write_state
+from pytest_defuse.runtime.state_files import read_state, write_state
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 KEYS = st.text(max_size=3) | st.integers() | st.booleans()

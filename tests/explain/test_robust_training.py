@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from pytest_defuse import Subject
 from pytest_defuse.explain import RobustSettings, train_robust
-from pytest_defuse.explain.robust import robust_network
+from pytest_defuse.explain.robust_training import robust_network
 from pytest_defuse.runtime import training
 from pytest_defuse.runtime.determinism import seed_all
 from pytest_defuse.subject.images import content_hash
