@@ -65,7 +65,6 @@ class Tally:
         voters: annotators whose votes count.
         models: models whose votes do not count.
         outcome, label, reason: the decision that the votes give, and why.
-        disagreeing, labelled: tiles on which the model is wrong, of those with a majority class and a prediction.
         low_agreement: agreement below which there is a remark, in [0, 1].
     """
 
@@ -75,8 +74,6 @@ class Tally:
     outcome: Outcome
     label: str | None
     reason: str
-    disagreeing: int
-    labelled: int
     low_agreement: float
 
     @property
@@ -126,11 +123,11 @@ def tally(record: ScenarioRecord, machine: MachineRecord, votes: Sequence[VotesR
         for tile in tiles
         if tile.label is not None and (predicted := machine.tiles(tile.split).predicted) is not None
     ]
-    disagreeing = sum(label != prediction for label, prediction in labelled)
-    decision = _decision(tiles, disagreeing, len(labelled), voting.rho)
+    wrong = sum(label != prediction for label, prediction in labelled)
+    decision = _decision(tiles, wrong, len(labelled), voting.rho)
     voters = tuple(vote.annotator for vote in counted)
     models = tuple(vote.annotator for vote in votes if vote not in counted)
-    return Tally(tuple(tiles), voters, models, *decision, disagreeing, len(labelled), voting.low_agreement)
+    return Tally(tuple(tiles), voters, models, *decision, voting.low_agreement)
 
 
 def _decision(tiles: Sequence[TileTally], wrong: int, labelled: int, rho: float) -> tuple[Outcome, str | None, str]:
