@@ -147,8 +147,8 @@ class SubjectRun:
         """Search the subject's model for failures and store candidates; once for equal settings."""
         from pytest_defuse.discover.candidates import store_candidates
         from pytest_defuse.discover.discovery import discover
-        from pytest_defuse.discover.results import discovery_result
         from pytest_defuse.discover.settings import DiscoverySettings
+        from pytest_defuse.discover.summary import discovery_result
 
         settings, options, started = DiscoverySettings.of(values), self.options, time.monotonic()
         if settings not in self._discoveries:
@@ -176,9 +176,9 @@ class SubjectRun:
     def explain(self, values: Mapping[str, Any]) -> "tuple[Explanation, ExplanationResult]":
         """Find failure modes on the test set, and store candidates if discovering; once for equal settings."""
         from pytest_defuse.explain.explanation import explain
-        from pytest_defuse.explain.results import explanation_result
         from pytest_defuse.explain.settings import ExplainSettings
         from pytest_defuse.explain.slices import store_failure_modes
+        from pytest_defuse.explain.summary import explanation_result
 
         settings, options = ExplainSettings.of(values), self.options
         if settings not in self._explanations:

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from scipy.stats import hypergeom
-
 from pytest_defuse.statistics.accuracy import wilson_interval
 
 Interval = tuple[float, float]
@@ -52,6 +50,8 @@ class Cluster:
 
         It is the share of all permutations of the group's failures that put as many or more of them into the cluster.
         """
+        from scipy.stats import hypergeom  # slow to load, and the reports of a gate use no p
+
         # sf(k) is the probability of more than k.
         return float(hypergeom.sf(self.failures - 1, self.group_images, self.group_failures, self.images))
 

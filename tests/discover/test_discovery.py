@@ -18,8 +18,8 @@ from pytest_defuse.discover import discovery as module
 from pytest_defuse.discover.candidates import store_candidates
 from pytest_defuse.discover.discovery import Candidate, Discovery, discover
 from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
-from pytest_defuse.discover.results import discovery_result
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.summary import discovery_result
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.sheets import pixel_hash

@@ -36,6 +36,18 @@ def test_a_passing_run_shows_its_bounds(project: pytest.Pytester, accept: Accept
     result.stdout.fnmatch_lines(["*defuse*", "*16/16 = 100.0%*90.0%*PASS*"])
 
 
+def test_a_gate_does_not_load_the_engine_of_discovery(project: pytest.Pytester, accept: Accept) -> None:
+    """It would take longer than the gate itself (benchmarks/gate.py)."""
+    accept(mean=0.55)
+    with (project.path / "conftest.py").open("a") as conftest:
+        conftest.write("""
+def pytest_unconfigure():
+    import sys
+    print("loaded:", sorted({"torch", "scipy", "sklearn"} & set(sys.modules)))
+""")
+    project.runpytest_subprocess().stdout.fnmatch_lines(["loaded: [[]'torch'[]]"])
+
+
 def test_quiet_prints_no_table(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     result = project.runpytest("-q")

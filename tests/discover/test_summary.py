@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.discover.results import nearest_errors
+from pytest_defuse.discover.summary import nearest_errors
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 40))
