@@ -17,7 +17,7 @@ test: .venv/ready
 fast: .venv/ready
 	$(FAST)
 
-# What depends on more than this repository, and every property with many new examples: hours.
+# What depends on more than this repository, and every property with many new examples: docs/external.md has the last figures.
 external: .venv/ready
 	$(PYTEST) -m "external or (hypothesis and not slow)" --hypothesis-profile fuzz
 

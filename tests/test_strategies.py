@@ -92,6 +92,7 @@ def test_a_failure_shrinks_toward_the_mean(images: st.SearchStrategy[Tensor], ge
     assert 2 < difference(shrunk) < max(differences) / 2
 
 
+@pytest.mark.slow
 def test_a_failure_is_replayed(images: st.SearchStrategy[Tensor]) -> None:
     database = InMemoryExampleDatabase()
     first: list[bytes] = []

@@ -71,12 +71,14 @@ def test_a_region_that_rarely_fails_is_no_candidate(confirmed: Confirm) -> None:
     assert confirmed(SHIFTED, region(0.8, 0.2)) == ()
 
 
+@pytest.mark.slow
 def test_a_region_that_fails_in_three_of_five_draws_requires_many_draws(confirmed: Confirm) -> None:
     assert confirmed(SHIFTED, region(0.45, 0.2), confirmations=40) == ()
     (candidate,) = confirmed(SHIFTED, region(0.45, 0.2), confirmations=2000)
     assert 0.5 < candidate.interval[0] < candidate.failure_rate < 0.65
 
 
+@pytest.mark.slow
 def test_failures_of_another_label_do_not_count(confirmed: Confirm) -> None:
     assert confirmed(WrongIfClose(), region(0.0, 0.3)) == ()
     assert len(confirmed(WrongIfClose(), region(1.0, 0.3, label=1))) == 1

@@ -149,6 +149,7 @@ def test_the_planted_failure_is_found(found: Discovery) -> None:
     assert 0 < sum(candidate.region.weight for candidate in found.candidates) <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_candidates_have_nearest_errors_if_there_are_known_errors(found: Discovery, store: Store) -> None:
     stored = store_candidates(store, subject(), found)
     correct = replace(found.latent_images, correct=torch.ones_like(found.latent_images.correct))
@@ -210,6 +211,7 @@ def test_nothing_is_found_on_a_perfect_model(cache: Path) -> None:
     assert perfect.accuracy == 1
 
 
+@pytest.mark.slow
 def test_no_more_candidates_than_the_maximum(found: Discovery, cache: Path) -> None:
     one = DiscoverySettings.of(vars(SETTINGS) | {"candidates": 1})
     (only,) = discover(subject(), one, cache=cache).candidates
@@ -328,6 +330,7 @@ def test_judges_that_draw_random_numbers_do_not_change_the_global_state(tmp_path
     assert states() == before
 
 
+@pytest.mark.slow
 def test_judges_are_trained_if_the_subject_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), min_steps=80, learning_rate=1e-2)
     monkeypatch.setattr(module, "JudgeSettings", lambda: small)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -22,6 +23,7 @@ def shown(figure: Image.Image, pixels: torch.Tensor) -> list[tuple[int, int]]:
     return positions
 
 
+@pytest.mark.slow
 def test_a_figure_shows_activating_and_failing_images_of_its_node(explanation: Explanation) -> None:
     (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
     (node,) = [leaf for leaf in explanation.modes.trees[mode.group].leaves() if leaf.path == mode.path]

@@ -175,6 +175,7 @@ def wait_for(file: Path, content: str) -> None:
     pytest.fail(f"{file} never held {content}")
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_trains_and_the_other_waits(tmp_path: Path) -> None:
     with started(tmp_path, 1) as first:
         wait_for(tmp_path / "trained", "1")

@@ -83,12 +83,12 @@ def copied(store: Store) -> None:
 @pytest.mark.parametrize(
     ("start", "work"),
     [
-        (lambda store: None, opened),
-        (planted, added),
         (planted, labelled),
         (planted, voted),
-        (copied, migrated),
-        (copied, labelled),
+        pytest.param(lambda store: None, opened, marks=pytest.mark.slow),
+        pytest.param(planted, added, marks=pytest.mark.slow),
+        pytest.param(copied, migrated, marks=pytest.mark.slow),
+        pytest.param(copied, labelled, marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_writer_leaves_a_store_that_loads(

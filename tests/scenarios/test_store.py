@@ -185,6 +185,7 @@ def vote_on_tiles(folder: Path, scenario_id: str, annotator: str, tiles: range) 
         Store(folder).vote(scenario_id, annotator, {"held_out": {tile: "3"}})
 
 
+@pytest.mark.slow
 def test_processes_that_vote_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
     processes = in_processes(
         (vote_on_tiles, (store.folder, scenario.id, "anna", range(3))),
@@ -230,6 +231,7 @@ def test_a_store_that_lost_its_store_yaml_is_no_silence(store: Store, scenario: 
         accepted_scenarios(store.folder.parent)
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
     other = plant(store, FIRST, FIRST)
     processes = in_processes(
