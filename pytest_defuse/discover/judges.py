@@ -67,7 +67,8 @@ class Judges:
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, over the judges and the confidence."""
-        return fingerprint("judges", confidence=self.confidence, panel=[judge.fingerprint for judge in self.panel])
+        confidence = round(self.confidence, 4)  # a calibrated one is a probability, whose last bits vary
+        return fingerprint("judges", confidence=confidence, panel=[judge.fingerprint for judge in self.panel])
 
     def verdicts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Labels of uint8 pixels N x C x H x W by the first judge, int64 N, and the panel's confidence, float32 N.

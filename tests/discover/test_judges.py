@@ -175,3 +175,4 @@ def test_the_fingerprint_of_a_panel_depends_on_its_judges_and_its_confidence() -
     panels = [panel(zero), panel(one), panel(zero, one), panel(one, zero), panel(zero, confidence=0.8)]
     assert len({judges.fingerprint for judges in panels}) == 5
     assert panel(zero).fingerprint == panel(zero).fingerprint
+    assert panel(zero, confidence=0.93).fingerprint == panel(zero, confidence=0.93 + 1e-7).fingerprint
