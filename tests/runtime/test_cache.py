@@ -2,8 +2,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -49,16 +51,32 @@ def test_a_hit_writes_nothing(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in [tmp_path, *tmp_path.iterdir()]} == before
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not hold root back")
-def test_a_read_only_folder_is_read_and_a_miss_is_one_sentence(tmp_path: Path) -> None:
-    train(tmp_path / "net.safetensors")
-    tmp_path.chmod(0o500)
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Act as the user nobody if the tests run as root, who may write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
     try:
-        assert train(tmp_path / "net.safetensors", 8) == (7, [])
-        with pytest.raises(DefuseError, match=r"other\.safetensors cannot be written .*name another folder"):
-            train(tmp_path / "other.safetensors")
+        yield
     finally:
-        tmp_path.chmod(0o700)
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_read_only_folder_is_read_and_a_miss_is_one_sentence() -> None:
+    with tempfile.TemporaryDirectory() as name:  # unlike those of tmp_path, other users may enter its parents
+        folder = Path(name)
+        train(folder / "net.safetensors")
+        folder.chmod(0o555)
+        try:
+            with without_privileges():
+                assert train(folder / "net.safetensors", 8) == (7, [])
+                with pytest.raises(DefuseError, match=r"other\.safetensors cannot be written .*name another folder"):
+                    train(folder / "other.safetensors")
+        finally:
+            folder.chmod(0o700)
 
 
 def test_the_folder_ignores_itself_in_git(tmp_path: Path) -> None:
