@@ -6,7 +6,7 @@ typed by hand are the class names "3" and "no". All errors of a file are reporte
 
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Generic, TypeVar
@@ -194,9 +194,10 @@ class _PlainComposer(Composer):
     """Refuses aliases, a few of which can stand for more data than fits in memory, and deep nesting."""
 
     depth = 0
+    peek_event: Callable[[], yaml.Event]  # a parser's
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[attr-defined]
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise _unused("aliases are not used here: write the value again", event)
         if self.depth == MAX_LEVELS:

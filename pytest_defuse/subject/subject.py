@@ -105,7 +105,7 @@ class Subject:
     def classifier(
         self, device: torch.device | str = "cpu", model: nn.Module | None = None, name: str = "the model"
     ) -> Classifier:
-        """A frozen copy of ``model`` (default: the subject's) that reads this subject's images; messages name it."""
+        """A frozen copy of ``model`` (default: the subject's) for this subject's images, named ``name`` in messages."""
         return Classifier(
             self.model if model is None else model,
             len(self.classes),

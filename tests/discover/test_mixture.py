@@ -48,8 +48,8 @@ class StartedMixture(BayesianGaussianMixture):
 
     responsibilities: Array
 
-    def _initialize_parameters(self, X: Array, random_state: Any, xp: Any = None) -> None:  # noqa: N803
-        self._initialize(X, self.responsibilities)
+    def _initialize_parameters(self, codes: Array, random_state: Any, xp: Any = None) -> None:
+        self._initialize(codes, self.responsibilities)
 
 
 def reference(codes: Array, start: Array, prior: Prior, max_iter: int, tol: float = 0) -> BayesianGaussianMixture:

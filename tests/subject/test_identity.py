@@ -1,7 +1,7 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ class Wrapped(nn.Module):
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        return Net.forward(self, x) / self.temperature  # type: ignore[arg-type]
+        return Net.forward(cast(Net, self), x) / self.temperature
 
 
 def net(activation: Callable[[Tensor], Tensor] = F.relu) -> Net:
