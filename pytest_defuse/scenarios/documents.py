@@ -182,8 +182,7 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
         # libyaml finds the end of a file that was cut off in the line after the last.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         detail = " ".join(str(getattr(error, "problem", None) or error).split())
-        ours = type(error) is yaml.MarkedYAMLError  # PyYAML raises its subclasses
-        words = f": {detail}" if ours else f" ({detail}): edit it, or restore it from git"
+        words = f": {detail}" if isinstance(error, _UnusedError) else f" ({detail}): edit it, or restore it from git"
         raise refused(file, f"not valid YAML{words}", line) from error
 
 
@@ -199,9 +198,9 @@ class _PlainComposer(Composer):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _unused("aliases are not used here: write the value again", event)
+            raise _UnusedError("aliases are not used here: write the value again", event)
         if self.depth == MAX_LEVELS:
-            raise _unused("it is nested too deeply", event)
+            raise _UnusedError("it is nested too deeply", event)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -230,9 +229,9 @@ def _plain(node: yaml.Node) -> Any:
         result: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _unused("a key must be plain text", key)
+                raise _UnusedError("a key must be plain text", key)
             if key.value in result:
-                raise _unused(f"key {key.value!r} is given twice", key)
+                raise _UnusedError(f"key {key.value!r} is given twice", key)
             result[key.value] = _plain(value)
         return result
     if isinstance(node, yaml.SequenceNode):
@@ -240,9 +239,11 @@ def _plain(node: yaml.Node) -> Any:
     return None if node.tag == "tag:yaml.org,2002:null" else node.value
 
 
-def _unused(words: str, start: Any) -> yaml.MarkedYAMLError:
-    """The error for YAML that a store's files do not use, where a node or event starts."""
-    return yaml.MarkedYAMLError(problem=words, problem_mark=start.start_mark)
+class _UnusedError(yaml.MarkedYAMLError):
+    """YAML that a store's files do not use, at the start of a node or event."""
+
+    def __init__(self, words: str, start: Any) -> None:
+        super().__init__(problem=words, problem_mark=start.start_mark)
 
 
 def _problem(file: str, root: yaml.Node, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:
