@@ -10,10 +10,10 @@ import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.database import InMemoryExampleDatabase
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
+from pytest_defuse.runtime.cache import write_tensors
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.strategies import offsets_inside, region_images
@@ -40,8 +40,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, generator: TrainedVAE) -> 
     cache = root / ".defuse_cache"
     cache.mkdir()
     (cache / "generator-0.safetensors").write_bytes(b"damaged")
-    save_file(BetaVAE((1, 8, 8), GeneratorSettings(latent_dim=5)).state_dict(), cache / "generator-1.safetensors")
-    save_file(generator.network.state_dict(), cache / "generator-2.safetensors")
+    for name, network in (("1", BetaVAE((1, 8, 8), GeneratorSettings(latent_dim=5))), ("2", generator.network)):
+        write_tensors(network.state_dict(), cache / f"generator-{name}.safetensors")
     return root
 
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_defuse.discover.perceptual_loss import FeatureMaps
+from pytest_defuse.runtime.cache import UnusableError, read_tensors
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
@@ -229,9 +228,9 @@ def cached_generator(cache: Path, sha256: str, shape: Sequence[int], latent_dim:
     """
     kinds = (GeneratorSettings(latent_dim=latent_dim), GeneratorSettings.paper(1, latent_dim=latent_dim))
     for file, settings in itertools.product(sorted(cache.glob("generator-*.safetensors")), kinds):
-        with suppress(FileNotFoundError, SafetensorError, RuntimeError):  # damaged, or of another shape
+        with suppress(FileNotFoundError, UnusableError, RuntimeError):  # damaged, or of another shape
             network = BetaVAE(shape, settings)
-            network.load_state_dict(load_file(file))
+            network.load_state_dict(read_tensors(file))
             if (generator := TrainedVAE(network, "cpu")).hash == sha256:
                 return generator
     raise DefuseError(

@@ -12,6 +12,7 @@ from pytest_defuse.discover.generator import (
     BetaVAE,
     GeneratorSettings,
     TrainedVAE,
+    cached_generator,
     check_generator,
     trained_generator,
 )
@@ -127,6 +128,25 @@ def test_it_is_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
     assert progress.steps == 3
     assert second.hash == first.hash
     assert torch.equal(second.encode(halves.pixels)[0], first.encode(halves.pixels)[0])
+
+
+@pytest.mark.parametrize("judged", [False, True], ids=["pixels alone", "with a judge"])
+@pytest.mark.parametrize("settings", [GeneratorSettings(latent_dim=4), GeneratorSettings.paper(80, latent_dim=4)])
+def test_a_trained_generator_is_found_by_its_hash(
+    settings: GeneratorSettings, judged: bool, halves: LabelledImages, tmp_path: Path
+) -> None:
+    judge = Classifier(Sides(), 2, image_shape=(1, 8, 8)) if judged else None
+    options = {"seed": 0, "device": "cpu", "cache": tmp_path, "progress": Progress()}
+    trained = trained_generator(halves, settings.replace(steps=1, batch_size=8), judge=judge, **options)
+    found = cached_generator(tmp_path, trained.hash, (1, 8, 8), 4)
+    assert torch.equal(found.encode(halves.pixels)[0], trained.encode(halves.pixels)[0])
+
+
+def test_a_generator_that_is_not_in_the_cache(halves: LabelledImages, tmp_path: Path) -> None:
+    (tmp_path / "generator-0.safetensors").write_bytes(b"damaged")
+    made(halves, tmp_path, steps=1)
+    with pytest.raises(DefuseError, match=r"The generator 000000000000 is not in .*: run pytest --defuse-discover"):
+        cached_generator(tmp_path, "0" * 64, (1, 8, 8), 4)
 
 
 def test_the_weights_depend_on_the_seed(halves: LabelledImages, tmp_path: Path) -> None:
