@@ -119,7 +119,7 @@ def trained_judges(
     Raises:
         DefuseError: the cache cannot be written to.
     """
-    key = fingerprint("judge", version=2, data=images.hash, settings=settings, seed=seed)
+    key = fingerprint("judge", version=2, data=images.hash, classes=class_count, settings=settings, seed=seed)
     steps = max(settings.min_steps, settings.steps_per_class * class_count)
     panel, image_shape = [], images.pixels.shape[1:]
     for position, shape in enumerate(settings.shapes, start=1):

@@ -170,6 +170,14 @@ def test_trained_judges_are_accurate_and_trained_once(halves: LabelledImages, tm
     assert len({judge.hash for judge in [*first, *other]}) == 4
 
 
+def test_judges_of_more_classes_are_others(halves: LabelledImages, tmp_path: Path) -> None:
+    """The new class may have no image yet, so the images are the same."""
+    settings = JudgeSettings(shapes=SMALL, steps_per_class=1, min_steps=1, batch_size=8)
+    for classes in (2, 3):
+        panel = trained_judges(halves, classes, settings, seed=0, device="cpu", cache=tmp_path, progress=Progress())
+        assert all(judge.logits(halves.pixels[:1]).shape == (1, classes) for judge in panel)
+
+
 def test_the_fingerprint_of_a_panel_depends_on_its_judges_and_its_confidence() -> None:
     zero, one = [[0.96, 0.04]], [[0.04, 0.96]]
     panels = [panel(zero), panel(one), panel(zero, one), panel(one, zero), panel(zero, confidence=0.8)]
