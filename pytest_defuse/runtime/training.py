@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,8 @@ def train_once(
         else:
             cached_weights(network, file, fit, progress.say, outputs)
     if state:
-        state.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there, or the disk is read-only
+            state.unlink()
 
 
 @dataclass(frozen=True, eq=False)

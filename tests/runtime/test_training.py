@@ -1,3 +1,5 @@
+import errno
+import os
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -71,6 +73,21 @@ def trained(folder: Path, *, seed: int = 0, progress: Progress | None = None) ->
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EROFS])
+def test_a_finished_training_is_read_from_a_read_only_disk(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if code != errno.ENOENT or not missing_ok:  # Linux answers EROFS for a missing file too
+            raise OSError(code, os.strerror(code), str(path))
+
+    first = trained(tmp_path)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    progress = Stopping()
+    assert same(first, trained(tmp_path, progress=progress))
+    assert progress.steps == 0
 
 
 @pytest.mark.parametrize("after", [1, 5, 12])
