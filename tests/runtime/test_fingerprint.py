@@ -37,10 +37,10 @@ class Model(BaseModel):
 
 
 class Times:
-    def __init__(self, factor: float) -> None:
+    def __init__(self, factor: Any) -> None:
         self.factor = factor
 
-    def __call__(self, x: float) -> float:
+    def __call__(self, x: float) -> Any:
         return self.factor * x
 
 
@@ -48,7 +48,7 @@ def of(value: Any) -> str:
     return fingerprint("test", value=value)
 
 
-def times(factor: float) -> Any:
+def times(factor: Any) -> Any:
     return lambda x: factor * x
 
 
@@ -135,6 +135,59 @@ def test_functions_of_the_same_source_and_state_are_the_same() -> None:
 def test_what_has_no_encoding_is_refused(value: object) -> None:
     with pytest.raises(TypeError, match="no part of a fingerprint"):
         of((1, {"a": value}))
+
+
+def scaled(function: Any) -> Any:
+    return lambda x: 2 * function(x)
+
+
+def longer(factor: Any) -> Any:
+    return lambda x: times(factor)(factor * x)
+
+
+def recursive() -> Any:
+    def factorial(n: int) -> int:
+        return n * factorial(n - 1) if n else 1
+
+    return factorial
+
+
+LONG = torch.zeros(2000)  # its repr leaves out the values in the middle
+
+
+@pytest.mark.parametrize(
+    ("function", "other"),
+    [
+        (times(LONG), times(LONG.index_fill(0, torch.tensor(1000), 1.0))),
+        (Times(LONG), Times(LONG + 1e-7)),
+        (partial(times, LONG), partial(times, LONG + 1e-7)),
+        (scaled(times(2)), scaled(longer(2))),
+        (scaled(times(2)), scaled(times(3))),
+        (Times(2).__call__, Times(3).__call__),
+        (Times(times(2)), Times(longer(2))),
+    ],
+    ids=[
+        "closure",
+        "attribute",
+        "partial",
+        "function in a closure",
+        "closure in a closure",
+        "self",
+        "attribute's code",
+    ],
+)
+def test_what_a_function_is_bound_to_counts(function: Any, other: Any) -> None:
+    assert of(function) != of(other)
+    assert of(function) == of(function)
+
+
+def test_a_function_may_be_in_its_own_closure() -> None:
+    assert of(recursive()) == of(recursive())
+
+
+def test_objects_without_an_encoding_are_allowed_in_a_function() -> None:
+    assert of(times({1, 2})) == of(times({1, 2})) != of(times({1, 3}))
+    assert of(Times(Path("a"))) != of(Times(Path("b")))
 
 
 PROGRAM = """

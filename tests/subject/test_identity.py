@@ -101,6 +101,20 @@ def test_another_forward_with_the_same_weights_has_other_outputs(other: nn.Modul
     assert not agree(identity(other).outputs, identity().outputs)
 
 
+def test_one_large_output_hides_no_difference_of_the_others() -> None:
+    outputs = torch.tensor([[1.0, -2.0, -1e4], [3.0, 0.5, -1e4]])
+    assert agree(outputs, outputs * 1.005)
+    assert not agree(outputs, outputs * torch.tensor([-1.0, -1.0, 1.0]))
+    assert not agree(outputs, outputs * torch.tensor([1.0, 1.0, 1.1]))
+
+
+def test_rounding_of_an_output_that_is_almost_0_is_rounding() -> None:
+    outputs = torch.tensor([[1.0, -2.0, 1e-9, 0.0], [3.0, 0.5, 0.0, 0.0]])
+    assert agree(outputs, outputs + 1e-6)
+    assert agree(torch.zeros(2, 3), torch.zeros(2, 3))
+    assert not agree(torch.zeros(2, 3), torch.ones(2, 3))
+
+
 @pytest.mark.parametrize(
     "normalize",
     [lambda x: (x - 0.5) / 0.25, partial(shifted), lambda x: x.sub_(0.5).mul_(4), lambda x: 4 * x.float() - 2],
