@@ -9,9 +9,9 @@ MANNERS := tests/plugin/test_manners.py tests/plugin/test_start.py
 demo: .venv/ready
 	$(BIN)/python docs/demo.py
 
-# The fast tests and those marked slow; each inner run of the plugin has a process of its own.
+# The fast tests and those marked slow: within 15 minutes on 2 cores.
 test: .venv/ready
-	$(PYTEST) --runpytest subprocess
+	$(PYTEST) -m "not external"
 
 # Within 2 minutes on 2 cores.
 fast: .venv/ready
@@ -21,12 +21,13 @@ fast: .venv/ready
 external: .venv/ready
 	$(PYTEST) -m "external or (hypothesis and not slow)" --hypothesis-profile fuzz
 
-# Whatever a CI service, a shell or git has set changes no test.
+# Whatever a CI service, a shell or git has set changes no test. Each inner run of pytest has its own process here, as at
+# a user's; in the other targets, runs of fast tests share one that has imported PyTorch.
 test-hostile: .venv/ready
 	CI=true GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/nonexistent/x GITHUB_WORKSPACE=/nonexistent CI_PROJECT_DIR=/nonexistent \
 		GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent FORCE_COLOR=1 COLUMNS=20 DEFUSE_STORE=/nonexistent DEFUSE_CORRECT=1 \
 		DEFUSE_SEED=notanumber DEFUSE_DISCOVER=perhaps DEFUSE_BOUNDS=min_accuracy=2 DEFUSE_REPORT=/nonexistent/r.html \
-		PYTEST_ADDOPTS="--color=yes --defuse-device=cuda:9" $(FAST)
+		PYTEST_ADDOPTS="--color=yes --defuse-device=cuda:9" $(FAST) --runpytest subprocess
 
 # The fast tests with the newest versions of all dependencies.
 test-newest: .venv/ready
