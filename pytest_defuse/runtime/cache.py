@@ -1,5 +1,7 @@
 """What is computed once: files outside what git tracks, written under a lock and checked when they are read."""
 
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,8 @@ Tensors = Mapping[str, Tensor]
 Say = Callable[[str], object]
 """Takes a sentence for the user, as :meth:`Progress.say` does."""
 NO_OUTPUTS: Tensors = {}
+ABANDONED = 30 * 86_400
+"""Seconds without a write after which unfinished work counts as abandoned. Our choice."""
 OTHER_OUTPUTS = "depends on {}, which has the same weights but now gives other outputs for the same images"
 _OUTPUTS, _CHECKSUM, _MODELS = "outputs of ", "pytest-defuse checksum", "models.safetensors"
 
@@ -61,6 +65,7 @@ def cached_weights(
     def make() -> None:
         train()
         write_tensors(network.state_dict(), file, outputs)
+        _remove_abandoned(file.parent)
 
     network.load_state_dict(get_or_make(file, lambda: read_tensors(file, outputs), make, say))
 
@@ -105,7 +110,8 @@ def write_tensors(tensors: Tensors, file: Path, outputs: Tensors = NO_OUTPUTS) -
 def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
     """A folder for unfinished work: an existing one of this key and these outputs, or a new one.
 
-    Folders of the same key and other outputs are left alone, because another process may use them.
+    Folders of the same key and other outputs are left alone, because another process may use them; so is other work
+    until nobody has continued it for a month.
     """
     for file in sorted(parent.glob(f"{key}-*/{_MODELS}")):
         with suppress(FileNotFoundError):  # another process may have finished, and removed it
@@ -114,9 +120,20 @@ def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
                 return file.parent
             except UnusableError as reason:
                 say(f"the work in {file.parent} is not continued: it {reason}")
+    _remove_abandoned(parent)
     folder = parent / f"{key}-{fingerprint('outputs', outputs=outputs)[:8]}"
     write_tensors({}, folder / _MODELS, outputs)
     return folder
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove unfinished work that nobody has continued for a month: folders of :func:`folder_for`, and states."""
+    for file in (*folder.glob(f"*/{_MODELS}"), *folder.glob("*.state")):
+        work = file.parent if file.name == _MODELS else file
+        with suppress(FileNotFoundError, UnusableError):  # another process has removed it; not written by this package
+            if time.time() - max(path.stat().st_mtime for path in (work, *work.glob("*"))) > ABANDONED:
+                read_tensors(file)
+                shutil.rmtree(work) if work.is_dir() else work.unlink()
 
 
 @contextmanager

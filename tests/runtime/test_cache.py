@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pytest_defuse.runtime.cache import cached_weights, get_or_make, locked, read_tensors, write_tensors
+from pytest_defuse.runtime.cache import cached_weights, folder_for, get_or_make, locked, read_tensors, write_tensors
 from pytest_defuse.runtime.errors import DefuseError
 
 OUTPUTS = {"the judge": torch.tensor([[4.0, -1.0], [0.5, 2.0]])}
@@ -105,6 +105,31 @@ def test_files_of_killed_writers_are_removed_and_others_are_kept(tmp_path: Path)
     train(tmp_path / "net.safetensors")
     names = {".gitignore", ".net-2.safetensors.x3", "net.safetensors", "net.txt"}
     assert {file.name for file in tmp_path.iterdir()} == names
+
+
+def a_network(folder: Path) -> Path:
+    train(folder / "another.safetensors")
+    return folder / "another.safetensors"
+
+
+@pytest.mark.parametrize("start", [a_network, lambda folder: folder_for(folder, "d", {}, pytest.fail)])
+def test_unfinished_work_is_removed_after_a_month_without_a_write(
+    start: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    abandoned, continued, new = (folder_for(tmp_path, key, {}, pytest.fail) for key in ("a", "b", "c"))
+    for name in ("abandoned.state", "new.state"):
+        write_tensors({}, tmp_path / name)
+    (continued / "piece").touch()
+    (tmp_path / "theirs").mkdir()
+    others = [tmp_path / name for name in ("theirs/models.safetensors", "theirs.state", "net.safetensors")]
+    for path in others:
+        path.write_text("of another program")
+    for path in (*abandoned.rglob("*"), abandoned, *continued.glob("m*"), tmp_path / "abandoned.state", *others):
+        os.utime(path, (0, 0))
+    before = set(tmp_path.iterdir())
+    later = start(tmp_path)
+    assert set(tmp_path.iterdir()) == before - {abandoned, tmp_path / "abandoned.state"} | {later}
+    assert new.exists()
 
 
 def test_weights_that_share_or_skip_memory_are_written(tmp_path: Path) -> None:
