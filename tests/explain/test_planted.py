@@ -24,7 +24,10 @@ WEIGHTS = DATA / "weights" / "robust_mnist_small_0_3.pth"
 SEEDS = 20
 CLASSES = [str(number) for number in range(10)]
 
-pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs the robust weights in {DATA}: set DEFUSE_DATA")
+pytestmark = [
+    pytest.mark.external,
+    pytest.mark.skipif(not WEIGHTS.exists(), reason=f"needs the robust weights in {DATA}: set DEFUSE_DATA"),
+]
 
 
 class World:
