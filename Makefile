@@ -37,12 +37,12 @@ test-newest: .venv/ready
 matrix:
 	.ci/matrix
 
-# The plugin on the oldest pytest that is supported, and on those since; constraints.txt has a newer one.
-test-versions: $(addprefix .venv/pytest-,8.4 9.0)
+# The plugin on the oldest minor version of pytest that is supported, and on those since; constraints.txt has a newer one.
+test-versions: $(addprefix .venv/pytest-,8.4.2 9.0.3)
 	for version in $^; do echo "$$version"; PYTHONPATH=$(CURDIR)/$$version $(BIN)/python -m pytest -q -n 2 $(MANNERS) || exit 1; done
 
 .venv/pytest-%: .venv/ready
-	$(PIP) install --no-deps --target $@ "pytest==$*.*"
+	$(PIP) install --no-deps --target $@ "pytest==$*"
 
 lint: .venv/ready
 	$(BIN)/ruff check .
