@@ -24,8 +24,9 @@ external: .venv/ready
 # Whatever a CI service, a shell or git has set changes no test. Each inner run of pytest has its own process here, as at
 # a user's; in the other targets, runs of fast tests share one that has imported PyTorch.
 test-hostile: .venv/ready
-	CI=true GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/nonexistent/x GITHUB_WORKSPACE=/nonexistent CI_PROJECT_DIR=/nonexistent \
-		GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent FORCE_COLOR=1 COLUMNS=20 DEFUSE_STORE=/nonexistent DEFUSE_CORRECT=1 \
+	CI=true BUILD_NUMBER=1 GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/nonexistent/x GITHUB_WORKSPACE=/nonexistent \
+		CI_PROJECT_DIR=/nonexistent GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent \
+		FORCE_COLOR=1 TTY_COMPATIBLE=1 TTY_INTERACTIVE=1 COLUMNS=20 DEFUSE_STORE=/nonexistent DEFUSE_CORRECT=1 \
 		DEFUSE_SEED=notanumber DEFUSE_DISCOVER=perhaps DEFUSE_BOUNDS=min_accuracy=2 DEFUSE_REPORT=/nonexistent/r.html \
 		PYTEST_ADDOPTS="--color=yes --defuse-device=cuda:9" $(FAST) --runpytest subprocess
 

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, settings
 # What a CI service, a shell or git sets for the run that the tests are part of is not theirs, nor is it their
 # subprocesses': an inner pytest must not write to a job's summary, and git must find the repository of the test.
 OUTSIDE = re.compile(
-    r"CI$|CI_|GITHUB_|GITLAB_|RUNNER_|GIT_|DEFUSE_(?!DATA$)|PYTEST_(ADDOPTS|PLUGINS)$"
-    r"|FORCE_COLOR$|NO_COLOR$|PY_COLORS$|CLICOLOR|COLUMNS$|LINES$"
+    r"CI$|CI_|BUILD_NUMBER$|GITHUB_|GITLAB_|RUNNER_|GIT_|DEFUSE_(?!DATA$)|PYTEST_(ADDOPTS|PLUGINS)$"
+    r"|FORCE_COLOR$|NO_COLOR$|PY_COLORS$|CLICOLOR|TTY_|COLUMNS$|LINES$"
 )
 for name in filter(OUTSIDE.match, list(os.environ)):
     del os.environ[name]

@@ -125,7 +125,8 @@ def _table(scenarios: Sequence[Scenario]) -> Table:
 def _drawn(table: Table) -> list[str]:
     # Output to a file or another program is not folded.
     width = Console().width if sys.stdout.isatty() else 1000
-    console = Console(file=io.StringIO(), highlight=False, markup=False, emoji=False, width=width)
+    # FORCE_COLOR and TTY_COMPATIBLE would put escapes into the text.
+    console = Console(file=io.StringIO(), force_terminal=False, highlight=False, markup=False, emoji=False, width=width)
     with console.capture() as capture:
         console.print(table)
     return [line.rstrip() for line in capture.get().splitlines()]

@@ -42,7 +42,9 @@ class VisibleProgress(Progress):
 
 
 def _console() -> Console:
-    return Console(file=sys.__stdout__ if sys.stdout is None else sys.stdout)
+    file = sys.__stdout__ if sys.stdout is None else sys.stdout
+    # A log gets no bars where FORCE_COLOR or TTY_COMPATIBLE are set.
+    return Console(file=file, force_terminal=None if file and file.isatty() else False)
 
 
 class _Rate(ProgressColumn):

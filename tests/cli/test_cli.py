@@ -175,6 +175,17 @@ class TestList:
         ]
         assert max(map(len, lines)) <= 80
 
+    @pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+    def test_output_to_a_program_has_no_escapes(
+        self, store: Store, capsys, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        monkeypatch.setenv("TERM", "xterm")
+        main(["list"])
+        plain = capsys.readouterr().out
+        monkeypatch.setenv(variable, "1")
+        main(["list"])
+        assert capsys.readouterr().out == plain
+
     def test_keeps_ids_whole_and_names_as_they_are(self, project: Path, capsys) -> None:
         classes = ["[bold]golden retriever", "Siamese cat", "wheelbarrow of stone", "fire truck"]
         store = build_store(project / "fixtures" / "things", classes)
