@@ -84,6 +84,13 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
         raise refused(path, f"cannot be read ({error.strerror}): restore it from git") from error
 
 
+def plain_folder(folder: Path) -> Path:
+    """The folder; a StoreError if it is a symbolic link, since a store neither reads nor writes outside itself."""
+    if folder.is_symlink():
+        raise refused(folder, "is a symbolic link: put the folder itself in its place")
+    return folder
+
+
 def without_lfs_pointer(data: bytes, file: str) -> bytes:
     """The content of a file; a StoreError if it is only a Git LFS pointer."""
     if data.startswith(LFS_POINTER):

@@ -28,7 +28,7 @@ from pytest_defuse.scenarios.documents import (
     vote_problems,
 )
 from pytest_defuse.scenarios.machine import MachineRecord, counts
-from pytest_defuse.scenarios.problems import Problem, collected, listed, refuse, refused
+from pytest_defuse.scenarios.problems import Problem, collected, listed, plain_folder, refuse
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,
     FORMAT,
@@ -46,7 +46,6 @@ from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, rea
 from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
 
 SCENARIO_FILES = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
-LINKED_FOLDER = "is a symbolic link: put the folder itself in its place"
 LEFTOVERS = (
     *(".new-*", ".store.yaml.*", ".schema/.*.json.*", "..gitignore.*", "..gitattributes.*"),
     *("*/.scenario.yaml.*", "*/.machine.json.*", "*/votes/.*.yaml.*"),
@@ -134,9 +133,7 @@ class Scenario:
 
     def votes(self) -> list[VotesRecord]:
         """The votes on single tiles, by annotator; a StoreError with every error of every file of votes."""
-        classes, folder = self.classes, self.folder / "votes"
-        if folder.is_symlink():
-            raise refused(folder, LINKED_FOLDER)
+        classes, folder = self.classes, plain_folder(self.folder / "votes")
         votes: list[VotesRecord] = []
         problems: list[Problem] = []
         for path in sorted(folder.glob("*.yaml")):
@@ -200,9 +197,10 @@ class Store:
 
     def _write_schemas(self) -> None:
         """Write the JSON Schemas that the first lines of the files name, for editors."""
+        folder = plain_folder(self.folder / ".schema")
         for kind in FILE_RECORDS:
             text = json.dumps(json_schema(kind), indent=1)
-            replace_text(self.folder / ".schema" / f"{kind.schema_name}.json", f"{text}\n")
+            replace_text(folder / f"{kind.schema_name}.json", f"{text}\n")
 
     def feature_names(self) -> dict[str, dict[int, str]]:
         """Names that people give to features: by the key of their network and layer, then by number."""
@@ -282,11 +280,11 @@ class Store:
             replace_text(path, document.text)
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
-        """The YAML files of the store, with their kinds."""
-        yield self.folder / "store.yaml", StoreRecord
-        for folder in self.folders():
+        """The YAML files of the store, with their kinds; a StoreError if a folder is a symbolic link."""
+        yield plain_folder(self.folder) / "store.yaml", StoreRecord
+        for folder in map(plain_folder, self.folders()):
             yield folder / "scenario.yaml", ScenarioRecord
-            for path in sorted((folder / "votes").glob("*.yaml")):
+            for path in sorted(plain_folder(folder / "votes").glob("*.yaml")):
                 yield path, VotesRecord
 
     def migrate(self) -> None:
@@ -306,9 +304,7 @@ class Store:
                 replace_text(path, text)
 
     def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
-        if folder.is_symlink():
-            raise refused(folder, LINKED_FOLDER)
-        document = read_document(folder / "scenario.yaml", ScenarioRecord)
+        document = read_document(plain_folder(folder) / "scenario.yaml", ScenarioRecord)
         machine = machine_of(document, folder)
         refuse(scenario_problems(document, machine, folder.name, shared or self.record()))
         return Scenario(folder, document.record, machine)
@@ -316,7 +312,7 @@ class Store:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One writer at a time; it first removes what a killed writer left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        plain_folder(self.folder).mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
             for leftover in (path for pattern in LEFTOVERS for path in self.folder.glob(pattern)):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -8,10 +8,10 @@ from itertools import combinations
 from pathlib import Path
 
 from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document, scenario_problems, vote_problems
-from pytest_defuse.scenarios.problems import Problem, collected
+from pytest_defuse.scenarios.problems import Problem, collected, plain_folder
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
-from pytest_defuse.scenarios.store import LEFTOVERS, LINKED_FOLDER, SCENARIO_FILES, Store
+from pytest_defuse.scenarios.store import LEFTOVERS, SCENARIO_FILES, Store
 
 
 def verify(stores: Sequence[Store]) -> list[Problem]:
@@ -34,8 +34,7 @@ class _Search:
         self.tiles: dict[Path, list[bytes]] = {}
 
     def store(self, store: Store) -> None:
-        if store.folder.is_symlink():
-            self._report(store.folder, f"{LINKED_FOLDER}.")
+        collected(partial(plain_folder, store.folder), self.found)
         document = self._read(store.folder / "store.yaml", StoreRecord)
         folders = [path for path in sorted(store.folder.iterdir()) if path.is_dir() and path.name[0] != "."]
         for folder in folders:
@@ -47,8 +46,7 @@ class _Search:
             self._report(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
 
     def _scenario(self, folder: Path, shared: StoreRecord | None) -> None:
-        if folder.is_symlink():
-            self._report(folder, f"{LINKED_FOLDER}.")
+        if collected(partial(plain_folder, folder), self.found) is None:
             return
         self._strays(folder, {*SCENARIO_FILES, "votes"})
         document = self._read(folder / "scenario.yaml", ScenarioRecord)
@@ -66,11 +64,8 @@ class _Search:
             if shared and sheet.images > shared.budgets.tiles:
                 words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
                 self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
-        votes = folder / "votes"
-        if votes.is_symlink():
-            self._report(votes, f"{LINKED_FOLDER}.")
-            return
-        for path in sorted(path for path in votes.glob("*") if path.name[0] != "."):
+        votes = collected(partial(plain_folder, folder / "votes"), self.found)
+        for path in sorted(path for path in votes.glob("*") if path.name[0] != ".") if votes else ():
             if path.suffix != ".yaml":
                 self._report(path, "is not a file of votes: move it away.")
             elif (cast := self._read(path, VotesRecord)) and shared:

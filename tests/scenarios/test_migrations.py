@@ -133,6 +133,21 @@ def test_migrate_writes_nothing_where_a_file_is_wrong(old_store: Store, capsys: 
 
 
 @format_1
+@pytest.mark.parametrize("name", [".", DEFUSE, f"{DEFUSE}/votes", ".schema"])
+def test_migrate_follows_no_link_out_of_the_store(
+    old_store: Store, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, outside = old_store.folder / name, tmp_path / "outside"
+    folder.mkdir(exist_ok=True)
+    folder.rename(outside)
+    folder.symlink_to(outside, target_is_directory=True)
+    before = contents(outside)
+    assert main(["migrate"]) == 2
+    assert capsys.readouterr().err == f"{folder} is a symbolic link: put the folder itself in its place.\n"
+    assert contents(outside) == before
+
+
+@format_1
 def test_a_label_leaves_an_old_file_in_its_format(old_store: Store) -> None:
     path = old_store.folder / BARLOW / "scenario.yaml"
     before = path.read_text()
