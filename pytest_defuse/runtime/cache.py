@@ -1,5 +1,6 @@
 """What is computed once: files outside what git tracks, written under a lock and checked when they are read."""
 
+import glob
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_file, replace_text
+from pytest_defuse.runtime.files import replace_file, replace_text, temporary_name
 from pytest_defuse.runtime.fingerprint import agree, fingerprint
 
 T = TypeVar("T")
@@ -150,7 +151,7 @@ def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
             say(f"waiting for another process that computes {file.name}")
             lock.acquire()
     try:
-        for leftover in file.parent.glob(f".{file.stem}.*"):
+        for leftover in file.parent.glob(temporary_name(f"{glob.escape(file.stem)}.*")):
             leftover.unlink(missing_ok=True)
         yield
     finally:

@@ -9,6 +9,14 @@ from pathlib import Path
 from pytest_defuse.runtime.errors import DefuseError
 
 
+def temporary_name(name: str, code: str = "[0-9a-f]" * 8) -> str:
+    """The name of the temporary file from which :func:`replace_file` makes a file.
+
+    Without a code it is the glob pattern that finds what killed writers left, and no file of an editor.
+    """
+    return f".{name}.{code}"
+
+
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary file in the same folder, then rename it to ``path``.
 
@@ -18,7 +26,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the file at the path that it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(temporary_name(path.name, secrets.token_hex(4)))
     try:
         temporary.touch()
         mode = temporary.stat().st_mode

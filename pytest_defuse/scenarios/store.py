@@ -16,7 +16,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.files import replace_text, temporary_name
 from pytest_defuse.runtime.validation import first_invalid_value
 from pytest_defuse.scenarios.documents import (
     Document,
@@ -47,10 +47,13 @@ from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
 
 SCENARIO_FILES = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
 LEFTOVERS = (
-    *(".new-*", ".store.yaml.*", ".schema/.*.json.*", "..gitignore.*", "..gitattributes.*"),
-    *("*/.scenario.yaml.*", "*/.machine.json.*", "*/votes/.*.yaml.*"),
+    f".new-{'?' * 8}",  # tempfile adds eight characters
+    *map(temporary_name, ("store.yaml", ".gitignore", ".gitattributes")),
+    f".schema/{temporary_name('*.json')}",
+    *(f"*/{temporary_name(name)}" for name in ("scenario.yaml", "machine.json")),
+    f"*/votes/{temporary_name('*.yaml')}",
 )
-"""What a killed writer may leave; the next one removes it."""
+"""What a killed writer may leave, as glob patterns."""
 GIT_FILES = {
     ".gitignore": "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n"
     ".lock\n.new-*\n.*.yaml.*\n.machine.json.*\n",
@@ -287,6 +290,11 @@ class Store:
             for path in sorted(plain_folder(folder / "votes").glob("*.yaml")):
                 yield path, VotesRecord
 
+    def leftovers(self) -> list[Path]:
+        """What killed writers left, which the next writer removes; nothing behind a symbolic link out of the store."""
+        found = {path for pattern in LEFTOVERS for path in self.folder.glob(pattern)}
+        return sorted(path for path in found if path.parent.resolve().is_relative_to(self.folder.resolve()))
+
     def migrate(self) -> None:
         """Write the files of older formats in the present one; contact sheets stay as they are.
 
@@ -314,7 +322,7 @@ class Store:
         """One writer at a time; it first removes what a killed writer left."""
         plain_folder(self.folder).mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            for leftover in (path for pattern in LEFTOVERS for path in self.folder.glob(pattern)):
+            for leftover in self.leftovers():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
             for name, text in GIT_FILES.items():
                 if not (self.folder / name).exists():

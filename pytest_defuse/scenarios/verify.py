@@ -11,7 +11,7 @@ from pytest_defuse.scenarios.documents import Document, R, machine_of, read_docu
 from pytest_defuse.scenarios.problems import Problem, collected, plain_folder
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
-from pytest_defuse.scenarios.store import LEFTOVERS, SCENARIO_FILES, Store
+from pytest_defuse.scenarios.store import SCENARIO_FILES, Store
 
 
 def verify(stores: Sequence[Store]) -> list[Problem]:
@@ -42,7 +42,7 @@ class _Search:
         if document:
             self.found += budget_warnings(store, document)
         self._strays(store.folder, {"store.yaml", *(folder.name for folder in folders)})
-        for path in sorted({path for pattern in LEFTOVERS for path in store.folder.glob(pattern)}):
+        for path in store.leftovers():
             self._report(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
 
     def _scenario(self, folder: Path, shared: StoreRecord | None) -> None:

@@ -84,8 +84,13 @@ def test_too_many_scenarios_are_a_warning_at_the_budget(folder: Path) -> None:
 
 
 def test_what_a_killed_writer_left_is_a_warning(folder: Path) -> None:
-    (folder.parent / ".new-x").mkdir()
-    (folder / ".scenario.yaml.abc").touch()
+    (folder.parent / ".new-abcd_123").mkdir()
+    (folder / ".scenario.yaml.0123abcd").touch()
     problems = verify([Store(folder.parent)])
     assert [problem.warning for problem in problems] == [True, True]
     assert "was left by a write that was interrupted" in problems[0].words
+
+
+def test_a_file_of_an_editor_is_no_problem(folder: Path) -> None:
+    (folder / ".scenario.yaml.swp").touch()
+    assert verify([Store(folder.parent)]) == []

@@ -116,6 +116,46 @@ def test_a_process_killed_while_adding_disturbs_nobody(store: Store, scenario: S
     assert list(store.folder.glob(".new-*")) == []
 
 
+HIDDEN = (
+    "store.yaml",
+    ".gitignore",
+    ".schema/store.json",
+    "{id}/scenario.yaml",
+    "{id}/machine.json",
+    "{id}/votes/a.yaml",
+)
+"""Files that are written to a store."""
+
+
+def hidden(store: Store, scenario: Scenario, ending: str) -> set[str]:
+    """New files in the store, each beside one that is written and hidden under its name with an ending."""
+    paths = [store.folder / name.format(id=scenario.id) for name in HIDDEN]
+    paths = [path.with_name(f".{path.name}.{ending}") for path in paths]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return {str(path.relative_to(store.folder)) for path in paths}
+
+
+def test_a_writer_removes_what_a_killed_one_left_and_no_file_of_an_editor(store: Store, scenario: Scenario) -> None:
+    left, others = hidden(store, scenario, "0a1b2c3d"), hidden(store, scenario, "swp")
+    (store.folder / ".new-ideas").mkdir()
+    store.update(scenario.id, notes="x")
+    after = set(files(store.folder))
+    assert not left & after
+    assert others <= after
+    assert (store.folder / ".new-ideas").exists()
+
+
+def test_a_writer_removes_nothing_outside_the_store(store: Store, scenario: Scenario, tmp_path: Path) -> None:
+    other = plant(store, FIRST, FIRST)
+    outside = other.folder.rename(tmp_path / "outside")
+    other.folder.symlink_to(outside, target_is_directory=True)
+    (outside / ".scenario.yaml.0a1b2c3d").touch()
+    store.update(scenario.id, notes="x")
+    assert (outside / ".scenario.yaml.0a1b2c3d").exists()
+
+
 def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> None:
     before = files(store.folder)
     updated = store.update(scenario.id, status="accepted", label="5")
