@@ -81,11 +81,6 @@ def correct(
             "There is nothing to correct, because no scenario is accepted: run pytest --defuse-discover, and accept "
             "candidates that you can label."
         )
-    if settings.distill and settings.train_step:
-        raise DefuseError(
-            "defuse_correct(distill=..., train_step=...): a train_step samples its own images, so add distillation to "
-            "its loss, or remove one of the two settings."
-        )
     trainable_copy(subject, settings)  # errors are raised before anything is computed
     with seeded(seed):
         data = correction_data(subject, scenarios, settings, seed)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, Share, setting
 
 PAPER_LAMBDAS = (*(10.0**power for power in range(-10, 0)), 1.0, 2.0, 5.0, 10.0, 20.0, 100.0, 1000.0)
@@ -151,6 +152,15 @@ class CorrectionSettings(Settings):
         if not any(lambdas):
             raise ValueError("a list of numbers of 0 or more, at least one above 0")
         return tuple(sorted({lambda_ for lambda_ in lambdas if lambda_}))
+
+    @model_validator(mode="after")
+    def _one_loss_on_training_images(self) -> Self:
+        if self.distill and self.train_step:
+            raise DefuseError(
+                "defuse_correct(distill=..., train_step=...): a train_step samples its own images, so add distillation "
+                "to its loss, or remove one of the two settings."
+            )
+        return self
 
     @property
     def training(self) -> dict[str, Any]:

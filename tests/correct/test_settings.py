@@ -55,6 +55,10 @@ def test_settings_come_from_a_marker(values: dict[str, Any]) -> None:
         ({"frozen": "features"}, "give a list of strings"),
         ({"loss": "hinge"}, "give a function"),
         ({"max_test_drop": 5}, "give a number from 0 to 1"),
+        (
+            {"distill": 0.5, "train_step": step},
+            r"^defuse_correct\(distill=\.\.\., train_step=\.\.\.\): .* remove one of",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_sentence(values: dict[str, Any], words: str) -> None:
