@@ -72,6 +72,11 @@ class Options:
     bounds: "Bounds | None" = None
     collect: bool = False
 
+    @property
+    def details(self) -> bool:
+        """Whether results carry what only the HTML report shows; it can also be rendered from the results' file."""
+        return bool(self.report or self.results)
+
 
 @dataclass(frozen=True)
 class Sources:

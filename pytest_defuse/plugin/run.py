@@ -168,7 +168,7 @@ class SubjectRun:
                 self.subject,
                 self.original,
                 seconds=time.monotonic() - started,
-                details=bool(options.report or options.results),
+                details=options.details,
             )
             self._discoveries[settings] = discovery, result
         return self._discoveries[settings]
@@ -194,8 +194,7 @@ class SubjectRun:
             stored = Stored((), ())
             if options.discover:
                 stored = store_failure_modes(self.store, explanation, options.cache)
-            # Only the HTML report shows figures.
-            result = explanation_result(explanation, stored, figures=options.report is not None)
+            result = explanation_result(explanation, stored, figures=options.details)
             self._explanations[settings] = explanation, result
         return self._explanations[settings]
 

@@ -78,6 +78,12 @@ def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     assert not (project.path / "fixtures").exists()
 
 
+def test_results_alone_hold_the_figures_of_the_page(project: pytest.Pytester) -> None:
+    project.runpytest("-k", "failure_modes", "--defuse-results=results.json").assert_outcomes(failed=1)
+    assert main(["report", "results.json", "--html", "report.html"]) == 0
+    assert (project.path / "report.html").read_text().count('alt="images of feature') == 4
+
+
 @pytest.mark.slow
 def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) -> None:
     store = Store(project.path / "fixtures" / "spots")
