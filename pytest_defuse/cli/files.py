@@ -2,14 +2,12 @@
 
 import json
 from argparse import Namespace
-from functools import partial
 
 from pytest_defuse.cli.common import Output, store_root
 from pytest_defuse.report.words import counted
-from pytest_defuse.scenarios.documents import read_document
-from pytest_defuse.scenarios.problems import Problem, collected, refuse
 from pytest_defuse.scenarios.schema import FILE_RECORDS, FORMAT, json_schema
-from pytest_defuse.scenarios.store import stores_below
+from pytest_defuse.scenarios.store import migrate as migrate_stores
+from pytest_defuse.scenarios.store import outdated, stores_below
 from pytest_defuse.scenarios.verify import verify as problems_of
 
 SCHEMAS = {kind.schema_name: kind for kind in FILE_RECORDS}
@@ -31,21 +29,14 @@ def verify(arguments: Namespace) -> Output:
 
 
 def migrate(arguments: Namespace) -> Output:
-    """Rewrite all old files; if any file cannot be read, none is.
+    """Rewrite all old files; if any of them cannot be rewritten, none is.
 
     The layout of a file does not matter, only its format.
     """
-    problems: list[Problem] = []
-    old: dict[str, int] = {}
     stores = stores_below(store_root(arguments))
-    for path, kind in (file for store in stores for file in store.files()):
-        document = collected(partial(read_document, path, kind), problems)
-        if document and document.format < FORMAT:
-            old[str(path)] = document.format
-    refuse(problems)
+    old = {document.file: document.format for document, _ in outdated(stores)}
     if not arguments.check:
-        for store in stores:
-            store.migrate()
+        migrate_stores(stores)
     verb = "is" if arguments.check else "was"
     lines = [f"{path} {verb} of format {number}" for path, number in old.items()]
     values = [{"file": path, "format": number} for path, number in old.items()]

@@ -295,22 +295,6 @@ class Store:
         found = {path for pattern in LEFTOVERS for path in self.folder.glob(pattern)}
         return sorted(path for path in found if path.parent.resolve().is_relative_to(self.folder.resolve()))
 
-    def migrate(self) -> None:
-        """Write the files of older formats in the present one; contact sheets stay as they are.
-
-        machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
-        """
-        with self._writing():
-            self._write_schemas()
-            for path, kind in self.files():
-                document: Document[FileRecord] = read_document(path, kind)
-                if document.format == FORMAT:
-                    continue
-                text = rewritten(document).text
-                if document.machine is not None:
-                    replace_text(path.with_name("machine.json"), document.machine.text)
-                replace_text(path, text)
-
     def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
         document = read_document(plain_folder(folder) / "scenario.yaml", ScenarioRecord)
         machine = machine_of(document, folder)
@@ -343,6 +327,40 @@ def stores(root: Path) -> list[Store]:
     folders = {path.parent for path in root.glob("*/store.yaml")}
     folders |= {path.parents[1] for path in root.glob("*/*/scenario.yaml")}
     return [Store(folder) for folder in sorted(folders)]
+
+
+def outdated(stores: Iterable[Store]) -> list[tuple[Document[FileRecord], Document[FileRecord]]]:
+    """The files of older formats, each as it is and as :func:`migrate` writes it.
+
+    A StoreError with every error of every file is raised if one cannot be read or rewritten.
+    """
+    problems: list[Problem] = []
+    found = []
+    for path, kind in (file for store in stores for file in store.files()):
+        old: Document[FileRecord] | None = collected(partial(read_document, path, kind), problems)
+        if old and old.format < FORMAT and (new := collected(partial(rewritten, old), problems)):
+            found.append((old, new))
+    refuse(problems)
+    return found
+
+
+def migrate(stores: Sequence[Store]) -> None:
+    """Write the files of older formats in the present one; contact sheets stay as they are.
+
+    machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
+    A StoreError is raised, before anything is written, if a file of any of the stores cannot be rewritten.
+    """
+    with contextlib.ExitStack() as locks:
+        for store in stores:
+            locks.enter_context(store._writing())
+        files = outdated(stores)
+        for store in stores:
+            store._write_schemas()
+        for old, new in files:
+            path = Path(old.file)
+            if old.machine is not None:
+                replace_text(path.with_name("machine.json"), old.machine.text)
+            replace_text(path, new.text)
 
 
 def all_scenarios(root: Path) -> list[Scenario]:

@@ -10,7 +10,7 @@ from pytest_defuse.scenarios.differences import Change, Difference, difference
 from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import SheetRecord
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.store import Scenario, migrate
 from pytest_defuse.scenarios.writing import canonical_text
 from tests.scenarios.planting import exclude, plant, random_tiles, record_of, with_machine, with_predictions
 from tests.scenarios.repository import Repository
@@ -290,7 +290,7 @@ def test_a_migration_changes_nothing(repository: Repository) -> None:
     """Both revisions are read as the present format."""
     shutil.copytree(FORMAT_1, repository.store.folder, dirs_exist_ok=True)
     repository.commit()
-    repository.store.migrate()
+    migrate([repository.store])
     repository.commit()
     found = compare(repository)
     assert (found.changes, found.problems) == ((), ())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_defuse.scenarios.store import Store
+from pytest_defuse.scenarios.store import Store, migrate
 from pytest_defuse.scenarios.verify import verify
 from tests.scenarios.planting import STORE, plant, random_tiles
 
@@ -69,7 +69,7 @@ def voted(store: Store) -> None:
 
 
 def migrated(store: Store) -> None:
-    store.migrate()
+    migrate([store])
 
 
 def planted(store: Store) -> None:
@@ -110,7 +110,7 @@ def test_a_killed_writer_leaves_a_store_that_loads(
         if store.exists():
             assert all(problem.warning for problem in verify([store]))
         work(store)
-        store.migrate()
+        migrate([store])
         assert verify([store]) == []
         assert [path.name for path in store.folder.glob(".*") if path.name.startswith(".new-")] == []
         moment += 1

@@ -3,13 +3,16 @@ from pathlib import Path
 
 import pytest
 
+import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.cli import main
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.documents import read_document
+from pytest_defuse.scenarios.documents import Document, read_document
 from pytest_defuse.scenarios.migrations import STEPS
-from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord
-from pytest_defuse.scenarios.store import Store
+from pytest_defuse.scenarios.problems import Problem, StoreError
+from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord
+from pytest_defuse.scenarios.store import Store, migrate, stores
 from pytest_defuse.scenarios.verify import verify
+from pytest_defuse.scenarios.writing import rewritten
 from tests.scenarios.broken import edit
 
 SAMPLES = Path(__file__).parents[2] / "fixtures" / "formats"
@@ -130,6 +133,27 @@ def test_migrate_writes_nothing_where_a_file_is_wrong(old_store: Store, capsys: 
     assert main(["migrate"]) == 2
     assert "but only 2 were drawn" in capsys.readouterr().err
     assert contents(old_store.folder) == before
+
+
+@format_1
+def test_migrate_writes_nothing_where_a_file_of_the_last_store_cannot_be_rewritten(
+    old_store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(old_store.folder, "fixtures/letters")
+    last = f"fixtures/letters/{BARLOW}/scenario.yaml"
+
+    def but_for_the_last(document: Document[FileRecord]) -> Document[FileRecord]:
+        if document.file == last:
+            raise StoreError([Problem(last, "cannot be rewritten.")])
+        return rewritten(document)
+
+    monkeypatch.setattr(store_module, "rewritten", but_for_the_last)
+    before = contents(Path("fixtures"), "[!.]*")
+    assert main(["migrate"]) == 2
+    assert capsys.readouterr().err == f"{last} cannot be rewritten.\n"
+    with pytest.raises(DefuseError, match="cannot be rewritten"):
+        migrate(stores(Path("fixtures")))
+    assert contents(Path("fixtures"), "[!.]*") == before
 
 
 @format_1
