@@ -69,7 +69,7 @@ def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tu
             covariance=tuple(tuple(row) for row in covariance.tolist()),
         ),
         evidence=candidate.evidence,
-    )
+    ).rounded()
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
     low, high = candidate.interval
     sheets = Sheets(

@@ -130,12 +130,8 @@ class MachineRecord(Record):
 
     @property
     def text(self) -> str:
-        """The file's text, a line a key.
-
-        Numbers have nine digits: these are exact for float32 and keep a covariance positive definite.
-        """
-        content = json.loads(json.dumps(self.model_dump()), parse_float=lambda digits: float(f"{float(digits):.9g}"))
-        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items())
+        """The file's text, one line per key, which reads back as this record."""
+        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.model_dump().items())
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @property

@@ -1,5 +1,6 @@
 """What the YAML files of a store hold: format 2, frozen."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -49,6 +50,15 @@ class Record(BaseModel):
     """A file of a store, or a part of one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def rounded(self) -> Self:
+        """The record with numbers of nine significant digits, as a new file has them.
+
+        Nine are exact for float32, keep a covariance positive definite, and hide rounding errors, which depend on the
+        machine.
+        """
+        dumped = json.dumps(self.model_dump())
+        return self.model_validate(json.loads(dumped, parse_float=lambda digits: float(f"{float(digits):.9g}")))
 
 
 class FileRecord(Record):

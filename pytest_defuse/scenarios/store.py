@@ -221,7 +221,8 @@ class Store:
             if (tile_format(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
                 raise DefuseError(f"The {split} images of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
-        document = parse_document(canonical_text(record).encode(), str(folder / "scenario.yaml"), ScenarioRecord)
+        text = canonical_text(record.rounded())
+        document = parse_document(text.encode(), str(folder / "scenario.yaml"), ScenarioRecord)
         with self._writing():
             if not folder.exists():
                 parse_machine_of(document, machine.text.encode(), str(folder / "machine.json"))

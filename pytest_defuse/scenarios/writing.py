@@ -30,7 +30,7 @@ Edit = tuple[int, int, str]
 
 
 def canonical_text(record: FileRecord) -> str:
-    """A record in canonical form: keys in the schema's order, texts quoted, numbers short.
+    """A record in canonical form: keys in the schema's order, texts quoted.
 
     Null values are left out, except ``label``, which a person fills in.
     """
@@ -182,12 +182,6 @@ def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
 
 
-def _short(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
-    mantissa, *exponent = f"{number:.9g}".split("e")
-    digits = mantissa if "." in mantissa else f"{mantissa}.0"  # else YAML takes 1 for an integer, 1e-07 for a text
-    return dumper.represent_scalar("tag:yaml.org,2002:float", "e".join([digits, *exponent]))
-
-
 def _sequence(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
     flow = dumper.default_flow_style or _all_plain(items)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flow)
@@ -208,7 +202,6 @@ def _all_plain(values: Iterable[Any]) -> bool:
 
 
 _Dumper.add_representer(str, _quoted)
-_Dumper.add_representer(float, _short)
 _Dumper.add_representer(list, _sequence)
 _Dumper.add_representer(dict, _mapping)
 _Dumper.add_representer(_Block, _mapping)

@@ -24,14 +24,20 @@ def read(text: str, sha256: str | None = None) -> MachineRecord:
     return parse_machine(text.encode(), "machine.json", sha256 or content_hash(json.loads(text)))
 
 
-def test_a_record_is_read_as_it_was_written_with_nine_digits() -> None:
+def test_a_record_is_read_as_it_was_written() -> None:
     record = machine_of(correction={"predicted": ["3", "é"], "sources": ["d" * 64] * 2}, region=REGION)
     again = read(record.text, record.sha256)
-    assert again.correction == record.correction
-    assert again.region is not None
-    assert again.region.weight == 0.333333333
-    assert again.region.covariance == ((2.0, 0.333333333), (0.333333333, 3.0))
+    assert again == record
     assert (again.text, again.sha256) == (record.text, record.sha256)
+
+
+def test_a_rounded_record_has_nine_digits() -> None:
+    record = machine_of(correction={"predicted": ["3", "é"]}, region=REGION | {"tau": 1e-7 / 3}).rounded()
+    assert record.correction.predicted == ("3", "é")
+    assert record.region is not None
+    assert (record.region.weight, record.region.tau, record.region.mean) == (0.333333333, 3.33333333e-08, (0.5, -1))
+    assert record.region.covariance == ((2.0, 0.333333333), (0.333333333, 3.0))
+    assert record.rounded() == record
 
 
 def test_the_hash_is_of_the_content_in_canonical_form() -> None:

@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -215,6 +216,22 @@ def test_the_errors_of_an_old_file_have_its_lines(
     lines = [number for number, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(start)]
     assert str(caught.value).startswith(f"{path}:{lines[0]}: ")
     assert problem in str(caught.value)
+
+
+@format_1
+def test_migrate_changes_no_number(old_store: Store) -> None:
+    """Nine digits would make this covariance singular."""
+    path = old_store.folder / DEFUSE / "scenario.yaml"
+    edit(path, "bounds: {}", "bounds: {min_accuracy: 0.9333333333333333, max_increase: 1e-7}")
+    edit(path, "tau: 0.5", "tau: 0.5000000004999")
+    almost_singular = "  mean: [0, 0.1]\n  covariance: [[1, 0.9999999999], [0.9999999999, 1]]\n"
+    path.write_text(re.sub(r"(?s)  mean:.*", almost_singular, path.read_text()))
+    before = old_store.get(DEFUSE)
+    assert main(["migrate"]) == 0
+    assert old_store.get(DEFUSE) == before
+    assert before.machine.region is not None
+    assert before.machine.region.tau == 0.5000000004999
+    assert verify([old_store]) == []
 
 
 @format_1

@@ -67,6 +67,15 @@ def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, 
     assert scenario.store == store
 
 
+def test_the_numbers_of_a_new_scenario_have_nine_digits(store: Store) -> None:
+    rate = {"failed": 1, "drawn": 3, "low": 1 / 7, "high": 2 / 3}
+    scenario = plant(store, FIRST, FIRST, failure_rate=rate, base_error_rate=1e-7 / 3)
+    text = scenario.yaml.read_text()
+    assert "failure_rate: {failed: 1, drawn: 3, low: 0.142857143, high: 0.666666667}\n" in text
+    assert "base_error_rate: 3.33333333e-08\n" in text
+    assert store.get(scenario.id) == scenario
+
+
 def test_reading_changes_no_byte(store: Store) -> None:
     before = files(store.folder)
     for scenario in accepted_scenarios(store.folder.parent) + store.scenarios():
