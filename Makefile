@@ -19,7 +19,7 @@ fast: .venv/ready
 
 # What depends on more than this repository, and every property with many new examples: docs/external.md has the last figures.
 external: .venv/ready
-	$(PYTEST) -m "external or (hypothesis and not slow)" --hypothesis-profile fuzz
+	$(PYTEST) -m "external or hypothesis" --hypothesis-profile fuzz
 
 # Whatever a CI service, a shell or git has set changes no test. Each inner run of pytest has its own process here, as at
 # a user's; in the other targets, runs of fast tests share one that has imported PyTorch.

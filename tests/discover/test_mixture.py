@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
@@ -16,6 +16,7 @@ from sklearn.mixture import BayesianGaussianMixture
 from pytest_defuse.discover.mixture import Array, Mixture, Prior, fit_from, fit_mixtures
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
+from tests.examples import fewer_examples
 
 MEANS = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
 COUNTS = (1200, 600, 200)
@@ -187,7 +188,7 @@ def fit(codes: Array, start: Array, **options: Any) -> Mixture:
     return fit_from(codes, start, Prior.of(codes, start.shape[1]), max_iter=15, tolerance=-1, **options)
 
 
-@settings(max_examples=40)
+@fewer_examples(40)
 @given(problems())
 def test_the_lower_bound_never_falls_and_every_code_is_counted_once(problem: tuple[Array, Array]) -> None:
     codes, start = problem
@@ -198,7 +199,7 @@ def test_the_lower_bound_never_falls_and_every_code_is_counted_once(problem: tup
     assert (np.linalg.eigvalsh(mixture.covariances) > 0).all()
 
 
-@settings(max_examples=25)
+@fewer_examples(25)
 @given(problems(), st.integers(0, 2**32))
 def test_the_order_of_the_codes_does_not_matter(problem: tuple[Array, Array], seed: int) -> None:
     codes, start = problem
@@ -209,7 +210,7 @@ def test_the_order_of_the_codes_does_not_matter(problem: tuple[Array, Array], se
     assert_allclose(one.lower_bounds, other.lower_bounds, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=25)
+@fewer_examples(25)
 @given(problems(), st.integers(0, 2**32), st.floats(0.1, 10))
 def test_shifted_rotated_and_scaled_codes_give_the_shifted_rotated_and_scaled_mixture(
     problem: tuple[Array, Array], seed: int, scale: float

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -9,6 +9,7 @@ from pytest_defuse.explain.features import FeatureNetwork
 from pytest_defuse.explain.robust_training import projected
 from pytest_defuse.explain.visuals import feature_attack, heatmaps, most_activating
 from pytest_defuse.subject.classifier import Classifier
+from tests.examples import fewer_examples
 
 
 def spotted(size: int = 16) -> Tensor:
@@ -133,7 +134,7 @@ def test_the_default_radius_grows_with_the_image() -> None:
     assert (attacked - pixels / 255).flatten(1).norm(dim=1).max() == pytest.approx(0.1 * 16, rel=0.01)
 
 
-@settings(max_examples=30)
+@fewer_examples(30)
 @given(st.integers(0, 10_000), st.floats(0.01, 5))
 def test_projection_ends_in_the_ball_and_in_the_box(seed: int, radius: float) -> None:
     random = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
@@ -13,6 +13,7 @@ from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import TestSetResult, Verdict
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.statistics.significance import mcnemar
+from tests.examples import fewer_examples
 
 shares = st.floats(0, 1)
 
@@ -238,7 +239,7 @@ def test_the_comparisons_of_a_run_are_adjusted() -> None:
     assert none is None
 
 
-@settings(max_examples=40)
+@fewer_examples(40)
 @given(correct=st.integers(0, 50), minimum=shares, drop=shares, recorded=shares, confidence=shares)
 def test_a_better_model_never_gets_a_worse_outcome(
     correct: int, minimum: float, drop: float, recorded: float, confidence: float

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pytest_defuse.runtime.errors import DefuseError
@@ -29,13 +29,12 @@ from pytest_defuse.scenarios.schema import (
     json_schema,
 )
 from pytest_defuse.scenarios.writing import canonical_text
+from tests.examples import fewer_examples
 from tests.scenarios.planting import random_tiles, record_of
 
 Edit = Callable[[str, str], int]
 
-same_folder = settings(
-    max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+same_folder = fewer_examples(50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 counts = st.integers(0, 10**6)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_defuse.cli import main
@@ -14,6 +14,7 @@ from pytest_defuse.scenarios.documents import parse_document
 from pytest_defuse.scenarios.schema import ScenarioRecord
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.scenarios.writing import canonical_text, edited
+from tests.examples import fewer_examples
 from tests.scenarios.broken import edit
 from tests.scenarios.planting import exclude, plant, random_tiles, record_of, with_predictions
 
@@ -201,7 +202,7 @@ LAYOUTS: list[Callable[[str], str]] = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@fewer_examples(60)
 @given(
     layouts=st.sets(st.sampled_from(range(len(LAYOUTS)))),
     notes=texts,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, false_discovery_control
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
@@ -21,6 +21,7 @@ from pytest_defuse.statistics.significance import (
     score,
     two_sided_p,
 )
+from tests.examples import fewer_examples
 
 confidences = st.floats(0.5, 0.999)
 
@@ -93,7 +94,7 @@ def test_at_no_drop_tangos_score_is_mcnemars(changed: tuple[int, int, int]) -> N
         assert paired_score(lost, gained, total, 0.0) ** 2 == pytest.approx(statistic, abs=1e-9)
 
 
-@settings(max_examples=50)
+@fewer_examples(50)
 @given(changed=changes(), drop=st.floats(-0.9, 0.9))
 def test_tangos_score_uses_the_likeliest_variance(changed: tuple[int, int, int], drop: float) -> None:
     lost, gained, total = changed
