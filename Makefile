@@ -1,4 +1,4 @@
-# make demo: the whole story on the example project; make test: all tests. Both set up .venv themselves.
+# make demo: the full workflow on the example project; make test: all tests. Both set up .venv themselves.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -21,8 +21,8 @@ fast: .venv/ready
 external: .venv/ready
 	$(PYTEST) -m "external or hypothesis" --hypothesis-profile fuzz
 
-# Whatever a CI service, a shell or git has set changes no test. Each inner run of pytest has its own process here, as at
-# a user's; in the other targets, runs of fast tests share one that has imported PyTorch.
+# No variable that a CI service, a shell or git sets changes a test. Here each inner run of pytest has its own process, as
+# it has for users; in the other targets, runs of fast tests share one that has imported PyTorch.
 test-hostile: .venv/ready
 	CI=true BUILD_NUMBER=1 GITHUB_ACTIONS=true GITHUB_STEP_SUMMARY=/nonexistent/x GITHUB_WORKSPACE=/nonexistent \
 		CI_PROJECT_DIR=/nonexistent GIT_DIR=/nonexistent GIT_WORK_TREE=/nonexistent \

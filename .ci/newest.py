@@ -1,6 +1,7 @@
 """Run the fast tests with the newest version of every dependency, in an environment that is deleted afterwards.
 
-What .venv holds in its newest version is used from there; the rest is installed beside it. Run it as make test-newest.
+Packages that .venv has in their newest version are used from there; the others are installed into another folder. Run
+it as make test-newest.
 """
 
 import json

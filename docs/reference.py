@@ -16,7 +16,7 @@ HEAD = """# Settings
 Written by `make reference` from the declarations in the package: change those, not this page.
 
 A wrong name or value is one sentence that says what is accepted. A bool is not a number, a whole number is also a
-number, and a list may be a tuple. A choice such as `mode="paper"` brings other defaults, which are shown beside it.
+number, and a list may be a tuple. A choice such as `mode="paper"` changes other defaults; the table shows both.
 """
 
 
