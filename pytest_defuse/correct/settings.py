@@ -150,7 +150,7 @@ class CorrectionSettings(Settings):
     @classmethod
     def _above_zero(cls, lambdas: tuple[float, ...]) -> tuple[float, ...]:
         if not any(lambdas):
-            raise ValueError("a list of numbers of 0 or more, at least one above 0")
+            raise ValueError("a list of numbers >= 0, at least one > 0")
         return tuple(sorted({lambda_ for lambda_ in lambdas if lambda_}))
 
     @model_validator(mode="after")

@@ -137,7 +137,7 @@ def _value(row: Option, sources: Sources) -> Any:
             return text
         case "N":
             if not text.isdigit():
-                raise DefuseError(f"{source} is {text!r}: give a whole number of 0 or more.")
+                raise DefuseError(f"{source} is {text!r}: give a whole number >= 0.")
             return int(text)
         case "BOUNDS" if text.strip():
             from pytest_defuse.scenarios.bounds import Bounds  # loads pydantic

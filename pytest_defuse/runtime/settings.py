@@ -11,12 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, Va
 from pydantic import ValidationError as PydanticError
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.validation import one_of
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
+
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+"""By pydantic's names of the constraints."""
 
 
 def setting(default: Any, description: str, origin: str = "our choice", **constraints: Any) -> Any:
@@ -127,8 +131,7 @@ class Settings(BaseModel):
 
 def _words(annotation: Any, metadata: Sequence[Any] = (), plural: bool = False) -> str:
     """What a type with constraints accepts; ``plural`` without an article, for the items of a list."""
-    *others, last = _alternatives(annotation, metadata, plural)
-    return f"{', '.join(others)} or {last}" if others else last
+    return one_of(_alternatives(annotation, metadata, plural))
 
 
 def _alternatives(annotation: Any, metadata: Sequence[Any], plural: bool) -> list[str]:
@@ -152,18 +155,9 @@ def _alternatives(annotation: Any, metadata: Sequence[Any], plural: bool) -> lis
 
 
 def _range(metadata: Sequence[Any]) -> str:
-    """The range that constraints leave, in words that follow a noun."""
+    """The range that constraints leave, after a noun."""
     items = [part for item in metadata for part in getattr(item, "metadata", [item])]
-    limits = {name: getattr(item, name) for item in items for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
-    match limits:
-        case {"ge": low, "le": high}:
-            return f" from {low} to {high}"
-        case {"gt": low, "lt": high}:
-            return f" between {low} and {high}"
-        case {"gt": low, "le": high}:
-            return f" above {low} and up to {high}"
-        case {"ge": low}:
-            return f" of {low} or more"
-        case {"gt": low}:
-            return f" above {low}"
-    return ""
+    limits = {name: getattr(item, name) for item in items for name in SIGNS if hasattr(item, name)}
+    if limits.keys() == {"ge", "le"}:
+        return f" from {limits['ge']} to {limits['le']}"
+    return " and".join(f" {SIGNS[name]} {limit}" for name, limit in limits.items())

@@ -59,7 +59,7 @@ def _from_1(data: Data, schema_name: str) -> Data:
     method = data.get("method")
     if isinstance(method, dict):
         if unknown := [key for key in method if key not in ("name", "rule", "base_error_rate")]:
-            raise OldFileError(("method", unknown[0]), "is not a key that is known here; check its spelling")
+            raise OldFileError(("method", unknown[0]), "is not a known key; check its spelling")
         description = {"description": method.get("rule") or description_of(data.get("proposed_label"), _mistake(data))}
         kept |= {"method": method.get("name"), "base_error_rate": method.get("base_error_rate")} | description
     return kept | {"machine": machine}

@@ -222,7 +222,7 @@ class TestVerify:
         for line, (path, words) in zip(
             sorted(lines),
             [
-                (first / "scenario.yaml", "colour: is not a key"),
+                (first / "scenario.yaml", "colour: is not a known key"),
                 (first / "scenario.yaml", "size: is not a key"),
                 (second / "held_out.png", "other pixels"),
                 (third / "correction.png", "git lfs pull"),

@@ -9,12 +9,12 @@ from pytest_defuse.runtime.errors import DefuseError
 def test_a_share_lies_between_0_and_1(name: str, value: float) -> None:
     with pytest.raises(DefuseError) as error:
         DiscoverySettings.of({name: value})
-    assert str(error.value) == f"defuse_discover({name}={value!r}): give a number between 0 and 1."
+    assert str(error.value) == f"defuse_discover({name}={value!r}): give a number > 0 and < 1."
 
 
 @pytest.mark.parametrize("name", ["budget", "draws", "cap", "restarts", "confirmations", "tiles", "candidates"])
 def test_what_is_counted_is_a_whole_number_of_1_or_more(name: str) -> None:
-    with pytest.raises(DefuseError, match=rf"defuse_discover\({name}=0\): give a whole number of 1 or more"):
+    with pytest.raises(DefuseError, match=rf"defuse_discover\({name}=0\): give a whole number >= 1"):
         DiscoverySettings.of({name: 0})
 
 

@@ -96,7 +96,7 @@ def test_same_seed_same_modes(subject: Subject) -> None:
         ({"depth": 4}, r"defuse_explain\(depth=4\): give a whole number from 1 to 3"),
         ({"depth": 1.5}, "give a whole number"),
         ({"tau": -0.1}, "give a number from 0 to 1"),
-        ({"top": True}, "of 1 or more"),
+        ({"top": True}, ">= 1"),
         ({"selection": "guess"}, "give 'gain' or 'paper'"),
         ({"layer": 3}, "give a string"),
         ({"deep": 3}, r"has no setting 'deep' \(did you mean 'depth'\?\): it has selection"),

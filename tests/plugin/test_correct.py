@@ -153,7 +153,7 @@ def test_a_marker_says_how_to_correct(project: pytest.Pytester, accept: Accept) 
     ("settings", "words"),
     [
         ("epoch=3", "defuse_correct has no setting 'epoch' (did you mean 'epochs'?): it has search, lambdas, *"),
-        ("epochs=0", "defuse_correct(epochs=0): give a whole number of 1 or more."),
+        ("epochs=0", "defuse_correct(epochs=0): give a whole number >= 1."),
         ('frozen=["body.*"]', "defuse_correct(frozen=...): 'body.?' matches no parameter of subject 'toy', *"),
     ],
 )

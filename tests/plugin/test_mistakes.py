@@ -56,7 +56,7 @@ def test_a_typo_in_the_yaml(project: pytest.Pytester, accept: Accept) -> None:
     scenario = accept()
     scenario.yaml.write_text(scenario.yaml.read_text().replace("status:", "statsu:"))
     result = project.runpytest()
-    says(result, "*scenario.yaml:*statsu: is not a key that is known here*")
+    says(result, "*scenario.yaml:*statsu: is not a known key*")
     result.stdout.fnmatch_lines(["*scenario.yaml:2: status: is missing*"])
 
 

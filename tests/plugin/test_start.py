@@ -58,7 +58,7 @@ def test_command_line_before_environment_before_ini_before_default(
 def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     result = pytester.runpytest("--defuse-seed=many")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--defuse-seed is 'many': give a whole number of 0 or more."])
+    result.stderr.fnmatch_lines(["*--defuse-seed is 'many': give a whole number >= 0."])
     monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
     result = pytester.runpytest()
     result.stderr.fnmatch_lines(["*environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])

@@ -42,7 +42,7 @@ def test_settings_are_keys_and_copies_are_checked() -> None:
     assert {settings: 1}[Toy(draws=7)] == 1
     changed = settings.replace(noise=0.1)
     assert (changed.draws, changed.noise, settings.noise) == (7, 0.1, 0.4)
-    with pytest.raises(DefuseError, match=re.escape("Toy(noise=-1): give a number above 0.")):
+    with pytest.raises(DefuseError, match=re.escape("Toy(noise=-1): give a number > 0.")):
         settings.replace(noise=-1)
     with pytest.raises(ValidationError):
         settings.draws = 8
@@ -52,13 +52,13 @@ def test_settings_are_keys_and_copies_are_checked() -> None:
     ("name", "allowed", "refused"),
     [
         ("mode", "'default', 'gradient' or 'paper'", ["fast", ["paper"], None, 1]),
-        ("draws", "a whole number of 1 or more", [0, -1, 1.0, "1", True, None, [1]]),
+        ("draws", "a whole number >= 1", [0, -1, 1.0, "1", True, None, [1]]),
         ("depth", "a whole number from 1 to 3", [0, 4, 2.0]),
-        ("noise", "a number above 0", [0, -0.1, "0.4", False, None, [0.4], math.nan, math.inf]),
-        ("rho", "a number between 0 and 1", [0, 1, 0.0, 1.0, 50]),
-        ("floor", "a number of 0 or more", [-1e-9]),
+        ("noise", "a number > 0", [0, -0.1, "0.4", False, None, [0.4], math.nan, math.inf]),
+        ("rho", "a number > 0 and < 1", [0, 1, 0.0, 1.0, 50]),
+        ("floor", "a number >= 0", [-1e-9]),
         ("bound", "a number from 0 to 1", [-0.1, 1.1, 90, "0.9", True, math.nan]),
-        ("rates", "a list of one or more numbers above 0", [0.1, [], [0.1, 0], [0.1, True], ["0.1"]]),
+        ("rates", "a list of one or more numbers > 0", [0.1, [], [0.1, 0], [0.1, True], ["0.1"]]),
         ("only", "a list of strings", ["a", [1]]),
         ("schedule", "'cosine' or a function", ["linear", 3]),
         ("again", "True or False", [1, "true", None]),

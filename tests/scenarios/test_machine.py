@@ -79,7 +79,7 @@ def test_what_is_no_json_is_refused(text: str) -> None:
         ({"covariance": [[2, 1], [0, 3]]}, "region.covariance: covariance is not symmetric: see row 0, column 1"),
         ({"covariance": [[1, 2], [2, 1]]}, "region.covariance: covariance is not positive definite"),
         ({"mean": [float("nan"), 0]}, "region.mean.0: must be a finite number"),
-        ({"tau": 0}, "region.tau: must be greater than 0"),
+        ({"tau": 0}, "region.tau: must be > 0"),
         ({"kind": "cube"}, "region.kind: must be 'latent'"),
     ],
 )

@@ -180,10 +180,10 @@ def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> N
     ("changes", "problem"),
     [
         ({"label": "cat"}, "label: 'cat' is not one of the classes 0, 1"),
-        ({"label": 3}, "label: must be text"),
+        ({"label": 3}, "label: must be a string"),
         ({"status": "accepted"}, "label is empty"),
         ({"status": "acepted"}, "status: must be 'candidate'"),
-        ({"lable": "3"}, "lable: is not a key that is known here"),
+        ({"lable": "3"}, "lable: is not a known key"),
         ({"id": "other"}, "give both the same name"),
         ({"id": "../other"}, "id: must match the pattern"),
         ({"tile": {"mode": "L", "width": 9, "height": 8}}, "tile: differs"),
@@ -256,7 +256,7 @@ def test_processes_that_vote_at_once_lose_nothing(store: Store, scenario: Scenar
         ("../anna", {0: "3"}, "annotator: must match the pattern"),
         ("anna", {0: "cat"}, "'cat' is not one of the classes"),
         ("anna", {4: "3"}, "votes on tile 4, but the sheet has tiles 0 to 3"),
-        ("anna", {-1: "3"}, "must be 0 or more"),
+        ("anna", {-1: "3"}, "must be >= 0"),
     ],
 )
 def test_a_vote_that_cannot_be_is_refused_before_it_is_written(
