@@ -38,6 +38,7 @@ class Document(Generic[R]):
     Attributes:
         file: its name in messages.
         format: the format in which it is written; ``record`` is of the present one.
+        text: its content without a byte order mark.
         root: the YAML nodes, which know their places in the text.
         machine: what a scenario.yaml of an old format holds that is in machine.json today; else None.
     """
@@ -48,6 +49,7 @@ class Document(Generic[R]):
     record: R
     root: yaml.Node
     machine: MachineRecord | None = None
+    byte_order_mark: str = ""
 
     def problem(self, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:
         """A problem at the line of a key: ``file:line: key: words``."""
@@ -62,9 +64,10 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     """The document in ``data``, the content of ``file``; a StoreError with all its errors, a line each."""
     try:
-        text = without_lfs_pointer(data, file).decode("utf-8-sig")
+        content = without_lfs_pointer(data, file).decode()
     except UnicodeDecodeError as error:
         raise refused(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
+    text = content.removeprefix("\ufeff")
     if conflict := re.search(r"^<{7} .*$", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
         raise refused(file, "holds a merge conflict: keep one of the two versions", line)
@@ -85,7 +88,7 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     record = _checked(kind, plain, file, root, problems)
     refuse(problems)
     assert record is not None
-    document = Document(file, number, text, record, root, machine)
+    document = Document(file, number, text, record, root, machine, content.removesuffix(text))
     if isinstance(record, ScenarioRecord) and machine is not None:
         refuse(_contradictions(document, record, machine))
     return document

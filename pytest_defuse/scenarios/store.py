@@ -250,7 +250,7 @@ class Store:
                 raise DefuseError(f"Scenario {scenario_id}: {first_invalid_value(error)}.") from error
             document = edited(read_document(scenario.yaml, ScenarioRecord), record)
             refuse(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
-            replace_text(scenario.yaml, document.text)
+            replace_text(scenario.yaml, document.byte_order_mark + document.text)
             return replace(scenario, record=document.record)
 
     def vote(

@@ -6,7 +6,6 @@ A file of an old format is rewritten in canonical form, with its comments at the
 
 import math
 import re
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -21,8 +20,8 @@ from pytest_defuse.scenarios.schema import FileRecord
 WIDTH = 110
 """Columns after which a list is continued on the next line, so that a diff needs no sideways scrolling."""
 
-SCHEMA_COMMENT = re.compile(r"# yaml-language-server: \$schema=\S+")
-"""The comment by which the YAML language server, and so most editors, find a file's JSON Schema."""
+COMMENT = re.compile("#[^\r\n\x85\u2028\u2029]*")
+"""A comment, which ends with its line (YAML 1.1, section 4.2.3)."""
 
 Keys = tuple[str, ...]
 Edit = tuple[int, int, str]
@@ -37,6 +36,7 @@ def canonical_text(record: FileRecord) -> str:
     values = record.model_dump(mode="json", exclude_none=True)
     data = _Block((key, values.get(key)) for key in type(record).model_fields if key in values or key == "label")
     body = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    # By this comment the YAML language server, and so most editors, find a file's JSON Schema.
     return f"# yaml-language-server: $schema={record.schema_file}\n{body}"
 
 
@@ -49,7 +49,7 @@ def edited(document: Document[R], record: R) -> Document[R]:
     text = document.text
     for start, end, replacement in sorted(_edits(document.root, old, new, text), reverse=True):
         text = text[:start] + replacement + text[end:]
-    return _read_back(text, document, record)
+    return _read_back(document.byte_order_mark + text, document, record)
 
 
 def rewritten(document: Document[R]) -> Document[R]:
@@ -86,7 +86,7 @@ def _edits(node: Any, old: Any, new: Any, text: str) -> Iterator[Edit]:
             start, end = place.start_mark.index, _end(place, text)
             # A block may start in its key's column, a value on one line must be further right.
             space = "  " if _is_block(place) else "" if start < end else " "
-            yield start, end, f"{space}{_inline(value)}"
+            yield start, end, f"{space}{_inline(value)}{_comments_within(start, end, text)}"
         above = place or above
 
 
@@ -109,9 +109,21 @@ def _end(node: yaml.Node, text: str) -> int:
 
 
 def _inline(value: Any) -> str:
-    """A value as it stands behind its key."""
+    """A value as written after its key."""
     text = yaml.dump([value], Dumper=_Dumper, default_flow_style=True, width=math.inf, allow_unicode=True)
     return str(text).strip()[1:-1]
+
+
+def _comments_within(start: int, end: int, text: str) -> str:
+    """The comments in the text of a value, as written after the one that replaces it."""
+    line_break, comments = "", ""
+    for match in _comments(text):
+        if start <= match.start() < end:
+            comments += f"  {match[0].rstrip()}"
+            line_break = text[match.end() : end - len(text[match.end() : end].lstrip())]
+    # What else is on the line, in a mapping on one line, must not become a part of the comment.
+    rest = text[end:].lstrip(" \t")[:1]
+    return comments if rest in ("#", "\r", "\n", "") else comments + line_break
 
 
 def _with_comments(text: str, document: Document[Any]) -> str:
@@ -123,7 +135,9 @@ def _with_comments(text: str, document: Document[Any]) -> str:
     places = {path: (key, value) for path, key, value in _keys(yaml.compose(text, yaml.SafeLoader), flow=False)}
     values = {path for path, (_, value) in places.items() if not _is_block(value)}
     old = [path for path, _, _ in _keys(document.root)]
-    for comment, behind, at in _comments(document):
+    for comment, trailing, at in _comments_at_keys(document):
+        if comment == lines[0]:  # the one that names the JSON Schema
+            continue
         own = old[at] if at < len(old) else ()
         # Keys that were put together into one value: the comment is about that value.
         around = [own[:size] for size in range(len(own), 0, -1) if own[:size] in values]
@@ -132,7 +146,7 @@ def _with_comments(text: str, document: Document[Any]) -> str:
             above[len(lines)].append(comment)
             continue
         key, value = places[path]
-        if behind and path == own:
+        if trailing and path == own:
             lines[(key if _is_block(value) else value).end_mark.line] += f"  {comment}"
         else:
             above[key.start_mark.line].append(" " * key.start_mark.column + comment)
@@ -140,21 +154,27 @@ def _with_comments(text: str, document: Document[Any]) -> str:
     return "\n".join([*commented, *above[len(lines)], ""])
 
 
-def _comments(document: Document[Any]) -> Iterator[tuple[str, bool, int]]:
-    """The comments of a document: text, whether it stands behind a value, and which key, from 0, it is about."""
-    text, keys = document.text, [key.start_mark.line for _, key, _ in _keys(document.root)]
-    tokens = yaml.scan(text, Loader=SafeLoader)
-    scalars = [(t.start_mark.index, t.end_mark.index) for t in tokens if isinstance(t, yaml.ScalarToken)]
-    for match in re.finditer(r"(?<!\S)#[^\r\n]*", text):
-        place, comment = match.start(), match[0].rstrip()
-        if any(start <= place < end for start, end in scalars) or SCHEMA_COMMENT.fullmatch(comment):
-            continue
-        line = text.count("\n", 0, place)
-        behind = bool(text[text.rfind("\n", 0, place) + 1 : place].strip())
-        following = bisect_right(keys, line)
+def _comments_at_keys(document: Document[Any]) -> Iterator[tuple[str, bool, int]]:
+    """The comments of a document: text, whether something precedes it on its line, and the key, from 0, it is about."""
+    marks = [key.start_mark for _, key, _ in _keys(document.root)]
+    lines = [mark.line for mark in marks]
+    for match in _comments(document.text):
+        trailing = bool(document.text[: match.start()].rstrip(" \t")[-1:].strip())
+        following = sum(mark.index < match.start() for mark in marks)
         # A key and what it holds may share a line: the comment is about the first.
-        at = bisect_left(keys, keys[following - 1]) if behind and following else following
-        yield comment, behind, at
+        at = lines.index(lines[following - 1]) if trailing and following else following
+        yield match[0].rstrip(), trailing, at
+
+
+def _comments(text: str) -> Iterator[re.Match[str]]:
+    """The comments of a YAML text: they are between tokens, or in the first line of a block scalar."""
+    place = 0
+    for token in yaml.scan(text, Loader=SafeLoader):
+        start, end = token.start_mark.index, token.end_mark.index
+        if text[start:end].startswith(("|", ">")):
+            start += len(text[start:end].splitlines()[0])
+        yield from COMMENT.finditer(text, place, start)
+        place = end
 
 
 def _keys(node: yaml.Node | None, path: Keys = (), *, flow: bool = True) -> Iterator[tuple[Keys, yaml.Node, yaml.Node]]:

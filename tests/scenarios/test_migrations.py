@@ -268,6 +268,40 @@ def test_comments_stay_at_their_keys(old_store: Store) -> None:
     assert store_lines[store_lines.index("# two thirds") + 1].startswith("voting: {")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('notes: ""', "notes: |  # why\n  a", 'notes: "a\\n"  # why'),
+        ('notes: ""', 'notes: "a"# why', 'notes: "a"  # why'),
+        ("excluded: [4]", "excluded: [4,# why\n    ]", "    excluded: [4]  # why"),
+        (
+            "$schema=../.schema/scenario.json",
+            "$schema=https://x.org/s",
+            "# yaml-language-server: $schema=https://x.org/s",
+        ),
+    ],
+)
+@format_1
+def test_comments_stay_in_every_place(old_store: Store, old: str, new: str, line: str) -> None:
+    path = old_store.folder / DEFUSE / "scenario.yaml"
+    edit(path, old, new)
+    record = old_store.get(DEFUSE).record
+    assert main(["migrate"]) == 0
+    assert old_store.get(DEFUSE).record == record
+    lines = path.read_text().splitlines()
+    assert line in lines
+    assert lines[0] == "# yaml-language-server: $schema=../.schema/scenario.json"
+
+
+@format_1
+def test_comments_stay_at_their_keys_whatever_ends_a_line(old_store: Store) -> None:
+    path = old_store.folder / DEFUSE / "scenario.yaml"
+    edit(path, 'label: "2"', 'label: "2"  # closed loops')
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert main(["migrate"]) == 0
+    assert 'label: "2"  # closed loops' in path.read_text().splitlines()
+
+
 @format_1
 def test_a_text_that_looks_like_a_comment_is_none(old_store: Store) -> None:
     path = old_store.folder / DEFUSE / "scenario.yaml"

@@ -1,5 +1,6 @@
 """What a decision writes: its own values alone, whatever people did to the file."""
 
+import codecs
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -151,8 +152,62 @@ def test_a_key_that_was_left_out_goes_below_the_one_before_it(scenario: Scenario
 def test_fewer_tiles_are_written_as_a_list(scenario: Scenario) -> None:
     assert exclude(scenario, "held_out").record.sheets.held_out.excluded == ()
     assert exclude(scenario, "correction", 3).record.sheets.correction.excluded == (3,)
-    assert "# a letter" not in scenario.yaml.read_text(encoding="utf-8")
-    assert "# tile 2 is all right" in scenario.yaml.read_text(encoding="utf-8")
+
+
+CHANGES: dict[str, tuple[str, str, Callable[[Scenario], object], str]] = {
+    "block": (
+        "notes: |\n  Threes with a flat top.\n\n  # no comment, but a part of the notes\n",
+        "notes: |  # why\n  # no comment\n",
+        lambda scenario: scenario.store.update(scenario.id, notes="new"),
+        'notes: "new"  # why\n',
+    ),
+    "folded block": (
+        "status:     candidate     # two people, please\n",
+        "status: >-  # why\n  candidate\n# two people, please\n",
+        lambda scenario: scenario.store.update(scenario.id, status="rejected"),
+        'status: "rejected"  # why\n# two people, please\n',
+    ),
+    "value below its tag": (
+        "status:     candidate     # two people, please\n",
+        "status: !!str  # why\n  candidate # two people, please\n",
+        lambda scenario: scenario.store.update(scenario.id, status="rejected"),
+        'status: "rejected"  # why # two people, please\n',
+    ),
+    "empty list": (
+        "excluded:\n    - 1    # smudged\n    # tile 2 is all right\n",
+        "excluded: [  # none yet\n    ]\n",
+        lambda scenario: exclude(scenario, "correction", 3),
+        "excluded: [3]  # none yet\n",
+    ),
+    "other items": (
+        "excluded:\n    - 1    # smudged\n    # tile 2 is all right\n",
+        "excluded:\n    - 1    # smudged\n    # by the printer\n    - 2 # a letter\n",
+        lambda scenario: exclude(scenario, "correction", 2),
+        "excluded:\n      [2]  # smudged  # by the printer # a letter\n",
+    ),
+    "list in a mapping on the same line": (
+        "excluded: [2  # a letter\n    ]}\n",
+        "excluded: [2,# a letter\n    ]}\n",
+        lambda scenario: exclude(scenario, "held_out"),
+        "excluded: []  # a letter\n    }\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_comments_in_a_value_that_is_replaced_come_after_the_new_one(scenario: Scenario, name: str) -> None:
+    by_hand, before, change, after = CHANGES[name]
+    text = replaced(scenario.yaml.read_text(encoding="utf-8"), (by_hand, before))
+    scenario.yaml.write_text(text, encoding="utf-8")
+    change(scenario)
+    assert scenario.yaml.read_text(encoding="utf-8") == replaced(text, (before, after))
+
+
+def test_a_byte_order_mark_stays(scenario: Scenario) -> None:
+    before = codecs.BOM_UTF8 + scenario.yaml.read_bytes()
+    scenario.yaml.write_bytes(before)
+    assert main(["label", scenario.id, "--label", "3"]) == 0
+    assert scenario.yaml.read_bytes().decode() == replaced(before.decode(), *LABELLED)
 
 
 def test_a_value_that_does_not_read_back_equal_is_not_written(
