@@ -1,6 +1,6 @@
 """pytest-defuse: model regression testing for image classifiers.
 
-Nothing heavy is imported here: pytest loads this package at every start-up. Torch is imported when a test first
+Nothing heavy is imported here: pytest loads this package at every startup. Torch is imported when a test first
 requests the model under test.
 """
 

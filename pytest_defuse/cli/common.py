@@ -13,7 +13,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 
 WIDTH = 80
-"""Columns of a terminal that nobody has resized."""
+"""Default width of a terminal, in columns."""
 
 
 @dataclass(frozen=True)

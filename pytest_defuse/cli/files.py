@@ -14,7 +14,7 @@ SCHEMAS = {kind.schema_name: kind for kind in FILE_RECORDS}
 
 
 def verify(arguments: Namespace) -> Output:
-    """Print a line a problem; with warnings alone the exit code is 0."""
+    """Print one line per problem; the exit code is 0 if all are warnings."""
     root = store_root(arguments)
     stores = stores_below(root)
     problems = problems_of(stores)

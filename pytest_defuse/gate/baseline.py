@@ -18,7 +18,7 @@ from pytest_defuse.runtime.fingerprint import agree
 from pytest_defuse.subject.classifier import Classifier
 
 FORMAT = 3
-"""Format 1 had no confidences; format 2, which is still read, has the hash of the weights as its model."""
+"""Format 1 had no confidences; format 2, which is still read, identifies a model by the hash of its weights."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,11 @@ class SubjectBaseline:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def of_scenario(self, scenario_id: str, sha256: str, count: int) -> tuple[str | None, ...]:
-        """The class names predicted for ``count`` images of a scenario; None for each that is not in the baseline."""
+        """The class names predicted for ``count`` images of a scenario; all None if they are not in the baseline.
+
+        Raises:
+            DefuseError: the baseline has other images of the scenario.
+        """
         return _matching(self.scenarios.get(scenario_id), sha256, count, f"scenario {scenario_id}", "the store's")
 
     def of_test(self, sha256: str, count: int) -> tuple[str | None, ...]:
@@ -104,7 +108,11 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
 
 
 def load_baseline(path: Path) -> Baseline:
-    """Read a baseline; raises if the file cannot be read, is not a baseline of this format, or was edited."""
+    """Read a baseline.
+
+    Raises:
+        DefuseError: the file cannot be read, is not a baseline, has another format, or was edited.
+    """
     remedy = f"make a new one with --defuse-save-baseline {path}"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -130,7 +130,7 @@ def _decided(check: Check, adjusted_p: float) -> Check:
 
 
 class _Group:
-    """The images of one class, or all images; each method evaluates one bound on them."""
+    """The images of one class, or all images; ``checks`` evaluates the bounds on them, other methods one bound each."""
 
     def __init__(self, name: str, predictions: LabelledPredictions, confidence: float | None) -> None:
         self.name, self.predictions, self.confidence = name, predictions, confidence

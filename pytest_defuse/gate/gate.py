@@ -13,7 +13,7 @@ from torch import Tensor
 from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline
 from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
 from pytest_defuse.gate.predictions import COLUMNS, LabelledPredictions, Predictions
-from pytest_defuse.gate.results import FLIPS_SHOWN, OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import FLIPS_PER_SET, OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.gate.sentences import sentence
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
@@ -159,7 +159,11 @@ def gate_together(
     baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: PredictionsById | None = None,
 ) -> OverallResult:
-    """Evaluate bounds, if any, on all tiles of one subject's scenarios together; raises an error of a scenario."""
+    """Evaluate bounds, if any, on all tiles of one subject's scenarios together.
+
+    Raises:
+        DefuseError: a scenario does not fit the subject or the baseline.
+    """
     parts = [_labelled(scenario, predictions, model, baseline) for scenario in scenarios]
     total = sum(part.total for part in parts)
     recorded = sum((part.recorded or 0.0) * part.total for part in parts)
@@ -191,7 +195,11 @@ def gate_test(
     baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: Predictions | None = None,
 ) -> TestSetResult:
-    """Evaluate bounds, if any, on a model's predictions on the test set; raises if the baseline has another."""
+    """Evaluate bounds, if any, on a model's predictions on the test set.
+
+    Raises:
+        DefuseError: the baseline is from another test set.
+    """
     images = subject.test_images
     labels = tuple(subject.classes[index] for index in images.labels.tolist())
     labelled = LabelledPredictions(
@@ -201,7 +209,7 @@ def gate_test(
         same_model=baseline.same_model(model),
     )
     comparison = compare(labelled)
-    lost = comparison.lost[:FLIPS_SHOWN] if comparison else []
+    lost = comparison.lost[:FLIPS_PER_SET] if comparison else []
     return TestSetResult(
         subject=subject.name,
         model=model.fingerprint,
@@ -221,7 +229,7 @@ def _checked(predictions: LabelledPredictions, bounds: Bounds | None) -> tuple[C
 def _labelled(
     scenario: Scenario, predictions: PredictionsById, model: Classifier, baseline: SubjectBaseline = NO_BASELINE
 ) -> LabelledPredictions:
-    """A scenario's predictions with its labels and earlier results; raises its error."""
+    """A scenario's predictions with its labels and earlier results; raises the DefuseError that replaces them."""
     own = predictions[scenario.id]
     if isinstance(own, DefuseError):
         raise own

@@ -23,7 +23,7 @@ DIGITS = 4
 """Decimals of a stored confidence: 0.01% is finer than reports show, and keeps a baseline small."""
 BATCHES_PER_PART = 4
 """Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share."""
-Rows = Sequence[tuple[int, float]]
+ScoredRows = Sequence[tuple[int, float]]
 """Class index and confidence, one per image."""
 COLUMNS = ("predicted", "confidences", "labels", "baseline")
 """Fields of :class:`LabelledPredictions` with one value per image."""
@@ -148,7 +148,7 @@ def _checked_tiles(scenario: Scenario, subject: Subject) -> Pixels:
     return tiles
 
 
-def _predict(model: Classifier, pixels: Tensor) -> Rows:
+def _predict(model: Classifier, pixels: Tensor) -> ScoredRows:
     with seeded(0):  # a model that draws random numbers gets the same ones in every run
         confidences, indices = model.logits(pixels).softmax(dim=1).max(dim=1)
     return [(index, round(value, DIGITS)) for index, value in zip(indices.tolist(), confidences.tolist(), strict=True)]
@@ -158,7 +158,7 @@ def _from_json(value: dict[str, Any], subject: Subject) -> Predictions | DefuseE
     return DefuseError(value["error"]) if "error" in value else _predictions(value["sha256"], value["rows"], subject)
 
 
-def _predictions(sha256: str, rows: Rows, subject: Subject) -> Predictions:
+def _predictions(sha256: str, rows: ScoredRows, subject: Subject) -> Predictions:
     return Predictions(
         sha256, tuple(subject.classes[index] for index, _ in rows), tuple(confidence for _, confidence in rows)
     )

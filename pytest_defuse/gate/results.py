@@ -10,8 +10,8 @@ from pytest_defuse.subject.identity import Identity
 
 Logits = tuple[tuple[float, ...], ...]
 
-FLIPS_SHOWN = 64
-"""Flipped test images that a report shows: eight rows of eight."""
+FLIPS_PER_SET = 64
+"""Flips that a report shows of one scenario or test set: eight rows of eight. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class ScenarioResult(Verdict):
     """The verdict on the held-out tiles of an accepted scenario.
 
     Attributes:
-        label: class name, or ``per image`` where each tile has a label of its own.
+        label: class name, or ``per image`` if each tile has its own label.
         folder: the scenario's folder, an absolute path.
         tiles: position of each predicted tile on its sheet, from 0 in reading order; excluded tiles are missing.
         sheet_tiles: number of tiles on the sheet, excluded ones included.
@@ -119,7 +119,7 @@ class ScenarioResult(Verdict):
 
 @dataclass(frozen=True, kw_only=True)
 class TestSetResult(Verdict):
-    """The verdict on the test set; ``flip_sheet`` shows lost images, at most :data:`FLIPS_SHOWN`, a PNG in base64."""
+    """The verdict on the test set; ``flip_sheet`` shows lost images, at most :data:`FLIPS_PER_SET`, a PNG in base64."""
 
     __test__ = False  # not a test class, whatever pytest's naming pattern says
     kind: ClassVar = "test set"

@@ -19,7 +19,7 @@ def sentence(verdict: Verdict) -> str:
         name = f"scenario {verdict.id} (label {verdict.label!r})"
     shown = [check for check in verdict.checks if check.outcome != "PASS"] or list(verdict.checks)
     checks = [_check(check) for check in shown] or ["no bound was requested"]
-    # "accuracy 90% is below the bound ..." needs no separator; a drop or flips have a subject of their own.
+    # "accuracy 90% is below the bound ..." needs no separator; a drop or flips have their own subject.
     separator = " " if shown and _continues_accuracy(shown[0]) else "; "
     parts = [*checks, *_comparison(verdict), *errors(verdict.predictions)]
     return f"{name}: accuracy {verdict.accuracy}{separator}{'; '.join(parts)}."

@@ -48,7 +48,7 @@ def _check(defuse_scenario: "GatedScenario") -> None:
 
 
 def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
-    """Give a test one item for each accepted scenario that its ``only`` bound names, or a skipped one if none is."""
+    """Give a test one item for each accepted scenario that its ``only`` bound names; without any, a skipped item."""
     session = metafunc.config.stash[SESSION]
     scenarios = session.accepted(bounds_of(metafunc.definition).only)
     params = [pytest.param(scenario, id=scenario.id) for scenario in scenarios]

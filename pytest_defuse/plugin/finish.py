@@ -20,7 +20,7 @@ from pytest_defuse.runtime.files import append_text, replace_text
 def finish_correction(
     run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
 ) -> CorrectionResult | None:
-    """Write the corrected checkpoint if no test ``failed`` and every bound holds; None without a correction."""
+    """Write the corrected checkpoint if no test ``failed`` and every bound passes; None without a correction."""
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None

@@ -78,7 +78,7 @@ def defuse_discovery(request: pytest.FixtureRequest) -> "Discovery":
 
 @pytest.fixture
 def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> "FailureModes":
-    """Failure modes (Barlow): rules over visual features that occur with the model's failures on its test set.
+    """Failure modes (Barlow): rules on visual features associated with the model's failures on its test set.
 
     With --defuse-discover each also becomes a candidate scenario of real images.
     """

@@ -97,7 +97,7 @@ def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Print a DefuseError as its sentence alone, and attach an item's results to its report."""
+    """Print only the sentence of a DefuseError, without a traceback; attach an item's results to its report."""
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, DefuseError):
         report.longrepr = str(call.excinfo.value)

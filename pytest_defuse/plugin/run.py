@@ -44,7 +44,7 @@ class SubjectRun:
         correction: the settings in the tests' ``defuse_correct`` markers.
 
     Attributes:
-        started: the correction once it has started, or the error for which it could not.
+        started: the correction once it has started, or the error that prevented it.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ SESSION = pytest.StashKey["DefuseSession"]()
 RESULTS = pytest.StashKey["list[Result]"]()
 
 MAX_NAMED = 5
-"""Uncovered scenarios that a notice names, so that it stays a line or two."""
+"""Uncovered scenarios that a notice names, so that it has one or two lines. Our choice."""
 
 
 class DefuseSession:

@@ -23,7 +23,7 @@ def shared_folder(workerinput: dict[str, Any]) -> Path:
 
 
 def sharing(config: pytest.Config) -> "Sharing":
-    """How this process shares predictions: with the other workers, or with nobody."""
+    """How this process shares predictions: with the other workers, or not at all."""
     from pytest_defuse.runtime.sharing import Sharing
 
     workerinput = worker_input(config)

@@ -1,1 +1,1 @@
-"""A run's results, and their renderings."""
+"""The results of a run, and how reports render them."""

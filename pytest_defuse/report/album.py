@@ -55,7 +55,7 @@ class Album:
     sheets: list[EmbeddedSheet] = field(default_factory=list)
 
     def held_out(self, scenario: str, folder: str, tiles: int, gap: int = 0, captions: int = 0) -> EmbeddedSheet:
-        """The held-out sheet of a scenario: ``gap`` pixels between tiles, ``captions`` characters beside them."""
+        """The held-out sheet of a scenario: ``gap`` pixels between tiles, ``captions`` characters for captions."""
         path = Path(folder) / "held_out.png"
         try:
             if 4 * path.stat().st_size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes
@@ -80,7 +80,7 @@ class Album:
 
     def _left_out(self, name: str) -> EmbeddedSheet:
         self.omitted.append(name)
-        return EmbeddedSheet(problem="sheet left out: it exceeds the size of this file")
+        return EmbeddedSheet(problem="sheet left out to keep this file small")
 
     def _add(self, data: bytes, tiles: int, gap: int = 0) -> EmbeddedSheet:
         columns, rows = grid(max(tiles, 1))

@@ -15,7 +15,7 @@ WIDEST_TILE = 64
 CELL, GAP, LINE = 32, 4, 10
 """Width of a tile, gap between tiles and height of a line of text, in units of the drawing; the font's size is 8."""
 LONGEST, BESIDE = 6, 2
-"""Letters of a class that fit below a tile, and those that fit there beside its index."""
+"""Letters of a class that fit below a tile, and those that fit there next to its index."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CaptionedSheet:
     Attributes:
         name: unique on the page.
         url: of the sheet; may be a data URL.
-        beside: whether the predicted class is beside the index, instead of one line below.
+        beside: whether the predicted class is next to the index, instead of one line below.
     """
 
     name: str
@@ -66,7 +66,7 @@ def captioned(
     Args:
         name: unique on the page.
         url: address of the sheet.
-        predicted: class names, one a tile; None where they were not recorded.
+        predicted: class names, one per tile; None if they were not recorded.
     """
     sheet, tile, label = record.sheet(split), record.tile, record.label or record.proposed_label
     columns, rows = grid(sheet.images)

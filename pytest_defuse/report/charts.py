@@ -9,9 +9,9 @@ from statistics import median_high
 from pytest_defuse.discover.results import LatentMapResult
 
 BINS = 20
-"""Bins of a histogram of confidences: five points each."""
+"""Bins of a histogram of confidences: five points each. Our choice."""
 CONFUSED_CLASSES = 20
-"""Rows and columns of a confusion matrix, as many as a page shows without scrolling."""
+"""Rows and columns of a confusion matrix, as many as a page shows without scrolling. Our choice."""
 GOLDEN_ANGLE = 137.508
 """Degrees between the hues of consecutive classes: any number of them stays far apart."""
 DIAMOND = 7

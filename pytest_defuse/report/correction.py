@@ -11,7 +11,7 @@ NAME = 56, 12
 
 
 def correction_notes(result: CorrectionResult) -> list[str]:
-    """Remarks beside the tables."""
+    """Remarks on the tables."""
     notes = []
     if result.sets:
         notes += [
@@ -20,7 +20,7 @@ def correction_notes(result: CorrectionResult) -> list[str]:
             f"test images that were correct and are wrong: {result.lost}; the reverse: {result.gained}",
         ]
     if result.image_passes:
-        notes.append(f"{result.image_passes:,} images went forward and backward, including those of the control")
+        notes.append(f"{result.image_passes:,} forward and backward passes, one per image, including the control's")
     return notes + result.notes
 
 

@@ -123,7 +123,7 @@ def _sheets(change: Change) -> list[_Sheet]:
         sides = [("before", change.before), ("after", change.after)]
         readable = [(when, side) for when, side in sides if side is not None and split in side.sheets]
         if len(readable) == 2 and _equal(readable[0][1], readable[1][1], split):
-            # An edit of the text alone needs no sheet.
+            # An edit that changes only the text needs no sheet.
             readable = [] if change.kinds == ("edited",) else readable[1:]
         for when, side in readable:
             title = split.replace("_", "-") + (f", {when}" if len(readable) == 2 else "")

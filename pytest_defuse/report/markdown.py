@@ -11,8 +11,8 @@ from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import Table
 
-FLIPS_SHOWN = 100
-"""A comment on a pull request can have 65,536 characters."""
+FLIP_ROWS = 100
+"""Rows of the table of flips. A comment on a pull request can have 65,536 characters."""
 
 
 def render_markdown(results: Results, start: Path = Path()) -> str:
@@ -38,7 +38,7 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
         yield _table(changes) if changes else ""
         yield _items(words.comparison_sentences(results))
     if flips := results.flips:
-        rows = tables.flip_table(flips[:FLIPS_SHOWN])
+        rows = tables.flip_table(flips[:FLIP_ROWS])
         yield from _folded(f"{words.counted(len(flips), 'flip')}, correct in the baseline and wrong now", _table(rows))
     if failing := [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]:
         commands = [words.gate_command(scenario, results.arguments) for scenario in failing]

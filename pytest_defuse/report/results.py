@@ -12,7 +12,7 @@ from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
 from pytest_defuse.gate.predictions import LabelledPredictions
-from pytest_defuse.gate.results import FLIPS_SHOWN, ModelResult, OverallResult, ScenarioResult, TestSetResult
+from pytest_defuse.gate.results import FLIPS_PER_SET, ModelResult, OverallResult, ScenarioResult, TestSetResult
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
 Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
@@ -79,12 +79,12 @@ class Results:
 
     @property
     def sets(self) -> list[ScenarioResult | TestSetResult]:
-        """The verdicts on sets of images of their own: scenarios and test sets."""
+        """The verdicts on separate sets of images: scenarios and test sets."""
         return [*self.scenarios, *self.test_sets]
 
     @property
     def flips(self) -> list[Flip]:
-        """The flips of all scenarios and test sets, at most :data:`FLIPS_SHOWN` per set."""
+        """The flips of all scenarios and test sets, at most :data:`FLIPS_PER_SET` per set."""
         return [flip for verdict in self.sets for flip in flips_of(verdict)]
 
     def __iter__(self) -> Iterator[Result]:
@@ -104,9 +104,9 @@ FIELDS = {
 
 
 def flips_of(verdict: ScenarioResult | TestSetResult) -> list[Flip]:
-    """The first :data:`FLIPS_SHOWN` flips of one set of images."""
+    """The first :data:`FLIPS_PER_SET` flips of one set of images."""
     predictions = verdict.predictions
-    lost = verdict.comparison.lost[:FLIPS_SHOWN] if verdict.comparison else []
+    lost = verdict.comparison.lost[:FLIPS_PER_SET] if verdict.comparison else []
     numbers = verdict.tiles if isinstance(verdict, ScenarioResult) else range(verdict.total)
     confidences = confidences_of(predictions)
     return [

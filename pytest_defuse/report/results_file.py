@@ -17,7 +17,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.validation import first_invalid_value
 
 FORMAT = 2
-"""Format 1 stored what verdicts now derive, and counts of a tree's nodes beside their rates."""
+"""Format 1 stored what verdicts now derive, and both counts and rates of a tree's nodes."""
 DERIVED = ("correct", "total", "outcome", "bound", "reason")
 """Properties of a verdict that the file also holds, for other tools. They are not read back."""
 OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}

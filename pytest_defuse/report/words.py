@@ -47,7 +47,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def relative(path: str | Path, start: Path) -> str:
-    """A path as one would type it from ``start``."""
+    """A path relative to ``start``, as a user would type it there."""
     try:
         return os.path.relpath(path, start)
     except ValueError:  # another drive
@@ -140,7 +140,7 @@ def check_sentences(verdict: Verdict) -> list[str]:
 
 
 def comparison_sentences(results: Results) -> list[str]:
-    """Remarks on the comparison with the baseline, beside the table of changes."""
+    """Remarks on the comparison with the baseline, in addition to the table of changes."""
     compared = [(verdict, verdict.comparison) for verdict in results.verdicts if verdict.comparison]
     unchanged = sum(not (comparison.lost or comparison.gained) for _, comparison in compared)
     sentences = []

@@ -34,7 +34,7 @@ from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Scenario, all_scenarios
 
 SHEET_WIDTH = 1024
-"""Maximum width of a contact sheet on the page, in CSS pixels: what most windows have beside the form."""
+"""Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form."""
 VOTED_TILES = 10
 """Tiles of a scenario on which each person votes (Defuse paper, section 4.1); tiles are independent draws."""
 HEADERS = {
@@ -64,7 +64,7 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
     except (OSError, OverflowError) as error:
         raise DefuseError(f"Port {port} cannot be used ({error}): choose another with --port.") from error
     address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    print(f"Review at {address} (Ctrl-C ends)", flush=True)
+    print(f"Review at {address} (press Ctrl-C to stop)", flush=True)
     if browser:
         webbrowser.open(address)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
