@@ -223,7 +223,7 @@ class TestVerify:
             sorted(lines),
             [
                 (first / "scenario.yaml", "colour: is not a known key"),
-                (first / "scenario.yaml", "size: is not a key"),
+                (first / "scenario.yaml", "size: is not a known key"),
                 (second / "held_out.png", "other pixels"),
                 (third / "correction.png", "git lfs pull"),
                 (third / "held_out.png", "is missing"),
