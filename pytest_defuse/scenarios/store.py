@@ -54,9 +54,16 @@ LEFTOVERS = (
     f"*/votes/{temporary_name('*.yaml')}",
 )
 """What a killed writer may leave, as glob patterns."""
+_IGNORED = """\
+# Written by pytest-defuse: its lock, and what an interrupted write leaves.
+.lock
+.new-*
+.*.yaml.*
+"""
+OLD_GITIGNORES = (_IGNORED, f"{_IGNORED}.machine.json.*\n")
+"""What older versions wrote; :func:`migrate` replaces it."""
 GIT_FILES = {
-    ".gitignore": "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n"
-    ".lock\n.new-*\n.*.yaml.*\n.machine.json.*\n",
+    ".gitignore": f"{_IGNORED}.*.json.*\n..git*\n",
     ".gitattributes": "# Written by pytest-defuse: GitHub and GitLab collapse these files in reviews.\n"
     "machine.json linguist-generated gitlab-generated\n",
 }
@@ -346,8 +353,9 @@ def outdated(stores: Iterable[Store]) -> list[tuple[Document[FileRecord], Docume
 
 
 def migrate(stores: Sequence[Store]) -> None:
-    """Write the files of older formats in the present one; contact sheets stay as they are.
+    """Write the files of older formats in the present one, and the present .gitignore where there is an older one.
 
+    Contact sheets stay as they are.
     machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
     A StoreError is raised, before anything is written, if a file of any of the stores cannot be rewritten.
     """
@@ -357,6 +365,9 @@ def migrate(stores: Sequence[Store]) -> None:
         files = outdated(stores)
         for store in stores:
             store._write_schemas()
+            ignore = store.folder / ".gitignore"
+            if ignore.read_text(encoding="utf-8", errors="replace") in OLD_GITIGNORES:
+                replace_text(ignore, GIT_FILES[".gitignore"])
         for old, new in files:
             path = Path(old.file)
             if old.machine is not None:

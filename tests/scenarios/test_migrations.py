@@ -218,6 +218,20 @@ def test_the_errors_of_an_old_file_have_its_lines(
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize("ending", ["", ".machine.json.*\n"])
+@format_1
+def test_migrate_replaces_a_gitignore_of_an_older_version(old_store: Store, ending: str) -> None:
+    path = old_store.folder / ".gitignore"
+    head = "# Written by pytest-defuse: its lock, and what an interrupted write leaves.\n.lock\n.new-*\n.*.yaml.*\n"
+    path.write_text(head + ending)
+    assert main(["migrate"]) == 0
+    assert path.read_text() == f"{head}.*.json.*\n..git*\n"
+    assert path.read_text() == (SAMPLES.parent / "digits" / ".gitignore").read_text()
+    path.write_text(f"{path.read_text()}notes\n")
+    assert main(["migrate"]) == 0
+    assert path.read_text().endswith("notes\n")
+
+
 @format_1
 def test_migrate_changes_no_number(old_store: Store) -> None:
     """Nine digits would make this covariance singular."""
