@@ -155,6 +155,8 @@ def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
             leftover.unlink(missing_ok=True)
         yield
     finally:
+        # A process that waits for this file, and one that creates it again, may now both hold the lock. That does no
+        # harm: both compute the same file, and each writes it whole.
         with suppress(OSError):  # Windows removes no open file; there releasing the lock removes it
             Path(lock.lock_file).unlink()
         lock.release()

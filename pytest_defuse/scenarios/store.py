@@ -313,6 +313,8 @@ class Store:
     def _writing(self) -> Iterator[None]:
         """One writer at a time; it first removes what a killed writer left."""
         plain_folder(self.folder).mkdir(parents=True, exist_ok=True)
+        # The lock's file stays, and git ignores it: a process that waits for a removed file, and one that creates it
+        # again, would both acquire their lock, and the second of two updates would undo the first.
         with FileLock(self.folder / ".lock"):
             for leftover in self.leftovers():
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
