@@ -17,7 +17,7 @@ from pytest_defuse.scenarios.machine import MachineRecord
 from pytest_defuse.scenarios.schema import SPLITS, ScenarioRecord, Split, VotesRecord, Voting
 from pytest_defuse.scenarios.store import Scenario
 
-Outcome = Literal["scenario", "no scenario", "undecided"]
+VoteOutcome = Literal["scenario", "no scenario", "undecided"]
 NONE = "none of the above"
 
 
@@ -71,7 +71,7 @@ class Tally:
     tiles: tuple[TileTally, ...]
     voters: tuple[str, ...]
     models: tuple[str, ...]
-    outcome: Outcome
+    outcome: VoteOutcome
     label: str | None
     reason: str
     low_agreement: float
@@ -130,7 +130,7 @@ def tally(record: ScenarioRecord, machine: MachineRecord, votes: Sequence[VotesR
     return Tally(tuple(tiles), voters, models, *decision, voting.low_agreement)
 
 
-def _decision(tiles: Sequence[TileTally], wrong: int, labelled: int, rho: float) -> tuple[Outcome, str | None, str]:
+def _decision(tiles: Sequence[TileTally], wrong: int, labelled: int, rho: float) -> tuple[VoteOutcome, str | None, str]:
     """Outcome, label and reason where the model is ``wrong`` on so many of the ``labelled`` tiles."""
     if not tiles:
         return "undecided", None, "nobody has voted"

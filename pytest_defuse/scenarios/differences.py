@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_defuse.scenarios.documents import Document, R, parse_document, parse_machine_of
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles, counts
-from pytest_defuse.scenarios.problems import Problem, collected, listed, refused
+from pytest_defuse.scenarios.problems import Problem, listed, read_or_report, store_error
 from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import SPLITS, Record, ScenarioRecord, Split, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import Pixels, decode_sheet
@@ -112,25 +112,27 @@ def _side(revision: Revision, folder: PurePosixPath) -> Side | None:
 
     def content(name: str) -> bytes:
         if folder / name not in contents:
-            raise refused(place / name, "is missing")
+            raise store_error(place / name, "is missing")
         return contents[folder / name]
 
     def parsed(name: str, kind: type[R]) -> Document[R] | None:
-        return collected(lambda: parse_document(content(name), str(place / name), kind), problems)
+        return read_or_report(lambda: parse_document(content(name), str(place / name), kind), problems)
 
     document = parsed("scenario.yaml", ScenarioRecord)
     record, machine = (document.record, document.machine) if document else (None, None)
     if document and not machine:
         file = str(place / "machine.json")
-        machine = collected(lambda: parse_machine_of(document, content("machine.json"), file), problems)
+        machine = read_or_report(lambda: parse_machine_of(document, content("machine.json"), file), problems)
     votes = [vote.record for path in vote_files if (vote := parsed(f"votes/{path.name}", VotesRecord))]
     sheets, pixels = {}, {}
     for split in SPLITS:
         name = f"{split}.png"
-        data = collected(partial(content, name), problems)
+        data = read_or_report(partial(content, name), problems)
         if data is not None and record:
             sheet = record.sheet(split)
-            tiles = collected(partial(decode_sheet, data, str(place / name), sheet, record.tile, record.gap), problems)
+            tiles = read_or_report(
+                partial(decode_sheet, data, str(place / name), sheet, record.tile, record.gap), problems
+            )
             if tiles is not None:
                 sheets[split], pixels[split] = data, tiles
     return Side(place, record, machine, tuple(votes), sheets, pixels, tuple(problems))
@@ -213,7 +215,7 @@ def _shared(base: Revision, head: Revision, path: PurePosixPath) -> list[str]:
         data = revision.contents([path]).get(path)
         document = None
         if data is not None:
-            document = collected(partial(parse_document, data, str(place), StoreRecord), problems)
+            document = read_or_report(partial(parse_document, data, str(place), StoreRecord), problems)
         records.append(document.record if document else None)
     old, new = records
     if problems:

@@ -18,7 +18,15 @@ from yaml.composer import Composer
 from pytest_defuse.runtime.validation import invalid_value
 from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, check_format, parse_machine
 from pytest_defuse.scenarios.migrations import OldFileError, upgraded
-from pytest_defuse.scenarios.problems import Problem, plain_bytes, refuse, refused, unknown_class, without_lfs_pointer
+from pytest_defuse.scenarios.problems import (
+    Problem,
+    StoreError,
+    plain_bytes,
+    raise_if_any,
+    store_error,
+    unknown_class,
+    without_lfs_pointer,
+)
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, FileRecord, ScenarioRecord, StoreRecord, VotesRecord
 
 MAX_YAML_BYTES = 2**22
@@ -66,11 +74,11 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     try:
         content = without_lfs_pointer(data, file).decode()
     except UnicodeDecodeError as error:
-        raise refused(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
+        raise store_error(file, f"is not UTF-8 text ({error.reason}): restore it from git") from error
     text = content.removeprefix("\ufeff")
     if conflict := re.search(r"^<{7} .*$", text, re.MULTILINE):
         line = text.count("\n", 0, conflict.start()) + 1
-        raise refused(file, "holds a merge conflict: keep one of the two versions", line)
+        raise store_error(file, "holds a merge conflict: keep one of the two versions", line)
     root, plain = _parsed(text, file)
     digits = str(plain.get("format", "")) if isinstance(plain, dict) else ""
     number = int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else FORMAT
@@ -81,16 +89,16 @@ def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
         try:
             plain = upgraded(plain, number, kind.schema_name)
         except OldFileError as error:
-            refuse([_problem(file, root, error.keys, str(error))])
+            raise StoreError([_problem(file, root, error.keys, str(error))]) from error
         if kind is ScenarioRecord:
             machine = _checked(MachineRecord, {"format": FORMAT} | plain["machine"], file, root, problems)
             plain["machine"] = machine.sha256 if machine else "0" * 64
     record = _checked(kind, plain, file, root, problems)
-    refuse(problems)
+    raise_if_any(problems)
     assert record is not None
     document = Document(file, number, text, record, root, machine, content.removesuffix(text))
     if isinstance(record, ScenarioRecord) and machine is not None:
-        refuse(_contradictions(document, record, machine))
+        raise_if_any(_contradictions(document, record, machine))
     return document
 
 
@@ -103,7 +111,7 @@ def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecor
 def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
     """The record in ``data``, content of the machine.json ``file``; a StoreError if it contradicts scenario.yaml."""
     machine = parse_machine(data, file, document.record.machine)
-    refuse(_contradictions(document, document.record, machine))
+    raise_if_any(_contradictions(document, document.record, machine))
     return machine
 
 
@@ -177,7 +185,7 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
     try:
         root = yaml.compose(text, Loader=_TextLoader)
         if root is None:
-            raise refused(file, "the file is empty: restore it from git", 1)
+            raise store_error(file, "the file is empty: restore it from git", 1)
         return root, _plain(root)
     # The loader has errors of its own, and others for an impossible escape such as "\UFFFFFFFF".
     except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -185,8 +193,9 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
         # libyaml finds the end of a file that was cut off in the line after the last.
         line = min(mark.line + 1, len(text.splitlines())) if mark else 1
         detail = " ".join(str(getattr(error, "problem", None) or error).split())
-        words = f": {detail}" if isinstance(error, _UnusedError) else f" ({detail}): edit it, or restore it from git"
-        raise refused(file, f"not valid YAML{words}", line) from error
+        unsupported = isinstance(error, _UnsupportedError)
+        words = f": {detail}" if unsupported else f" ({detail}): edit it, or restore it from git"
+        raise store_error(file, f"not valid YAML{words}", line) from error
 
 
 SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
@@ -201,9 +210,9 @@ class _PlainComposer(Composer):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _UnusedError("aliases are not used here: write the value again", event)
+            raise _UnsupportedError("aliases are not used here: write the value again", event)
         if self.depth == MAX_LEVELS:
-            raise _UnusedError("it is nested too deeply", event)
+            raise _UnsupportedError("it is nested too deeply", event)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -232,9 +241,9 @@ def _plain(node: yaml.Node) -> Any:
         result: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise _UnusedError("a key must be plain text", key)
+                raise _UnsupportedError("a key must be plain text", key)
             if key.value in result:
-                raise _UnusedError(f"key {key.value!r} is given twice", key)
+                raise _UnsupportedError(f"key {key.value!r} is given twice", key)
             result[key.value] = _plain(value)
         return result
     if isinstance(node, yaml.SequenceNode):
@@ -242,7 +251,7 @@ def _plain(node: yaml.Node) -> Any:
     return None if node.tag == "tag:yaml.org,2002:null" else node.value
 
 
-class _UnusedError(yaml.MarkedYAMLError):
+class _UnsupportedError(yaml.MarkedYAMLError):
     """YAML that a store's files do not use, at the start of a node or event."""
 
     def __init__(self, words: str, start: Any) -> None:

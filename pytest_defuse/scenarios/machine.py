@@ -7,15 +7,14 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from pytest_defuse.runtime.validation import invalid_value
-from pytest_defuse.scenarios.problems import Problem, StoreError, refused, without_lfs_pointer
+from pytest_defuse.scenarios.problems import Problem, StoreError, store_error, without_lfs_pointer
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     SPLITS,
     ClassName,
-    Count,
     Format,
     Record,
     Sha256,
@@ -89,10 +88,10 @@ class Evidence(Record):
         source_labels: training images around which the region's failures were drawn, counted by label.
     """
 
-    nearest_images: tuple[Count, ...]
+    nearest_images: tuple[NonNegativeInt, ...]
     nearest_labels: tuple[ClassName, ...]
     nearest_distances: tuple[NotNegative, ...]
-    source_labels: dict[str, Count]
+    source_labels: dict[str, NonNegativeInt]
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -137,7 +136,7 @@ class MachineRecord(Record):
     @property
     def sha256(self) -> str:
         """sha256 of the parsed content, serialised with sorted keys and without spaces; layout does not matter."""
-        return content_hash(json.loads(self.text))
+        return json_hash(json.loads(self.text))
 
     def class_names(self) -> Iterable[tuple[tuple[str, str], str]]:
         """Every class that scenario.yaml does not name, each with the keys that lead to it."""
@@ -150,7 +149,7 @@ class MachineRecord(Record):
                     yield ("evidence", key), name
 
 
-def content_hash(content: Any) -> str:
+def json_hash(content: Any) -> str:
     """sha256 of a JSON value in canonical form: sorted keys, no spaces, ASCII."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -168,7 +167,7 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
 def check_format(number: int, file: str) -> None:
     """Raise a StoreError if a file is of a format that this version does not know."""
     if number > FORMAT:
-        raise refused(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
+        raise store_error(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
 
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
@@ -176,11 +175,11 @@ def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     try:
         content = json.loads(without_lfs_pointer(data, file))
     except (ValueError, RecursionError) as error:
-        raise refused(file, "is not valid JSON: restore it from git") from error
+        raise store_error(file, "is not valid JSON: restore it from git") from error
     number = content.get("format") if isinstance(content, dict) else None
     check_format(number if isinstance(number, int) else FORMAT, file)
-    if content_hash(content) != sha256:
-        raise refused(file, "does not match the hash in scenario.yaml: restore both from the same commit")
+    if json_hash(content) != sha256:
+        raise store_error(file, "does not match the hash in scenario.yaml: restore both from the same commit")
     try:
         return MachineRecord.model_validate(content)
     except ValidationError as error:

@@ -87,7 +87,7 @@ def _mistake(data: Data) -> str | None:
         return None
 
 
-STEPS: dict[int, Callable[[Data, str], Data]] = {0: _from_0, 1: _from_1}
+MIGRATIONS: dict[int, Callable[[Data, str], Data]] = {0: _from_0, 1: _from_1}
 """For each old format, the step to the next one."""
 
 
@@ -97,5 +97,5 @@ def upgraded(data: Data, number: int, schema_name: str) -> Data:
     Wrong values are left for the schema to report; an OldFileError is raised for what cannot be converted.
     """
     for step in range(number, FORMAT):
-        data = STEPS[step](data, schema_name)
+        data = MIGRATIONS[step](data, schema_name)
     return data | {"format": FORMAT}

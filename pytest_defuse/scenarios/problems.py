@@ -35,18 +35,18 @@ class StoreError(DefuseError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def refused(file: PurePath | str, words: str, line: int | None = None) -> StoreError:
+def store_error(file: PurePath | str, words: str, line: int | None = None) -> StoreError:
     """The error that a file cannot be used."""
     return StoreError([Problem(str(file), f"{words}.", line)])
 
 
-def refuse(problems: Iterable[Problem]) -> None:
+def raise_if_any(problems: Iterable[Problem]) -> None:
     """Raise a StoreError if there is a problem."""
     if problems := list(problems):
         raise StoreError(problems)
 
 
-def collected(read: Callable[[], T], problems: list[Problem]) -> T | None:
+def read_or_report(read: Callable[[], T], problems: list[Problem]) -> T | None:
     """What ``read`` returns; None after a StoreError, whose problems are added to ``problems``."""
     try:
         return read()
@@ -72,27 +72,27 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
             # Another clone does not have the target, or has a different one.
-            raise refused(path, "is a symbolic link: put the file itself in its place")
+            raise store_error(path, "is a symbolic link: put the file itself in its place")
         if not stat.S_ISREG(status.st_mode):
-            raise refused(path, "is not a file: restore it from git")
+            raise store_error(path, "is not a file: restore it from git")
         if status.st_size > maximum:
-            raise refused(path, f"has {status.st_size:,} bytes, at most {maximum:,} are read: restore it from git")
+            raise store_error(path, f"has {status.st_size:,} bytes, at most {maximum:,} are read: restore it from git")
         return path.read_bytes()
     except FileNotFoundError:
-        raise refused(path, "is missing: restore it from git, or remove the folder") from None
+        raise store_error(path, "is missing: restore it from git, or remove the folder") from None
     except OSError as error:
-        raise refused(path, f"cannot be read ({error.strerror}): restore it from git") from error
+        raise store_error(path, f"cannot be read ({error.strerror}): restore it from git") from error
 
 
 def plain_folder(folder: Path) -> Path:
     """The folder; a StoreError if it is a symbolic link, since a store neither reads nor writes outside itself."""
     if folder.is_symlink():
-        raise refused(folder, "is a symbolic link: put the folder itself in its place")
+        raise store_error(folder, "is a symbolic link: put the folder itself in its place")
     return folder
 
 
 def without_lfs_pointer(data: bytes, file: str) -> bytes:
     """The content of a file; a StoreError if it is only a Git LFS pointer."""
     if data.startswith(LFS_POINTER):
-        raise refused(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
+        raise store_error(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
     return data

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pytest_defuse.runtime.errors import DefuseError
@@ -28,7 +28,6 @@ Split = Literal["correction", "held_out"]
 SPLITS: tuple[Split, Split] = ("correction", "held_out")
 
 Format = Annotated[int, Field(ge=FORMAT, le=FORMAT), WithJsonSchema({"const": FORMAT})]
-Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FeatureKey = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
@@ -78,7 +77,7 @@ class FailureRate(Record):
         low, high: Wilson's 95% interval of the rate, in [0, 1].
     """
 
-    failed: Count
+    failed: NonNegativeInt
     drawn: Annotated[int, Field(ge=1)]
     low: Share
     high: Share
@@ -104,8 +103,8 @@ class SheetRecord(Record):
 
     images: Annotated[int, Field(ge=1)]
     sha256: Sha256
-    predicted: dict[str, Count] | None = None
-    excluded: tuple[Count, ...] = ()
+    predicted: dict[str, NonNegativeInt] | None = None
+    excluded: tuple[NonNegativeInt, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -313,8 +312,8 @@ class SplitVotes(Record):
     """One annotator's votes on the tiles of one sheet, whose pixels have the hash ``sha256``."""
 
     sha256: Sha256
-    labels: dict[str, tuple[Count, ...]] = {}
-    none_of_the_above: tuple[Count, ...] = ()
+    labels: dict[str, tuple[NonNegativeInt, ...]] = {}
+    none_of_the_above: tuple[NonNegativeInt, ...] = ()
 
     @model_validator(mode="after")
     def _one_vote_a_tile(self) -> Self:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pytest_defuse.scenarios.problems import StoreError, plain_bytes, refused, without_lfs_pointer
+from pytest_defuse.scenarios.problems import StoreError, plain_bytes, store_error, without_lfs_pointer
 from pytest_defuse.scenarios.schema import SheetRecord, TileFormat
 
 Pixels = NDArray[np.uint8]
@@ -89,20 +89,20 @@ def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, g
         with quiet, Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.size != size:
                 words = f"{sheet.images} tiles of {tile.width} x {tile.height} make {size[0]} x {size[1]}"
-                raise refused(file, f"is {image.width} x {image.height}, but {words}: restore it from git")
+                raise store_error(file, f"is {image.width} x {image.height}, but {words}: restore it from git")
             # A PNG optimiser may have chosen another mode for the same pixels.
             array = np.array(image.convert(tile.mode)).reshape(size[1], size[0], tile.channels)
     except StoreError:
         raise
     except Image.DecompressionBombError:
-        raise refused(file, "claims to be larger than any image that is read: restore it from git") from None
+        raise store_error(file, "claims to be larger than any image that is read: restore it from git") from None
     except Exception as error:  # Pillow raises many kinds of errors for a damaged file
-        raise refused(file, f"is not a readable PNG ({error}): restore it from git") from error
+        raise store_error(file, f"is not a readable PNG ({error}): restore it from git") from error
     columns, rows = grid(sheet.images)
     array = np.pad(array, ((0, gap), (0, gap), (0, 0)))  # each tile has its gap to the right and below
     cells = array.reshape(rows, tile.height + gap, columns, tile.width + gap, tile.channels)
     cells = cells[:, : tile.height, :, : tile.width].transpose(0, 2, 4, 1, 3)
     pixels = cells.reshape(-1, tile.channels, tile.height, tile.width)[: sheet.images]
     if pixel_hash(pixels) != sheet.sha256:
-        raise refused(file, "holds other pixels than its scenario.yaml records: restore both from the same commit")
+        raise store_error(file, "holds other pixels than its scenario.yaml records: restore both from the same commit")
     return pixels

@@ -28,7 +28,7 @@ from pytest_defuse.scenarios.documents import (
     vote_problems,
 )
 from pytest_defuse.scenarios.machine import MachineRecord, counts
-from pytest_defuse.scenarios.problems import Problem, collected, listed, plain_folder, refuse
+from pytest_defuse.scenarios.problems import Problem, listed, plain_folder, raise_if_any, read_or_report
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,
     FORMAT,
@@ -147,10 +147,10 @@ class Scenario:
         votes: list[VotesRecord] = []
         problems: list[Problem] = []
         for path in sorted(folder.glob("*.yaml")):
-            if document := collected(partial(read_document, path, VotesRecord), problems):
+            if document := read_or_report(partial(read_document, path, VotesRecord), problems):
                 problems += vote_problems(document, self.record, classes)
                 votes.append(document.record)
-        refuse(problems)
+        raise_if_any(problems)
         return votes
 
 
@@ -178,8 +178,8 @@ class Store:
         folders = self.folders()
         shared = self.record() if folders else None
         problems: list[Problem] = []
-        found = [collected(partial(self._read, folder, shared), problems) for folder in folders]
-        refuse(problems)
+        found = [read_or_report(partial(self._read, folder, shared), problems) for folder in folders]
+        raise_if_any(problems)
         return [scenario for scenario in found if scenario and (not statuses or scenario.record.status in statuses)]
 
     def get(self, scenario_id: str) -> Scenario:
@@ -233,7 +233,7 @@ class Store:
         with self._writing():
             if not folder.exists():
                 parse_machine_of(document, machine.text.encode(), str(folder / "machine.json"))
-                refuse(scenario_problems(document, machine, record.id, self.record()))
+                raise_if_any(scenario_problems(document, machine, record.id, self.record()))
                 with tempfile.TemporaryDirectory(dir=self.folder, prefix=".new-") as temporary:
                     new = Path(temporary) / record.id
                     new.mkdir()
@@ -256,7 +256,7 @@ class Store:
             except ValidationError as error:
                 raise DefuseError(f"Scenario {scenario_id}: {first_invalid_value(error)}.") from error
             document = edited(read_document(scenario.yaml, ScenarioRecord), record)
-            refuse(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
+            raise_if_any(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
             replace_text(scenario.yaml, document.byte_order_mark + document.text)
             return replace(scenario, record=document.record)
 
@@ -287,7 +287,7 @@ class Store:
             except ValidationError as error:
                 raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {first_invalid_value(error)}.") from error
             document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
-            refuse(vote_problems(document, scenario.record, classes))
+            raise_if_any(vote_problems(document, scenario.record, classes))
             replace_text(path, document.text)
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
@@ -306,7 +306,7 @@ class Store:
     def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
         document = read_document(plain_folder(folder) / "scenario.yaml", ScenarioRecord)
         machine = machine_of(document, folder)
-        refuse(scenario_problems(document, machine, folder.name, shared or self.record()))
+        raise_if_any(scenario_problems(document, machine, folder.name, shared or self.record()))
         return Scenario(folder, document.record, machine)
 
     @contextlib.contextmanager
@@ -347,10 +347,10 @@ def outdated(stores: Iterable[Store]) -> list[tuple[Document[FileRecord], Docume
     problems: list[Problem] = []
     found = []
     for path, kind in (file for store in stores for file in store.files()):
-        old: Document[FileRecord] | None = collected(partial(read_document, path, kind), problems)
-        if old and old.format < FORMAT and (new := collected(partial(rewritten, old), problems)):
+        old: Document[FileRecord] | None = read_or_report(partial(read_document, path, kind), problems)
+        if old and old.format < FORMAT and (new := read_or_report(partial(rewritten, old), problems)):
             found.append((old, new))
-    refuse(problems)
+    raise_if_any(problems)
     return found
 
 

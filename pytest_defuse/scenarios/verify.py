@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document, scenario_problems, vote_problems
-from pytest_defuse.scenarios.problems import Problem, collected, plain_folder
+from pytest_defuse.scenarios.problems import Problem, plain_folder, read_or_report
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
 from pytest_defuse.scenarios.store import SCENARIO_FILES, Store
@@ -34,7 +34,7 @@ class _Search:
         self.tiles: dict[Path, list[bytes]] = {}
 
     def store(self, store: Store) -> None:
-        collected(partial(plain_folder, store.folder), self.found)
+        read_or_report(partial(plain_folder, store.folder), self.found)
         document = self._read(store.folder / "store.yaml", StoreRecord)
         folders = [path for path in sorted(store.folder.iterdir()) if path.is_dir() and path.name[0] != "."]
         for folder in folders:
@@ -46,25 +46,25 @@ class _Search:
             self._report(path, "was left by a write that was interrupted; the next write removes it.", warning=True)
 
     def _scenario(self, folder: Path, shared: StoreRecord | None) -> None:
-        if collected(partial(plain_folder, folder), self.found) is None:
+        if read_or_report(partial(plain_folder, folder), self.found) is None:
             return
         self._strays(folder, {*SCENARIO_FILES, "votes"})
         document = self._read(folder / "scenario.yaml", ScenarioRecord)
         if document is None:
             return
         record = document.record
-        machine = collected(partial(machine_of, document, folder), self.found)
+        machine = read_or_report(partial(machine_of, document, folder), self.found)
         if shared:
             self.found += scenario_problems(document, machine, folder.name, shared)
         for split in SPLITS:
             path, sheet = folder / f"{split}.png", record.sheet(split)
-            pixels = collected(partial(read_sheet, path, sheet, record.tile, record.gap), self.found)
+            pixels = read_or_report(partial(read_sheet, path, sheet, record.tile, record.gap), self.found)
             if pixels is not None:
                 self.tiles[path] = [hashlib.sha256(tile.tobytes()).digest() for tile in pixels]
             if shared and sheet.images > shared.budgets.tiles:
                 words = f"more than the budget of {shared.budgets.tiles} tiles in store.yaml."
                 self.found.append(document.problem(("sheets", split, "images"), words, warning=True))
-        votes = collected(partial(plain_folder, folder / "votes"), self.found)
+        votes = read_or_report(partial(plain_folder, folder / "votes"), self.found)
         for path in sorted(path for path in votes.glob("*") if path.name[0] != ".") if votes else ():
             if path.suffix != ".yaml":
                 self._report(path, "is not a file of votes: move it away.")
@@ -72,7 +72,7 @@ class _Search:
                 self.found += vote_problems(cast, record, shared.classes)
 
     def _read(self, path: Path, kind: type[R]) -> Document[R] | None:
-        document = collected(partial(read_document, path, kind), self.found)
+        document = read_or_report(partial(read_document, path, kind), self.found)
         if document is not None and document.format < FORMAT:
             words = f"{document.format} is older than the present {FORMAT}: run pytest-defuse migrate."
             self.found.append(document.problem(("format",), words, warning=True))

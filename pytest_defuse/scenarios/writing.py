@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from pytest_defuse.scenarios.documents import Document, R, SafeLoader, parse_document
-from pytest_defuse.scenarios.problems import collected, refused
+from pytest_defuse.scenarios.problems import read_or_report, store_error
 from pytest_defuse.scenarios.schema import FileRecord
 
 WIDTH = 110
@@ -59,9 +59,9 @@ def rewritten(document: Document[R]) -> Document[R]:
 
 
 def _read_back(text: str, document: Document[R], record: R) -> Document[R]:
-    again = collected(partial(parse_document, text.encode(), document.file, type(record)), [])
+    again = read_or_report(partial(parse_document, text.encode(), document.file, type(record)), [])
     if again is None or again.record != record:
-        raise refused(document.file, "cannot be rewritten without changing what it holds: edit it by hand")
+        raise store_error(document.file, "cannot be rewritten without changing what it holds: edit it by hand")
     return again
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pytest_defuse.scenarios.machine import content_hash
+from pytest_defuse.scenarios.machine import json_hash
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import machine_of, plant, random_tiles
@@ -47,9 +47,9 @@ def machine(old: str, new: str) -> Damage:
 
     def damage(folder: Path) -> None:
         path = folder / "machine.json"
-        before = content_hash(json.loads(path.read_text()))
+        before = json_hash(json.loads(path.read_text()))
         edit(path, old, new)
-        edit(folder / "scenario.yaml", before, content_hash(json.loads(path.read_text())))
+        edit(folder / "scenario.yaml", before, json_hash(json.loads(path.read_text())))
 
     return damage
 

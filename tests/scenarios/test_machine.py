@@ -4,7 +4,7 @@ import json
 import pytest
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.machine import MachineRecord, content_hash, counts, parse_machine
+from pytest_defuse.scenarios.machine import MachineRecord, counts, json_hash, parse_machine
 from pytest_defuse.scenarios.schema import SheetRecord
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
@@ -21,7 +21,7 @@ LABELS = {split: {"labels": ["3", "5", "3", "8"]} for split in ("correction", "h
 
 
 def read(text: str, sha256: str | None = None) -> MachineRecord:
-    return parse_machine(text.encode(), "machine.json", sha256 or content_hash(json.loads(text)))
+    return parse_machine(text.encode(), "machine.json", sha256 or json_hash(json.loads(text)))
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -42,7 +42,7 @@ def test_a_rounded_record_has_nine_digits() -> None:
 
 def test_the_hash_is_of_the_content_in_canonical_form() -> None:
     canonical = '{"a":[1.5,null],"b":"\\u00e9"}'
-    assert content_hash({"b": "é", "a": [1.5, None]}) == hashlib.sha256(canonical.encode()).hexdigest()
+    assert json_hash({"b": "é", "a": [1.5, None]}) == hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

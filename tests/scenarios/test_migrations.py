@@ -8,7 +8,7 @@ import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.cli import main
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.documents import Document, read_document
-from pytest_defuse.scenarios.migrations import STEPS
+from pytest_defuse.scenarios.migrations import MIGRATIONS
 from pytest_defuse.scenarios.problems import Problem, StoreError
 from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord
 from pytest_defuse.scenarios.store import Store, migrate, stores
@@ -40,7 +40,7 @@ def contents(folder: Path, pattern: str = "*") -> dict[Path, bytes]:
 
 
 def test_there_is_a_step_from_every_format_before_this_one() -> None:
-    assert sorted(STEPS) == list(range(FORMAT))
+    assert sorted(MIGRATIONS) == list(range(FORMAT))
 
 
 @pytest.mark.parametrize("number", ["0", "1"])
