@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pytest_defuse.explain.settings import ExplainSettings
-from pytest_defuse.rules.trees import Node, grown
+from pytest_defuse.rules.trees import Node, fit_tree
 
 
 def group(images: int, features: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,8 +38,8 @@ def main(images: int = 1300, features: int = 2048) -> None:
     """Print both times and their ratio."""
     values, failed = group(images, features)
     print(f"{images:,} x {features:,}, {failed.mean():.0%} failures, {len(os.sched_getaffinity(0))} cores visible")
-    ours, tree = timed(lambda: grown(values, failed, ExplainSettings()), repeats=5)
-    paper, paper_tree = timed(lambda: grown(values, failed, ExplainSettings(selection="paper")), repeats=2)
+    ours, tree = timed(lambda: fit_tree(values, failed, ExplainSettings()), repeats=5)
+    paper, paper_tree = timed(lambda: fit_tree(values, failed, ExplainSettings(selection="paper")), repeats=2)
     print(f"exact gain and tree: {ours:.3f} s, splits at {tree.children[0].path[0]}")
     print(f"scikit-learn's mutual information and tree: {paper:.2f} s, splits at {paper_tree.children[0].path[0]}")
     print(f"ratio: {paper / ours:.1f}")

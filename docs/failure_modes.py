@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("DEFUSE_DATA", ROOT.parent / "shared" / "data"))
 CACHE = ROOT / ".defuse_cache"
 
-ROBUST = {"gtsrb": RobustSettings(radius=0.5, updates=800), "fashion": RobustSettings(radius=1.0)}
+ROBUST = {"gtsrb": RobustSettings(radius=0.5, steps=800), "fashion": RobustSettings(radius=1.0)}
 GARMENTS = ["T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"]
 SIGNS = [
     *(f"speed limit {limit}" for limit in (20, 30, 50, 60, 70, 80)),
@@ -78,13 +78,13 @@ def small_network(channels: int, class_count: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(128), nn.ReLU(), nn.Linear(128, class_count))
 
 
-def trained(name: str, network: nn.Module, pixels: Tensor, labels: Tensor, updates: int) -> nn.Module:
+def trained(name: str, network: nn.Module, pixels: Tensor, labels: Tensor, steps: int) -> nn.Module:
     """The model under test: an ordinary small network, from the cache or trained now."""
 
     def train() -> None:
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, updates)
-        for _ in range(updates):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+        for _ in range(steps):
             chosen = torch.randint(len(labels), (128,))
             loss = F.cross_entropy(network(pixels[chosen].float() / 255), labels[chosen])
             optimizer.zero_grad()
@@ -92,7 +92,7 @@ def trained(name: str, network: nn.Module, pixels: Tensor, labels: Tensor, updat
             optimizer.step()
             schedule.step()
 
-    cached_weights(network, CACHE / f"{name}-{updates}.safetensors", train, print)
+    cached_weights(network, CACHE / f"{name}-{steps}.safetensors", train, print)
     return network.eval()
 
 
@@ -108,7 +108,7 @@ def subject(name: str) -> Subject:
     with seeded(0):
         network = small_network(images.pixels.shape[1], len(classes))
         network(images.pixels[:1].float())  # the lazy layer takes its size
-        model = trained(name, network, images.pixels, images.labels, updates=1500)
+        model = trained(name, network, images.pixels, images.labels, steps=1500)
     robust = train_robust(data, settings=ROBUST[name], cache=CACHE)
     dark = data.test_images.pixels.float().mean(dim=(1, 2, 3)) < 40
     groups = {"darker than 40 of 255": dark.tolist()}

@@ -23,12 +23,12 @@ except ModuleNotFoundError as error:
         "pytest_defuse.strategies requires hypothesis: pip install 'pytest-defuse[strategies]'."
     ) from error
 
-STEPS = 1000
+COORDINATE_STEPS = 1000
 """Coordinates are drawn as integers up to this: integers shrink to 0, while for floats Hypothesis considers 1.0
-simpler than 0.3."""
-ELLIPSOID_MASS = 0.5
-"""Every draw lies in the ellipsoid that holds this share of the region, the median distance of the region's own draws.
-In many dimensions most draws come near its surface."""
+simpler than 0.3. Our choice."""
+DRAW_MASS = 0.5
+"""Every draw lies in the ellipsoid that contains this share of the region's Gaussian; its surface is at the median
+distance of draws from the Gaussian. In many dimensions most draws come near the surface. Our choice."""
 
 
 def region_images(
@@ -74,24 +74,24 @@ def _strategy(
     generator = cached_generator(Path(cache), region.generator, shape, len(region.mean))
 
     def image(steps: list[int]) -> Tensor:
-        offsets = offsets_inside(np.array(steps) / STEPS)
+        offsets = offsets_inside(np.array(steps) / COORDINATE_STEPS)
         note(f"image of {scenario.id}, {np.linalg.norm(offsets):.2f} standard deviations from the region's mean")
         return generator.decode(_codes(region, offsets))[0]
 
     dim = len(region.mean)
-    return st.lists(st.integers(-STEPS, STEPS), min_size=dim, max_size=dim).map(image)
+    return st.lists(st.integers(-COORDINATE_STEPS, COORDINATE_STEPS), min_size=dim, max_size=dim).map(image)
 
 
 def offsets_inside(cube: NDArray[np.float64]) -> NDArray[np.float64]:
     """Map a point of the cube [-1, 1]^d to offsets from the mean inside the ellipsoid, in standard deviations.
 
-    Points move along straight lines through the origin, which stays where it is; the faces of the cube land on the
+    Points move along straight lines through the origin, which does not move; the faces of the cube are mapped to the
     surface of the ellipsoid. So no point is rejected, and every coordinate has an effect.
     """
     length = np.linalg.norm(cube)
     if not length:
         return cube
-    radius = chi2.ppf(ELLIPSOID_MASS, len(cube)) ** 0.5
+    radius = chi2.ppf(DRAW_MASS, len(cube)) ** 0.5
     offsets: NDArray[np.float64] = cube * (np.abs(cube).max() / length) * radius
     return offsets
 

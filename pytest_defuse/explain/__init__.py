@@ -1,4 +1,4 @@
-"""Visual features of real images that go with a model's failures (Barlow)."""
+"""Visual features of real images that are associated with a model's failures (Barlow)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -14,8 +14,7 @@ from pytest_defuse.explain.failure_modes import FailureModes, Group, class_group
 from pytest_defuse.explain.features import FeatureNetwork
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask
-from pytest_defuse.rules.trees import Path as Rule
-from pytest_defuse.rules.trees import matches
+from pytest_defuse.rules.trees import Conditions, matches
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
@@ -25,7 +24,7 @@ from pytest_defuse.subject.subject import Subject
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
-    """The failure modes of a model on a subject's test set, and the features that they are about.
+    """The failure modes of a model on a subject's test set, and the features in their rules.
 
     Attributes:
         features: float32 N x F, of the test images.
@@ -71,9 +70,9 @@ def explain(
         images = subject.test_images
         predictions = model.predict(images.pixels).numpy()
         own = subject.feature_network
-        reader = model if own is None else subject.classifier(model.device, own, "the feature network")
-        network = FeatureNetwork(reader, settings.layer)
-        features = network.read(images.pixels, cache, progress)
+        classifier = model if own is None else subject.classifier(model.device, own, "the feature network")
+        network = FeatureNetwork(classifier, settings.layer)
+        features = network.features(images.pixels, cache, progress)
     labels = images.labels.numpy()
     masks = [mask_group(name, mask, len(images)) for name, mask in subject.groups.items()]
     groups = [*class_groups(subject.classes, labels, predictions), *masks]
@@ -83,23 +82,25 @@ def explain(
     return Explanation(subject, model, network, features, predictions, failed, modes, settings, seed)
 
 
-def matching_images(network: FeatureNetwork, images: LabelledImages, rule: Rule, cache: Path | None = None) -> Tensor:
+def matching_images(
+    network: FeatureNetwork, images: LabelledImages, rule: Conditions, cache: Path | None = None
+) -> Tensor:
     """Which images match a rule, bool N: images from which a discovery can start, or on which to finetune."""
-    return torch.from_numpy(matches(rule, network.read(images.pixels, cache)))
+    return torch.from_numpy(matches(rule, network.features(images.pixels, cache)))
 
 
 def describe_region(explanation: Explanation, candidate: Candidate) -> FailureModes:
     """Run Barlow on a candidate of Defuse: which features separate a region's images from real images of its label.
 
-    The group consists of the candidate's images and all test images of its label. Generated images may differ from
-    real ones because of their generator alone, so look at the figures before you believe a rule.
+    The group consists of the candidate's images and all test images of its label. The generator itself may make images
+    differ from real ones, so look at the figures before you believe a rule.
     """
     label = candidate.region.label
     real = explanation.subject.test_images.labels.numpy() == label
     generated = torch.cat([candidate.correction, candidate.held_out])
     predictions = torch.cat([candidate.correction_predictions, candidate.held_out_predictions]).numpy()
     with seeded(explanation.seed):
-        features = np.concatenate([explanation.features[real], explanation.network.read(generated)])
+        features = np.concatenate([explanation.features[real], explanation.network.features(generated)])
     failed = np.concatenate([explanation.failed[real], predictions != label])
     group = Group("images", f"of a region of {explanation.subject.classes[label]}", np.arange(len(failed)))
     return find_failure_modes(features, failed, [group], explanation.settings, seed=explanation.seed)

@@ -1,4 +1,4 @@
-"""Failure modes: features of real images that go with a model's failures (Barlow, section 5)."""
+"""Failure modes: features of real images that are associated with a model's failures (Barlow, section 5)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask
 from pytest_defuse.rules.honest_split import Rows, Rule, Rules, honest_rules, rows_of
-from pytest_defuse.rules.trees import Path, matches
+from pytest_defuse.rules.trees import Conditions, matches
 from pytest_defuse.runtime.errors import DefuseError
 
 
@@ -54,11 +54,11 @@ class FailureModes(Rules, Sequence[FailureMode]):
         """The modes with ER > ``times`` BER and EC >= ``coverage``: ``assert not defuse_failure_modes.above(2)``."""
         return [m for m in self.rules if m.error_rate > times * m.base_error_rate and m.error_coverage >= coverage]
 
-    def rows(self, group: str, path: Path, features: Features) -> Rows:
-        """The images of a group that match a rule, among those that measured the trees."""
+    def rows(self, group: str, rule: Conditions, features: Features) -> Rows:
+        """The images of a group that match a rule, among those on which the trees were measured."""
         rows = self.groups[group].rows
         rows = rows[self.measures[rows]]
-        return rows[matches(path, rows_of(features, rows))]
+        return rows[matches(rule, rows_of(features, rows))]
 
 
 def class_groups(classes: Sequence[str], labels: NDArray[np.int64], predictions: NDArray[np.int64]) -> Iterator[Group]:
@@ -68,7 +68,11 @@ def class_groups(classes: Sequence[str], labels: NDArray[np.int64], predictions:
 
 
 def mask_group(name: str, mask: Sequence[bool], images: int) -> Group:
-    """The images in a user's mask, which must be one bool for each image."""
+    """The images in a user's mask.
+
+    Raises:
+        DefuseError: the mask is not one bool for each image.
+    """
     values = np.asarray(mask)
     if values.dtype != bool or values.shape != (images,):
         raise DefuseError(

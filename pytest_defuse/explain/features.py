@@ -23,7 +23,7 @@ from pytest_defuse.subject.identity import Identity, fixed_images
 from pytest_defuse.subject.images import content_hash
 
 FEATURE_BATCH_SIZE = 256
-"""Images in one forward pass that reads features. Our choice."""
+"""Images in one forward pass that computes features. Our choice."""
 CHECKSUM = 64
 """Bytes at the end of a file of features: a fingerprint, in hex, of its rows."""
 
@@ -68,7 +68,7 @@ class FeatureNetwork:
 
     @property
     def earlier_key(self) -> str:
-        """The key of earlier versions, by weights and layer alone: stores hold names of features under it."""
+        """The key in earlier versions, from weights and layer only: stores contain names of features under it."""
         return content_hash("feature names", self.classifier.hash, self.name)[:12]
 
     @property
@@ -82,9 +82,9 @@ class FeatureNetwork:
         assert self.classifier.image_shape, "the identity requires the image shape"
         images = fixed_images(self.classifier.image_shape).to(self.classifier.device).float() / 255
         with seeded(0), torch.inference_mode():
-            return Identity(key, self.of(images).cpu())
+            return Identity(key, self.forward(images).cpu())
 
-    def of(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """The features, float32 N x F on the network's device, of float images N x C x H x W in [0, 1]; differentiable.
 
         Raises:
@@ -119,14 +119,14 @@ class FeatureNetwork:
             raise DefuseError(f"{where} is NaN or infinite for some images: check the network's weights.")
         return features
 
-    def read(self, pixels: Tensor, cache: Path | None = None, progress: Progress | None = None) -> Features:
+    def features(self, pixels: Tensor, cache: Path | None = None, progress: Progress | None = None) -> Features:
         """The features, float32 N x F, of uint8 pixels N x C x H x W; with a cache, a read-only memory map of its file.
 
         Raises:
-            DefuseError: there are no images, or their features cannot be read (see :meth:`of`).
+            DefuseError: there are no images, or their features cannot be computed (see :meth:`forward`).
         """
         if not len(pixels):
-            raise DefuseError("There are no images to read features from: give the subject a test set.")
+            raise DefuseError("There are no images to compute features of: give the subject a test set.")
         progress = progress or Progress()
         if cache is None:
             return np.concatenate(list(self._batches(pixels, progress)))
@@ -169,9 +169,9 @@ class FeatureNetwork:
 
     @torch.inference_mode()
     def _batches(self, pixels: Tensor, progress: Progress) -> Iterator[Features]:
-        with progress.task("reading features", len(pixels)) as advance:
+        with progress.task("computing features", len(pixels)) as advance:
             for chunk in pixels.split(FEATURE_BATCH_SIZE):
-                yield self.of(chunk.to(self.classifier.device).float() / 255).cpu().numpy()
+                yield self.forward(chunk.to(self.classifier.device).float() / 255).cpu().numpy()
                 advance(len(chunk))
 
 

@@ -19,12 +19,14 @@ from pytest_defuse.rules.trees import Node, rule_words
 from pytest_defuse.runtime.determinism import random_numbers, seeded
 from pytest_defuse.subject.images import quantise
 
-COLUMNS = 6
+FIGURE_COLUMNS = 6
 """Images in a row. The sizes below are in pixels, and our choice."""
 TILE, GAP = 96, 6
 MARGIN, LINE = 150, 18
 """Width of the names of the rows, and height of a line of text."""
 RED = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+SAMPLE_STAGE = 9
+"""Stage of the random numbers that choose images; no other part of an explanation uses it."""
 
 
 def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image:
@@ -32,7 +34,7 @@ def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image
     condition, cluster = node.path[-1], node.cluster
     subject, network = explanation.subject, explanation.network
     pixels, modes = subject.test_images.pixels, explanation.modes
-    strongest = most_activating(explanation.features, condition.feature, modes.groups[group].rows, COLUMNS)
+    strongest = most_activating(explanation.features, condition.feature, modes.groups[group].rows, FIGURE_COLUMNS)
     activating = pixels[torch.from_numpy(strongest)]
     with seeded(explanation.seed):  # a network may draw random numbers
         maps = heatmaps(network, activating, condition.feature)
@@ -68,11 +70,11 @@ def overlaid(pixels: Tensor, maps: Tensor) -> Tensor:
 
 
 def _sample(rows: Rows, seed: int) -> Rows:
-    return np.sort(random_numbers(seed, 9).permutation(rows)[:COLUMNS])
+    return np.sort(random_numbers(seed, SAMPLE_STAGE).permutation(rows)[:FIGURE_COLUMNS])
 
 
 def _figure(title: Sequence[str], rows: Sequence[tuple[str, Tensor, Sequence[str]]]) -> Image.Image:
-    width = MARGIN + COLUMNS * (TILE + GAP) + GAP
+    width = MARGIN + FIGURE_COLUMNS * (TILE + GAP) + GAP
     lines = [part for line in title for part in _wrapped(line, width - 2 * GAP)]
     heights = [TILE + GAP + (LINE if captions else 0) for _, _, captions in rows]
     figure = Image.new("RGB", (width, len(lines) * LINE + 2 * GAP + sum(heights)), "white")

@@ -24,7 +24,7 @@ class NodeResult:
     """A node of a failure tree and its children."""
 
     condition: str  # the last of its path; empty at the root
-    cluster: Cluster  # counts of the images that measured the tree
+    cluster: Cluster  # counts of the images on which the tree was measured
     reported: bool  # whether it is a failure mode
     figure: str  # a PNG in base64, or empty
     children: "list[NodeResult]"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,20 +17,27 @@ from pytest_defuse.runtime.settings import Count, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.subject import Subject
 
+START_RADIUS = 0.5
+"""Distance of an attack's random start from the image, as a share of the radius. Our choice."""
+ATTACK_LENGTH = 2
+"""Length of all steps of an attack together, in units of the radius: enough to cross the ball. Our choice."""
+
 
 class RobustSettings(Settings):
     """Training of a robust network; the defaults are for images of 28 to 32 pixels."""
 
+    renamed: ClassVar = {"updates": "steps", "batch": "batch_size", "rate": "learning_rate"}
+
     radius: Positive = setting(
         1.0,
         "Radius of the L2 ball around an image with pixels in [0, 1].",
-        "docs/failure_modes.md; Barlow, section 4: 3 for 224 x 224 RGB",
+        "our choice; Barlow, section 4: 3 for 224 x 224 RGB",
     )
-    attack_steps: Count = setting(2, "Steps of projected gradient ascent in each update.", "docs/failure_modes.md")
-    width: Count = setting(16, "Channels of the first convolution, an eighth of the features.", "docs/failure_modes.md")
-    updates: Count = setting(600, "Optimizer steps.", "docs/failure_modes.md")
-    batch: Count = setting(128, "Images in one step.", "docs/failure_modes.md")
-    rate: Positive = setting(5e-3, "The largest learning rate.", "docs/failure_modes.md")
+    attack_steps: Count = setting(2, "Steps of projected gradient ascent in each optimizer step.")
+    width: Count = setting(16, "Channels of the first convolution, an eighth of the features.")
+    steps: Count = setting(600, "Optimizer steps.")
+    batch_size: Count = setting(128, "Images in one step.")
+    learning_rate: Positive = setting(5e-3, "The largest learning rate.")
 
 
 def train_robust(
@@ -44,7 +52,7 @@ def train_robust(
 ) -> nn.Module:
     """Train a network on the subject's training images against L2-bounded attacks (Barlow, objective 1).
 
-    Minimizes the mean over images of the largest loss(x + d) with ||d||_2 <= radius; projected gradient ascent
+    Minimises the mean over images of the largest loss(x + d) with ||d||_2 <= radius; projected gradient ascent
     finds the inner maximum approximately (Madry et al. 2018). With a cache, an interrupted training resumes. The result
     is in eval mode, on the CPU, ready for ``Subject(feature_network=...)``.
 
@@ -67,7 +75,7 @@ def train_robust(
     train_once(
         network.to(device),
         partial(_robust_loss, network, subject, settings, device),
-        Schedule(settings.updates, settings.rate, weight_decay=1e-2),  # PyTorch's default for AdamW
+        Schedule(settings.steps, settings.learning_rate, weight_decay=1e-2),  # PyTorch's default for AdamW
         cache and cache / f"robust-{key[:16]}.safetensors",
         seed=seed,
         progress=progress or Progress(),
@@ -94,7 +102,7 @@ def robust_network(channels: int, class_count: int, width: int) -> nn.Module:
 def projected_gradient_ascent(
     objective: Callable[[Tensor], Tensor], start: Tensor, origin: Tensor, *, radius: float, step: float, steps: int
 ) -> Tensor:
-    """Maximize a function of images inside L2 balls (Barlow, appendix C; Madry et al. 2018, section 2).
+    """Maximise a function of images inside L2 balls (Barlow, appendix C; Madry et al. 2018, section 2).
 
     Args:
         objective: float N x C x H x W in [0, 1] -> float N, one value for each image.
@@ -113,7 +121,7 @@ def projected_gradient_ascent(
 
 
 def projected(images: Tensor, origin: Tensor, radius: float) -> Tensor:
-    """Images moved into the L2 balls around their origins, then into [0, 1]; as origins are, this stays in the ball."""
+    """Images moved into the L2 balls around their origins, then clipped to [0, 1], which does not leave the ball."""
     offset = images - origin
     return (origin + offset * (radius / _norms(offset).clamp(min=radius))).clamp(0, 1)
 
@@ -126,9 +134,9 @@ def _norms(tensors: Tensor) -> Tensor:
 def _robust_loss(
     network: nn.Module, subject: Subject, settings: RobustSettings, device: torch.device | str, step: int
 ) -> Tensor:
-    """The loss of one batch after an attack on it; the attack leaves batch statistics alone."""
+    """The loss of one batch after an attack on it; the attack does not change batch statistics."""
     images, normalize, radius = subject.train_images, subject.normalize, settings.radius
-    chosen = torch.randint(len(images), (settings.batch,))
+    chosen = torch.randint(len(images), (settings.batch_size,))
     origin, labels = images.pixels[chosen].to(device).float() / 255, images.labels[chosen].to(device)
 
     def losses(inputs: Tensor) -> Tensor:
@@ -136,8 +144,8 @@ def _robust_loss(
         return F.cross_entropy(logits, labels, reduction="none")
 
     noise = torch.randn_like(origin)
-    start = projected(origin + noise * radius / (2 * _norms(noise)), origin, radius)
-    step_length, steps = 2 * radius / settings.attack_steps, settings.attack_steps
+    start = projected(origin + START_RADIUS * radius * noise / _norms(noise), origin, radius)
+    step_length, steps = ATTACK_LENGTH * radius / settings.attack_steps, settings.attack_steps
     network.eval()
     attacked = projected_gradient_ascent(losses, start, origin, radius=radius, step=step_length, steps=steps)
     network.train()

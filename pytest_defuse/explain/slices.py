@@ -28,6 +28,8 @@ from pytest_defuse.scenarios.sheets import pixel_hash, sheet_record, tile_format
 from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
 from pytest_defuse.statistics.accuracy import wilson_interval
 
+CORRECTION_STAGE, HELD_OUT_STAGE = 5, 6  # stages of the random numbers that choose tiles, apart from figures.py's
+
 
 @dataclass(frozen=True, eq=False)
 class Slice:
@@ -76,7 +78,7 @@ def slice_of(explanation: Explanation, mode: FailureMode, cache: Path | None = N
     rows = rows[matches(mode.path, explanation.features[rows])]
     train = subject.train_images
     correction = train.pixels[matching_images(explanation.network, train, mode.path, cache) & (train.labels == label)]
-    return Slice(mode, label, rows, _sample(explanation, correction, 5))
+    return Slice(mode, label, rows, _sample(explanation, correction, CORRECTION_STAGE))
 
 
 def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, MachineRecord, Tensor]:
@@ -85,7 +87,7 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
     label = subject.classes[selected.label]
     failed, drawn = int(explanation.failed[selected.rows].sum()), len(selected.rows)
     low, high = wilson_interval(failed, drawn)
-    rows = _sample(explanation, torch.from_numpy(selected.rows), 6)
+    rows = _sample(explanation, torch.from_numpy(selected.rows), HELD_OUT_STAGE)
     tiles = subject.test_images.pixels[rows]
     held_out = [subject.classes[index] for index in explanation.predictions[rows.numpy()].tolist()]
     correction = [subject.classes[index] for index in explanation.model.predict(selected.correction).tolist()]
@@ -121,8 +123,8 @@ def _tiles(pixels: Tensor, predicted: list[str]) -> Tiles:
     return Tiles(predicted=tuple(predicted), sources=sources)
 
 
-def _sample(explanation: Explanation, items: Tensor, stream: int) -> Tensor:
+def _sample(explanation: Explanation, items: Tensor, stage: int) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
     budget = Budgets.of(tile_format(explanation.subject.test_images.pixels[:1].numpy())).tiles
-    order = random_numbers(explanation.seed, stream).permutation(len(items))
+    order = random_numbers(explanation.seed, stage).permutation(len(items))
     return items[np.sort(order[: min(explanation.settings.tiles, budget)])]

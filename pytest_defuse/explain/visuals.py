@@ -1,4 +1,4 @@
-"""Visualizations of a feature: activating images, heatmaps and feature attacks (Barlow, section 4)."""
+"""Visualisations of a feature: activating images, heatmaps and feature attacks (Barlow, section 4)."""
 
 import itertools
 import math
@@ -59,7 +59,7 @@ def feature_attack(network: FeatureNetwork, pixels: Tensor, feature: int, *, rad
     step = radius / ATTACK_STEPS_ACROSS
 
     def objective(inputs: Tensor) -> Tensor:
-        return network.of(inputs)[:, feature]
+        return network.forward(inputs)[:, feature]
 
     with torch.enable_grad():
         return projected_gradient_ascent(objective, images, images, radius=radius, step=step, steps=ATTACK_STEPS).cpu()
@@ -70,9 +70,9 @@ def _floats(network: FeatureNetwork, pixels: Tensor) -> Tensor:
 
 
 def _feature_maps(network: FeatureNetwork, images: Tensor) -> Tensor | None:
-    """The last output inside the network, as N x F x h x w, that gives the features when it is pooled; None without."""
+    """The last output inside the network that pools to the features, N x F x h x w; None if none does."""
     with recorded_outputs(network.classifier.module) as outputs:
-        features = network.of(images)
+        features = network.forward(images)
     for output in reversed(outputs):
         for maps, pooled in _readings(output, features.shape[1]):
             if maps.shape[-1] > 1 and torch.allclose(pooled, features, rtol=1e-3, atol=1e-5):
@@ -104,11 +104,11 @@ def _occlusion(network: FeatureNetwork, images: Tensor, feature: int) -> Tensor:
     patch = max(1, min(height, width) // PATCHES_PER_SIDE)
     rows, columns = -(-height // patch), -(-width // patch)
     grey = images.mean(dim=(2, 3), keepdim=True)
-    before = network.of(images)[:, feature]
+    uncovered = network.forward(images)[:, feature]
     falls = []
     for row, column in itertools.product(range(rows), range(columns)):
         covered = images.clone()
         covered[:, :, row * patch :, column * patch :][:, :, :patch, :patch] = grey
-        falls.append(before - network.of(covered)[:, feature])
+        falls.append(uncovered - network.forward(covered)[:, feature])
     maps: Tensor = torch.stack(falls, dim=1).unflatten(1, (rows, columns)).clamp(min=0)
     return maps

@@ -1,1 +1,1 @@
-"""Decision trees over named features, and rules that explain where failures are."""
+"""Decision trees over named features, and rules that describe which images fail."""

@@ -1,4 +1,4 @@
-"""Ranking features by what they tell about failure: an exact search for the best split of every feature at once."""
+"""Ranks features by their information about failures: an exact search for the best split of all features together."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 """N."""
 
 FEATURES_PER_BLOCK = 64
-"""Features that are searched together: so many fit in the processor's cache (benchmarks/failure_modes_speed.py)."""
+"""Features that are searched together: few enough for the processor's cache (benchmarks/failure_modes_speed.py)."""
 
 
 def split_gains(features: Features, failed: Mask, min_leaf: int = 1) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """Honest rules: found on a random half of the images, measured and tested on the other, at a false discovery rate.
 
-Rates that are measured on the images that chose a rule are too high.
+Rates measured on the images that were used to choose a rule would be too high.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from scipy.stats import false_discovery_control
 from pytest_defuse.rules.gain import Features, Mask
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.settings import RuleSettings
-from pytest_defuse.rules.trees import Node, Path, evaluated, grown, rule_words
+from pytest_defuse.rules.trees import Conditions, Node, evaluated, fit_tree, rule_words
 from pytest_defuse.runtime.determinism import random_numbers
 
 Rows = NDArray[np.int64]
@@ -25,12 +25,12 @@ class Rule:
     """A rule, the conditions in ``path``, whose images fail more often than the rest of their group.
 
     Attributes:
-        cluster: the counts of its images, from images that did not choose the rule (``paper``: that did).
+        cluster: the counts of its images, among images that were not used to choose the rule (``paper``: that were).
         q_value: the p-value of the permutation test after Benjamini-Hochberg correction; None with ``paper``.
     """
 
     group: str
-    path: Path
+    path: Conditions
     cluster: Cluster
     q_value: float | None = None
 
@@ -74,7 +74,7 @@ class Rules:
 
     Attributes:
         trees: the measured tree of each group that has enough failures, by name; ``skipped`` names the others.
-        measures: bool N, the images that measure the trees.
+        measures: bool N, the images on which the trees are measured.
     """
 
     rules: tuple[Rule, ...]
@@ -103,7 +103,7 @@ def honest_rules(
         features: float32 N x F; of a memory-mapped file, the rows of one group at a time are read.
         failed: bool N, whether the model is wrong.
         groups: name and rows of each group.
-        seed: decides which half of the images grows the trees.
+        seed: decides which half of the images is used to grow the trees.
         names: names of features, by column.
     """
     paper = settings.selection == "paper"
@@ -117,7 +117,7 @@ def honest_rules(
         if min(failed[growing].sum(), failed[measuring].sum()) < settings.min_failures:
             skipped.append(group)
             continue
-        tree = grown(rows_of(features, growing), failed[growing], settings, seed=seed, names=names)
+        tree = fit_tree(rows_of(features, growing), failed[growing], settings, seed=seed, names=names)
         tested = [node.path for node in tree.leaves() if node.cluster.increase > 0]
         if not paper:
             tree = evaluated(tree, rows_of(features, measuring), failed[measuring])

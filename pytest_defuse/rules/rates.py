@@ -91,7 +91,7 @@ def aler_interval(leaves: Sequence[Cluster]) -> Interval:
 
 
 def _delta_interval(leaves: Sequence[tuple[int, int, float]]) -> Interval:
-    """The interval of the sum of IV over the leaves of a whole tree: failures, images and error rate of each."""
+    """The interval of the sum of IV over all leaves of a tree: failures, images and error rate of each."""
     failures = sum(failed for failed, _, _ in leaves)
     if not failures:
         return 0.0, 1.0
@@ -99,5 +99,5 @@ def _delta_interval(leaves: Sequence[tuple[int, int, float]]) -> Interval:
     variance = math.fsum(
         failed * (2 * rate - rate**2 - value) ** 2 + (images - failed) * rate**4 for failed, images, rate in leaves
     )
-    margin = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / failures
-    return max(0.0, value - margin), min(1.0, value + margin)
+    half_width = NormalDist().inv_cdf(0.975) * math.sqrt(variance) / failures
+    return max(0.0, value - half_width), min(1.0, value + half_width)

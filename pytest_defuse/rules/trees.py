@@ -14,7 +14,7 @@ from pytest_defuse.rules.settings import RuleSettings
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of a rule: a feature, a column with the name that people gave it, is above a threshold or not."""
+    """A condition of a rule: a feature, a column with a name from store.yaml, is above a threshold or not."""
 
     feature: int
     threshold: float
@@ -25,46 +25,46 @@ class Condition:
         named = f" {self.name!r}" if self.name else ""
         return f"feature {self.feature}{named} {'>' if self.above else '<='} {self.threshold:.4g}"
 
-    def holds(self, features: Features) -> Mask:
+    def matches(self, features: Features) -> Mask:
         """Which images meet the condition, bool N, from features N x F."""
         # In float32, a threshold between two neighbouring numbers would be rounded to one of them.
         met: Mask = (features[:, self.feature].astype(np.float64) > self.threshold) == self.above
         return met
 
 
-Path = tuple[Condition, ...]
+Conditions = tuple[Condition, ...]
 
 
-def matches(path: Path, features: Features) -> Mask:
+def matches(conditions: Conditions, features: Features) -> Mask:
     """Which images meet all conditions, bool N, from features N x F."""
     met = np.ones(len(features), dtype=bool)
-    for condition in path:
-        met &= condition.holds(features)
+    for condition in conditions:
+        met &= condition.matches(features)
     return met
 
 
-def rule_words(path: Path) -> str:
-    """The conditions of a path in words: ``feature 17 > 0.82 and feature 3 'wheel' <= 1.5``."""
-    return " and ".join(map(str, path)) or "all images"
+def rule_words(conditions: Conditions) -> str:
+    """The conditions in words: ``feature 17 > 0.82 and feature 3 'wheel' <= 1.5``."""
+    return " and ".join(map(str, conditions)) or "all images"
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node of a tree, with the conditions that lead to it and the counts of the images that meet them.
+    """A node of a tree: the conditions on the path from the root, and the counts of the images that meet them.
 
     A node that is not a leaf has two children: first the one that is not above the threshold.
     """
 
-    path: Path
+    path: Conditions
     cluster: Cluster
     children: "tuple[Node, ...]" = ()
 
     def leaves(self) -> "list[Node]":
-        """The leaves below it, or the node itself."""
+        """The leaves below this node; the node itself if it is a leaf."""
         return [leaf for child in self.children for leaf in child.leaves()] or [self]
 
 
-def grown(
+def fit_tree(
     features: Features, failed: Mask, settings: RuleSettings, *, seed: int = 0, names: Mapping[int, str] | None = None
 ) -> Node:
     """Fit a tree to a group: select features, then split by entropy with balanced classes (Barlow, section 5).
@@ -92,7 +92,7 @@ def grown(
     ).fit(features[:, columns], failed)
     tree, named = fitted.tree_, names or {}
 
-    def skeleton(index: int, path: Path) -> Node:
+    def skeleton(index: int, path: Conditions) -> Node:
         children = []
         # A split of a pure node gains nothing.
         if tree.children_left[index] >= 0 and tree.impurity[index] > 0:
@@ -111,7 +111,7 @@ def evaluated(tree: Node, features: Features, failed: Mask) -> Node:
 
     def counted(node: Node, picked: Mask) -> Node:
         cluster = Cluster(int(failed[picked].sum()), int(picked.sum()), failures, images)
-        below = (counted(child, picked & child.path[-1].holds(features)) for child in node.children)
+        below = (counted(child, picked & child.path[-1].matches(features)) for child in node.children)
         return Node(node.path, cluster, tuple(below))
 
     return counted(tree, np.ones(images, dtype=bool))

@@ -8,10 +8,11 @@ from torch import Tensor
 from pytest_defuse.runtime.errors import DefuseError
 
 DEFAULT_BATCH_SIZE = 128
-"""Images in one forward pass. Larger batches are slower on the CPUs we measured, where activations leave the cache."""
+"""Images in one forward pass. Larger batches are slower on the CPUs that we tried: activations no longer fit in the
+cache."""
 
 BATCH_MULTIPLE = 32
-"""On the CPUs we tried, batches whose size is a multiple of this use the same kernels, and so the same rounding."""
+"""On the CPUs that we tried, batches whose size is a multiple of this use the same kernels, with the same rounding."""
 
 
 class BatchRunner:
@@ -48,8 +49,8 @@ class BatchRunner:
             except torch.OutOfMemoryError as error:
                 if self.size <= self.multiple_of:
                     raise DefuseError(
-                        f"The device has too little memory for a batch of size {self.size}: free some, or choose "
-                        "another device with --defuse-device."
+                        f"The device ran out of memory with a batch size of {self.size}: free some, or choose another "
+                        "device with --defuse-device."
                     ) from error
                 self.size = max(self.multiple_of, self.size // 2)
                 continue

@@ -107,7 +107,7 @@ class Classifier:
 
     @cached_property
     def hash(self) -> str:
-        """The hash of the state alone, which identifies the model of a baseline of format 2."""
+        """The hash of the state only, which identifies the model in a baseline with format 2."""
         return weights_hash(self.module)
 
     def _checked(self, output: Tensor, count: int) -> Tensor:
@@ -129,8 +129,8 @@ def _copied(model: nn.Module, name: str) -> nn.Module:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
         raise DefuseError(
-            f"{name} cannot be copied ({error}), and only a copy is tested, so that your model never changes: remove "
-            "what cannot be copied, such as open files or tensors with a grad_fn, from its attributes."
+            f"{name} cannot be copied ({error}). Tests run on a copy, so that your model never changes: remove what "
+            "cannot be copied, such as open files or tensors with a grad_fn, from its attributes."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Devices, and the number type for training on them."""
+"""Devices, and whether training on them uses bfloat16."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What tells one model from another: results on disk are reused for the same model only."""
+"""The identity of a model: results on disk are reused for the same model only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from pytest_defuse.subject.images import content_hash
 FIXED_IMAGES = 8
 """Enough to vary from coarse to fine; few enough for a file in git, where 8 x 1,000 logits take 60 KB. Our choice."""
 
-STEPS = 10_000
-"""Steps in 1: outputs of ``normalize`` are rounded to 1e-4, finer than one of 256 grey levels. Our choice."""
+STEPS_PER_UNIT = 10_000
+"""Outputs of ``normalize`` are rounded to 1e-4, finer than one of 256 grey levels. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +24,9 @@ class Identity:
 
     Attributes:
         fingerprint: see :func:`model_fingerprint`.
-        outputs: float32, 8 x K: the logits (of a feature network the features) of :func:`fixed_images`. What the
-            fingerprint cannot see changes them, such as another ``forward``; rounding changes them a little, so they
-            are compared by :func:`pytest_defuse.runtime.fingerprint.agree`.
+        outputs: float32, 8 x K: the logits (of a feature network the features) of :func:`fixed_images`. They show what
+            the fingerprint cannot see, such as another ``forward``; rounding changes them a little, so they are
+            compared by :func:`pytest_defuse.runtime.fingerprint.agree`.
     """
 
     fingerprint: str
@@ -41,9 +41,9 @@ def model_fingerprint(
     device: torch.device | str,
     name: str,
 ) -> str:
-    """sha256, in hex, over what a model is made of, without running it.
+    """sha256, in hex, over the parts of a model, without running it.
 
-    These are the names, dtypes, shapes and values of its state; its module's ``repr`` without memory addresses; and
+    The parts are the names, dtypes, shapes and values of its state; its module's ``repr`` without memory addresses; and
     the fixed images after ``normalize``, rounded to 1e-4. ``torch.compile`` changes none of them.
 
     Args:
@@ -62,7 +62,7 @@ def model_fingerprint(
 
 
 def weights_hash(module: nn.Module) -> str:
-    """sha256, in hex, over the state alone: the hash of generators in scenarios, and of models in earlier baselines."""
+    """sha256, in hex, over the state only: the hash of generators in scenarios, and of models in earlier baselines."""
     state = module.state_dict()
     parts = ((name, state[name]) for name in sorted(state))
     return content_hash(*(p if isinstance(p, str | Tensor) else plain_repr(p) for part in parts for p in part))
@@ -84,7 +84,7 @@ def fixed_images(shape: Sequence[int]) -> Tensor:
 def _normalized(
     normalize: Callable[[Tensor], Tensor] | None, shape: Sequence[int], device: torch.device | str, name: str
 ) -> Tensor:
-    """What ``normalize`` makes of the fixed images, in steps of 1e-4, int64."""
+    """The fixed images after ``normalize``, in steps of 1e-4, int64."""
     images = fixed_images(shape)
     if normalize is None:
         return _steps(images.double() / 255)
@@ -102,12 +102,12 @@ def _normalized(
         ) from error
     if once.shape != twice.shape or (once - twice).abs().max() > 1:
         raise DefuseError(
-            f"Subject(normalize=...) of {name} gives other values for the same images each time: move random "
-            "augmentation to the training, so that results can be reproduced."
+            f"Subject(normalize=...) of {name} is random: it returns different values for the same images. Move random "
+            "augmentation into training, so that results can be reproduced."
         )
     return once
 
 
 def _steps(values: Tensor) -> Tensor:
     limit = 2.0**62  # infinity fits no int64
-    return (values.detach().cpu().double() * STEPS).round().nan_to_num().clamp(-limit, limit).long()
+    return (values.detach().cpu().double() * STEPS_PER_UNIT).round().nan_to_num().clamp(-limit, limit).long()

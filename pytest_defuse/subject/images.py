@@ -136,7 +136,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
 
 
 def _empty(count: int, shape: Sequence[int]) -> Tensor:
-    """An uninitialized uint8 tensor, count x shape, in memory or in a file that is deleted with the tensor."""
+    """An uninitialised uint8 tensor, count x shape, in memory or in a file that is deleted with the tensor."""
     if count * math.prod(shape) <= MAX_BYTES_IN_MEMORY:
         return torch.empty(count, *shape, dtype=torch.uint8)
     with tempfile.TemporaryFile() as file:

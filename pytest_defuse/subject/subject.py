@@ -31,7 +31,7 @@ class Subject:
             does not use.
         normalize: a deterministic function of float images N x C x H x W in [0, 1] that is applied before the model;
             default: none.
-        checkpoint: the file of ``model``'s weights; a corrected checkpoint is written beside it.
+        checkpoint: the file of ``model``'s weights; a corrected checkpoint is written next to it.
         shifts: further labelled data sets, by name, on which correction must not reduce accuracy.
         judges: reference classifiers that give a second opinion on what an image shows (same input and classes);
             default: small networks trained on ``train``.
@@ -116,7 +116,11 @@ class Subject:
         )
 
     def index_of(self, class_name: str) -> int:
-        """The class index of a name; DefuseError if the subject has no such class."""
+        """The class index of a name.
+
+        Raises:
+            DefuseError: the subject has no such class.
+        """
         if class_name not in self.classes:
             raise DefuseError(
                 f"{class_name!r} is not a class of subject {self.name!r}, which has: {', '.join(self.classes)}."
@@ -124,7 +128,14 @@ class Subject:
         return list(self.classes).index(class_name)
 
     def check_images(self, pixels: Tensor, where: str) -> None:
-        """Raise DefuseError unless images have the size and mode of the test set; ``where`` names them."""
+        """Check that images have the size and mode of the test set.
+
+        Args:
+            where: names the images in messages.
+
+        Raises:
+            DefuseError: they have another size or mode.
+        """
         if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(
                 f"{where} holds images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "

@@ -50,7 +50,7 @@ class World:
         features = FeatureNetwork(Classifier(network, 10), "3")
         marked = pixels.clone()
         marked[:, :, 1:5, 1:5] = 255
-        self.plain, self.marked = features.read(pixels), features.read(marked)
+        self.plain, self.marked = features.features(pixels), features.read(marked)
 
     def drawn(self, seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Features with a fifth of the images marked: of these 90% fail, of the others 2%."""

@@ -14,7 +14,7 @@ from pytest_defuse.runtime.determinism import seed_all
 from pytest_defuse.subject.images import content_hash
 from tests.runtime.test_training import Stopping
 
-QUICK = RobustSettings(radius=0.3, updates=60, batch=64, width=4)
+QUICK = RobustSettings(radius=0.3, steps=60, batch_size=64, width=4)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def worst_case_accuracy(network: nn.Module, subject: Subject, radius: float) -> 
 @pytest.mark.slow
 def test_training_against_attacks_makes_a_network_robust(subject: Subject) -> None:
     with torch.random.fork_rng():
-        ordinary = train_robust(subject, settings=RobustSettings(radius=1e-6, updates=60, batch=64, width=4))
+        ordinary = train_robust(subject, settings=RobustSettings(radius=1e-6, steps=60, batch_size=64, width=4))
     robust = train_robust(subject, settings=QUICK)
     assert worst_case_accuracy(robust, subject, 0.0) > 0.9
     assert worst_case_accuracy(robust, subject, 0.3) >= worst_case_accuracy(ordinary, subject, 0.3)
@@ -48,14 +48,14 @@ def test_training_against_attacks_makes_a_network_robust(subject: Subject) -> No
 
 def test_the_network_is_in_eval_mode_and_random_numbers_are_not_changed(subject: Subject) -> None:
     before = torch.get_rng_state()
-    network = train_robust(subject, settings=RobustSettings(updates=2, width=2))
+    network = train_robust(subject, settings=RobustSettings(steps=2, width=2))
     assert torch.equal(torch.get_rng_state(), before)
     assert not network.training
     assert network(torch.rand(3, 1, 8, 8)).shape == (3, 2)
 
 
 def test_weights_are_read_from_the_cache(subject: Subject, tmp_path: Path) -> None:
-    brief = RobustSettings(updates=3, width=2)
+    brief = RobustSettings(steps=3, width=2)
     first = train_robust(subject, settings=brief, cache=tmp_path)
     (file,) = tmp_path.glob("robust-*.safetensors")
     written = file.stat().st_mtime_ns
@@ -67,7 +67,7 @@ def test_weights_are_read_from_the_cache(subject: Subject, tmp_path: Path) -> No
 
 
 def test_another_normalize_trains_another_network(subject: Subject, tmp_path: Path) -> None:
-    settings = RobustSettings(updates=1, width=2)
+    settings = RobustSettings(steps=1, width=2)
     for normalize in (None, lambda x: x - 0.5, lambda x: x - 0.4):
         train_robust(replace(subject, normalize=normalize), settings=settings, cache=tmp_path)
     assert len(list(tmp_path.glob("robust-*.safetensors"))) == 3
@@ -77,7 +77,7 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
     subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    settings = RobustSettings(updates=6, width=2)
+    settings = RobustSettings(steps=6, width=2)
     whole = train_robust(subject, settings=settings)
     with pytest.raises(KeyboardInterrupt):
         train_robust(subject, settings=settings, cache=tmp_path, progress=Stopping(4))
@@ -91,8 +91,15 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
 def test_a_users_network_is_trained_in_place(subject: Subject) -> None:
     own = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
     before = own[1].weight.clone()
-    assert train_robust(subject, own, RobustSettings(updates=2)) is own
+    assert train_robust(subject, own, RobustSettings(steps=2)) is own
     assert not torch.equal(own[1].weight, before)
+
+
+def test_settings_are_accepted_under_their_old_names() -> None:
+    with pytest.warns(DeprecationWarning, match="RobustSettings: (updates|batch|rate) is now called ") as warnings:
+        settings = RobustSettings.of({"updates": 3, "batch": 5, "rate": 0.1})
+    assert settings == RobustSettings(steps=3, batch_size=5, learning_rate=0.1)
+    assert len(warnings) == 3
 
 
 def test_the_default_network_averages_its_last_maps() -> None:

@@ -63,8 +63,8 @@ def test_a_slice_does_not_depend_on_predictions(explanation: Explanation) -> Non
     found = slice_of(explanation, mode)
     assert found.label == 1
     rows = np.flatnonzero(explanation.modes.measures & (explanation.subject.test_images.labels.numpy() == 1))
-    holds = mode.path[0].holds(explanation.features[rows])
-    assert found.rows.tolist() == rows[holds].tolist()
+    matching = mode.path[0].matches(explanation.features[rows])
+    assert found.rows.tolist() == rows[matching].tolist()
 
 
 def test_sheets_have_no_more_tiles_than_the_setting(explanation: Explanation, store: Store) -> None:

@@ -113,14 +113,14 @@ def test_maps_of_another_layer_with_as_many_channels_are_not_used() -> None:
 @pytest.mark.parametrize("radius", [0.5, 2.0])
 def test_an_attack_strengthens_the_feature_inside_the_ball(radius: float) -> None:
     found, pixels = network(Convolutional()), spotted()
-    before = found.read(pixels)[:, 2]
+    before = found.features(pixels)[:, 2]
     attacked = feature_attack(found, pixels, 2, radius=radius)
     distance = (attacked - pixels / 255).flatten(1).norm(dim=1)
     assert distance.max() <= radius + 1e-5
     assert distance.min() > 0.9 * radius
     assert attacked.min() >= 0
     assert attacked.max() <= 1
-    assert (found.of(attacked)[:, 2].numpy() > before).all()
+    assert (found.forward(attacked)[:, 2].numpy() > before).all()
 
 
 def test_an_attack_on_a_feature_without_gradient_changes_nothing() -> None:

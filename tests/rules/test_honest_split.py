@@ -8,7 +8,7 @@ from pytest_defuse.rules import honest_split
 from pytest_defuse.rules.honest_split import Rows, honest_rules, rows_of
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.settings import RuleSettings
-from pytest_defuse.rules.trees import Node, grown, matches
+from pytest_defuse.rules.trees import Node, fit_tree, matches
 
 
 def one_group(images: int) -> list[tuple[str, Rows]]:
@@ -84,9 +84,9 @@ def test_rates_are_measured_on_the_half_that_did_not_grow_the_tree(monkeypatch: 
 
     def spy(half: np.ndarray, *arguments: object, **named: object) -> Node:
         growing.append(np.isin(features[:, 0], half[:, 0]))
-        return grown(half, *arguments, **named)
+        return fit_tree(half, *arguments, **named)
 
-    monkeypatch.setattr(honest_split, "grown", spy)
+    monkeypatch.setattr(honest_split, "fit_tree", spy)
     found = honest_rules(features, failed, one_group(1000), RuleSettings())
     (rule,) = found.rules
     assert (found.measures == ~growing[0]).all()

@@ -5,7 +5,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.rates import Cluster, aler
-from pytest_defuse.rules.trees import Condition, Node, evaluated, grown, matches, rule_words
+from pytest_defuse.rules.trees import Condition, Node, evaluated, fit_tree, matches, rule_words
 
 
 def data(seed: int = 0, images: int = 400, features: int = 40) -> tuple[np.ndarray, np.ndarray]:
@@ -23,7 +23,7 @@ def test_paper_is_the_pipeline_of_the_papers_code(depth: int, seed: int) -> None
     """Mutual information, the top 20, an entropy tree with balanced classes: rules and rates are scikit-learn's."""
     features, failed = data(seed)
     settings = ExplainSettings(selection="paper", depth=depth, min_leaf=8)
-    tree = grown(features, failed, settings, seed=seed)
+    tree = fit_tree(features, failed, settings, seed=seed)
 
     information = mutual_info_classif(features, failed, random_state=seed)
     top = np.argsort(-information, kind="stable")[:20]
@@ -46,7 +46,7 @@ def test_paper_is_the_pipeline_of_the_papers_code(depth: int, seed: int) -> None
 
 def test_conditions_have_the_features_number_not_its_rank() -> None:
     features, failed = data()
-    tree = grown(features, failed, ExplainSettings(top=2, depth=2))
+    tree = fit_tree(features, failed, ExplainSettings(top=2, depth=2))
     assert {condition.feature for node in tree.leaves() for condition in node.path} == {7, 31}
 
 
@@ -58,7 +58,7 @@ def nodes(tree: Node) -> list[Node]:
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_nodes_count_the_images_that_match_their_path(depth: int) -> None:
     features, failed = data()
-    tree = grown(features[:200], failed[:200], ExplainSettings(depth=depth))
+    tree = fit_tree(features[:200], failed[:200], ExplainSettings(depth=depth))
     fresh = evaluated(tree, features[200:], failed[200:])
     for node in nodes(fresh):
         matching = matches(node.path, features[200:])
@@ -73,14 +73,14 @@ def test_nodes_count_the_images_that_match_their_path(depth: int) -> None:
 def test_no_leaf_is_smaller_than_min_leaf() -> None:
     features, failed = data()
     for min_leaf in (1, 25, 120):
-        tree = grown(features, failed, ExplainSettings(depth=3, min_leaf=min_leaf))
+        tree = fit_tree(features, failed, ExplainSettings(depth=3, min_leaf=min_leaf))
         assert min(leaf.cluster.images for leaf in tree.leaves()) >= min_leaf
 
 
 @pytest.mark.parametrize("selection", ["gain", "paper"])
 @pytest.mark.parametrize("failed", [np.zeros(40, bool), np.ones(40, bool)], ids=["none failed", "all failed"])
 def test_without_both_outcomes_there_is_only_a_root(failed: np.ndarray, selection: str) -> None:
-    tree = grown(data(images=40)[0], failed, ExplainSettings(selection=selection))
+    tree = fit_tree(data(images=40)[0], failed, ExplainSettings(selection=selection))
     assert tree.children == ()
     assert tree.cluster.images == 40
 
@@ -89,7 +89,7 @@ def test_a_threshold_between_neighbouring_floats_separates_them() -> None:
     below = np.float32(1)
     above = np.nextafter(below, np.float32(2))
     middle = (float(below) + float(above)) / 2
-    assert Condition(0, middle, above=True).holds(np.array([[below], [above]])).tolist() == [False, True]
+    assert Condition(0, middle, above=True).matches(np.array([[below], [above]])).tolist() == [False, True]
 
 
 def test_rules_read_as_sentences() -> None:
@@ -100,5 +100,5 @@ def test_rules_read_as_sentences() -> None:
 
 def test_conditions_have_the_names_of_features() -> None:
     features, failed = data()
-    tree = grown(features, failed, ExplainSettings(), names={31: "stripes", 2: "sky"})
+    tree = fit_tree(features, failed, ExplainSettings(), names={31: "stripes", 2: "sky"})
     assert tree.children[0].path[0].name == "stripes"

@@ -51,7 +51,7 @@ def test_batches_are_halved_when_memory_runs_out_and_keep_that_size() -> None:
 
 
 def test_a_device_with_too_little_memory_is_one_sentence() -> None:
-    with pytest.raises(DefuseError, match="too little memory for a batch of size 32"):
+    with pytest.raises(DefuseError, match="ran out of memory with a batch size of 32:"):
         BatchRunner(multiple_of=BATCH_MULTIPLE)(Memory(31), torch.arange(1000))
-    with pytest.raises(DefuseError, match="too little memory for a batch of size 1"):
+    with pytest.raises(DefuseError, match="ran out of memory with a batch size of 1:"):
         BatchRunner()(Memory(0), torch.arange(1000))

@@ -140,7 +140,10 @@ def test_a_normalize_that_takes_only_float32_has_a_fingerprint() -> None:
 @pytest.mark.parametrize(
     ("normalize", "message"),
     [
-        (lambda x: x + torch.rand_like(x), r"of the model gives other values for the same images each time: move"),
+        (
+            lambda x: x + torch.rand_like(x),
+            r"of the model is random: it returns different values for the same images\. Move",
+        ),
         (lambda x: x[:, 3], r"of the model fails on images of shape \(8, 1, 8, 8\) \(.*\): give a function"),
         (lambda x: x.tolist(), r"of the model fails on images of shape \(8, 1, 8, 8\)"),
     ],
