@@ -180,7 +180,11 @@ def _tiles(tiles: Sequence[TileTally]) -> str:
 
 
 def check_label(scenario: Scenario, label: str) -> None:
-    """Raise a DefuseError if a scenario cannot be given a label."""
+    """Check that a scenario can be given a label.
+
+    Raises:
+        DefuseError: the label is not one of the classes, or each image has its own.
+    """
     classes = scenario.classes
     if label not in classes:
         raise DefuseError(f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(classes)}.")
@@ -193,7 +197,8 @@ def check_label(scenario: Scenario, label: str) -> None:
 def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
     """Accept a scenario under a label, or reject it with None; ``changes`` are further keys of scenario.yaml.
 
-    A DefuseError is raised if the label cannot be given, the scenario no longer exists, or its file is wrong.
+    Raises:
+        DefuseError: the label cannot be given, the scenario no longer exists, or its file is wrong.
     """
     if label is not None:
         check_label(scenario, label)
@@ -202,7 +207,11 @@ def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
 
 
 def tally_of(scenario: Scenario) -> Tally:
-    """The votes on a scenario's tiles, counted; a DefuseError if a file of votes is wrong."""
+    """The votes on a scenario's tiles, counted.
+
+    Raises:
+        DefuseError: a file of votes is wrong.
+    """
     return tally(scenario.record, scenario.machine, scenario.votes(), scenario.store.record().voting)
 
 

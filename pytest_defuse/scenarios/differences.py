@@ -20,7 +20,7 @@ Kind = Literal["added", "removed", "relabelled", "pixels changed", "edited", "un
 KINDS: tuple[Kind, ...] = ("unreadable", "added", "removed", "relabelled", "pixels changed", "edited")
 """Every kind of change, the most important first."""
 Details = Iterator[tuple[Kind, str]]
-"""What changed, a sentence each, with its kind."""
+"""What changed, one sentence per change, with its kind."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Change:
-    """A scenario that differs between two revisions: how, the most important first, and in a sentence each."""
+    """A scenario that differs between two revisions: how, the most important first, in one sentence per change."""
 
     subject: str
     id: str
@@ -55,7 +55,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Difference:
-    """Everything that changed between two commits; ``shared`` are changes of store.yaml files, a sentence each."""
+    """Everything that changed between two commits; ``shared`` has one sentence per store.yaml that changed."""
 
     base: str
     head: str
@@ -72,7 +72,11 @@ class Difference:
 
 
 def difference(base: Revision, head: Revision) -> Difference:
-    """Compare two revisions of a store; only what differs is read. A DefuseError if git cannot read one of them."""
+    """Compare two revisions of a store; only what differs is read.
+
+    Raises:
+        DefuseError: git cannot read one of them.
+    """
     touched = sorted({path for path, _ in base.blobs.items() ^ head.blobs.items()})
     folders = sorted({path.parts[:2] for path in touched if len(path.parts) > 2 and path.parts[1][0] != "."})
     changes = [change for folder in folders if (change := _change(base, head, *folder))]
@@ -139,12 +143,12 @@ def _side(revision: Revision, folder: PurePosixPath) -> Side | None:
 
 
 def facts(record: ScenarioRecord, machine: MachineRecord) -> list[str]:
-    """What a reviewer should know about a new scenario, a sentence each."""
+    """What a reviewer should know about a new scenario, one sentence per fact."""
     label = f"proposed label {_name(record.proposed_label)}" if record.label is None else f"label {record.label}"
     sentences = [f"{record.status}, {'labels per image' if record.labels else label}"]
     if predicted := counts(record.sheets.held_out, machine.held_out):
         top = ", ".join(f"{name} ({count})" for name, count in list(predicted.items())[:3])
-        sentences.append(f"held-out images classified as {top}")
+        sentences.append(f"held-out tiles classified as {top}")
     if rate := record.failure_rate:
         sentences.append(f"{rate.failed}/{rate.drawn} of fresh draws failed")
     return sentences + (machine.evidence.in_words(record.proposed_label) if machine.evidence else [])
@@ -207,7 +211,7 @@ def _pixels(before: Pixels | None, after: Pixels | None) -> str:
 
 
 def _shared(base: Revision, head: Revision, path: PurePosixPath) -> list[str]:
-    """What changed in a store.yaml, a sentence each."""
+    """What changed in a store.yaml, in sentences."""
     place = base.repository.folder / path
     records = []
     for revision in (base, head):

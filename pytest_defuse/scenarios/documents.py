@@ -70,7 +70,11 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
 
 
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
-    """The document in ``data``, the content of ``file``; a StoreError with all its errors, a line each."""
+    """The document in ``data``, the content of ``file``.
+
+    Raises:
+        StoreError: the file is wrong; the message has one line per error.
+    """
     try:
         content = without_lfs_pointer(data, file).decode()
     except UnicodeDecodeError as error:
@@ -109,7 +113,11 @@ def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecor
 
 
 def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
-    """The record in ``data``, content of the machine.json ``file``; a StoreError if it contradicts scenario.yaml."""
+    """The record in ``data``, the content of the machine.json ``file``.
+
+    Raises:
+        StoreError: it is wrong, or contradicts scenario.yaml.
+    """
     machine = parse_machine(data, file, document.record.machine)
     raise_if_any(_contradictions(document, document.record, machine))
     return machine
@@ -187,7 +195,7 @@ def _parsed(text: str, file: str) -> tuple[yaml.Node, Any]:
         if root is None:
             raise store_error(file, "the file is empty: restore it from git", 1)
         return root, _plain(root)
-    # The loader has errors of its own, and others for an impossible escape such as "\UFFFFFFFF".
+    # The loader raises YAML errors, and others for an impossible escape such as "\UFFFFFFFF".
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         mark = getattr(error, "problem_mark", None)
         # libyaml finds the end of a file that was cut off in the line after the last.
@@ -210,7 +218,7 @@ class _PlainComposer(Composer):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise _UnsupportedError("aliases are not used here: write the value again", event)
+            raise _UnsupportedError("aliases are not supported: write the value again", event)
         if self.depth == MAX_LEVELS:
             raise _UnsupportedError("it is nested too deeply", event)
         self.depth += 1
@@ -252,7 +260,7 @@ def _plain(node: yaml.Node) -> Any:
 
 
 class _UnsupportedError(yaml.MarkedYAMLError):
-    """YAML that a store's files do not use, at the start of a node or event."""
+    """YAML that is not supported in a store's files, at the start of a node or event."""
 
     def __init__(self, words: str, start: Any) -> None:
         super().__init__(problem=words, problem_mark=start.start_mark)

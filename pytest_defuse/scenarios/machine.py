@@ -1,4 +1,4 @@
-"""machine.json: what a scenario holds beside what people read; written once, and named in scenario.yaml by its hash."""
+"""The part of a scenario that people do not read; written once, and referenced from scenario.yaml by its hash."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Tiles(Record):
-    """What is known about each tile of a sheet, one value a tile in reading order; None where it was not recorded.
+    """What is known about each tile of a sheet, one value per tile in reading order; None where it was not recorded.
 
     Attributes:
         predicted: the class that the model predicted at discovery.
@@ -101,7 +101,7 @@ class Evidence(Record):
         return self
 
     def in_words(self, label: str | None) -> list[str]:
-        """How far the evidence supports a label, a sentence each."""
+        """How far the evidence supports a label, one sentence per kind of evidence."""
         sentences = []
         for labels, words in (
             (Counter(self.nearest_labels), "of the {} nearest training images are labelled"),
@@ -165,13 +165,21 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
 
 
 def check_format(number: int, file: str) -> None:
-    """Raise a StoreError if a file is of a format that this version does not know."""
+    """Check that this version knows the format of a file.
+
+    Raises:
+        StoreError: the format is newer.
+    """
     if number > FORMAT:
         raise store_error(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
 
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
-    """The record in ``data``, the content of ``file``; a StoreError if it is wrong, or ``sha256`` is another hash."""
+    """The record in ``data``, the content of ``file``.
+
+    Raises:
+        StoreError: it is wrong, or its hash is not ``sha256``.
+    """
     try:
         content = json.loads(without_lfs_pointer(data, file))
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
 """Formats before the present one, read by turning their data into the next format's, step by step.
 
 - Format 0 kept summaries of votes in scenario.yaml and the generator's hash in store.yaml, where parallel branches
-  came into conflict. Format 1 has one file an annotator, and the hash in each region only.
+  came into conflict. Format 1 has one file per annotator, and the hash in each region only.
 - Format 1 kept everything in scenario.yaml. Format 2 keeps what people do not read in machine.json.
 """
 
@@ -88,14 +88,17 @@ def _mistake(data: Data) -> str | None:
 
 
 MIGRATIONS: dict[int, Callable[[Data, str], Data]] = {0: _from_0, 1: _from_1}
-"""For each old format, the step to the next one."""
+"""For each old format, the migration to the next one."""
 
 
 def upgraded(data: Data, number: int, schema_name: str) -> Data:
     """The data of a file of format ``number`` in the present format; ``machine`` is the content of machine.json.
 
-    Wrong values are left for the schema to report; an OldFileError is raised for what cannot be converted.
+    Wrong values are left for the schema to report.
+
+    Raises:
+        OldFileError: the data cannot be converted.
     """
-    for step in range(number, FORMAT):
-        data = MIGRATIONS[step](data, schema_name)
+    for old in range(number, FORMAT):
+        data = MIGRATIONS[old](data, schema_name)
     return data | {"format": FORMAT}

@@ -47,7 +47,7 @@ def raise_if_any(problems: Iterable[Problem]) -> None:
 
 
 def read_or_report(read: Callable[[], T], problems: list[Problem]) -> T | None:
-    """What ``read`` returns; None after a StoreError, whose problems are added to ``problems``."""
+    """The result of ``read``, or None after a StoreError, whose problems are added to ``problems``."""
     try:
         return read()
     except StoreError as error:
@@ -67,7 +67,11 @@ def unknown_class(name: str, classes: Sequence[str]) -> str:
 
 
 def plain_bytes(path: Path, maximum: int) -> bytes:
-    """The bytes of a regular file; a StoreError if it is missing, larger than ``maximum``, or a symbolic link."""
+    """The bytes of a regular file.
+
+    Raises:
+        StoreError: the file is missing, larger than ``maximum`` bytes, or a symbolic link.
+    """
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
@@ -76,7 +80,8 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise store_error(path, "is not a file: restore it from git")
         if status.st_size > maximum:
-            raise store_error(path, f"has {status.st_size:,} bytes, at most {maximum:,} are read: restore it from git")
+            size = f"has {status.st_size:,} bytes, more than the limit of {maximum:,}"
+            raise store_error(path, f"{size}: restore it from git")
         return path.read_bytes()
     except FileNotFoundError:
         raise store_error(path, "is missing: restore it from git, or remove the folder") from None
@@ -85,14 +90,22 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
 
 
 def plain_folder(folder: Path) -> Path:
-    """The folder; a StoreError if it is a symbolic link, since a store neither reads nor writes outside itself."""
+    """The folder, which must not lead out of the store.
+
+    Raises:
+        StoreError: it is a symbolic link.
+    """
     if folder.is_symlink():
         raise store_error(folder, "is a symbolic link: put the folder itself in its place")
     return folder
 
 
 def without_lfs_pointer(data: bytes, file: str) -> bytes:
-    """The content of a file; a StoreError if it is only a Git LFS pointer."""
+    """The content of a file.
+
+    Raises:
+        StoreError: it is only a Git LFS pointer.
+    """
     if data.startswith(LFS_POINTER):
         raise store_error(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
     return data

@@ -173,7 +173,7 @@ class ScenarioRecord(FileRecord):
     """scenario.yaml: what a person reads and decides about one scenario.
 
     Attributes:
-        label: the class that every tile shows; None while undecided, and where each image has a label of its own.
+        label: the class that every tile shows; None while undecided, and where each image has its own label.
         labels: ``per image`` if machine.json holds a class for each tile.
         proposed_label: the class that the judges see. Judges are reference classifiers that give a second opinion.
         description: one sentence that says what the images have in common, with the rule where there is one.
@@ -232,7 +232,8 @@ class ScenarioRecord(FileRecord):
         for split in SPLITS:
             pixels = self.sheet(split).images * (self.tile.width + self.gap) * (self.tile.height + self.gap)
             if pixels > MAX_PIXELS:
-                raise inconsistent("sheets", f"{split} would have {pixels:,} pixels; at most {MAX_PIXELS:,} are read")
+                words = f"{split} would have {pixels:,} pixels, more than the limit of {MAX_PIXELS:,}"
+                raise inconsistent("sheets", words)
         return self
 
     def sheet(self, split: Split) -> SheetRecord:

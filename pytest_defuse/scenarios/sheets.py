@@ -53,7 +53,7 @@ def pixel_hash(pixels: Pixels) -> str:
 
 
 def sheet_record(pixels: Pixels, predicted: Sequence[str]) -> SheetRecord:
-    """The record of a sheet: its tiles, and the classes that the model predicts, one a tile."""
+    """The record of a sheet: its tiles, and the classes that the model predicts, one per tile."""
     return SheetRecord(images=len(pixels), sha256=pixel_hash(pixels), predicted=dict(Counter(predicted).most_common()))
 
 
@@ -78,8 +78,10 @@ def read_sheet(path: Path, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -
 def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, gap: int = 0) -> Pixels:
     """The tiles in ``data``, the content of ``file``, N x C x H x W, excluded ones among them.
 
-    The size is checked before any pixel is decoded, so an image of another size costs no memory. A StoreError is raised
-    for a Git LFS pointer, what is no PNG, and other pixels than those recorded.
+    The size is checked before any pixel is decoded, so an image of another size costs no memory.
+
+    Raises:
+        StoreError: the data is a Git LFS pointer, not a PNG, or has other pixels than those recorded.
     """
     data = without_lfs_pointer(data, file)
     size = sheet_size(sheet.images, tile, gap)

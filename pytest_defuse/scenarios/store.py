@@ -1,4 +1,4 @@
-"""The scenario store: one folder a scenario, below one folder a subject."""
+"""The scenario store: one folder per scenario, in one folder per subject."""
 
 import contextlib
 import json
@@ -118,7 +118,11 @@ class Scenario:
         return read_sheet(self.sheet_file(split), sheet, self.record.tile, self.record.gap)[sheet.kept]
 
     def labels(self, split: Split) -> list[str]:
-        """The class that each tile of :meth:`pixels` shows; a DefuseError if the scenario has no label."""
+        """The class that each tile of :meth:`pixels` shows.
+
+        Raises:
+            DefuseError: the scenario has no label.
+        """
         kept, named = self.record.sheet(split).kept, self.machine.tiles(split).labels
         if named is not None:
             return [named[tile] for tile in kept]
@@ -142,7 +146,11 @@ class Scenario:
         return counted.get(self.record.label, 0) / sum(counted.values()) if counted and self.record.label else None
 
     def votes(self) -> list[VotesRecord]:
-        """The votes on single tiles, by annotator; a StoreError with every error of every file of votes."""
+        """The votes on single tiles, by annotator.
+
+        Raises:
+            StoreError: a file of votes is wrong; the message has every error of every file.
+        """
         classes, folder = self.classes, plain_folder(self.folder / "votes")
         votes: list[VotesRecord] = []
         problems: list[Problem] = []
@@ -165,7 +173,11 @@ class Store:
         return (self.folder / "store.yaml").exists()
 
     def record(self) -> StoreRecord:
-        """What store.yaml holds; a StoreError if it is missing or wrong."""
+        """What store.yaml holds.
+
+        Raises:
+            StoreError: it is missing or wrong.
+        """
         return read_document(self.folder / "store.yaml", StoreRecord).record
 
     def folders(self) -> list[Path]:
@@ -174,7 +186,11 @@ class Store:
         return sorted(folder for folder in found if not folder.name.startswith("."))
 
     def scenarios(self, *statuses: Status) -> list[Scenario]:
-        """All scenarios, or those of these statuses, sorted by id; a StoreError with every error of every file."""
+        """All scenarios, or those of these statuses, sorted by id.
+
+        Raises:
+            StoreError: a file is wrong; the message has every error of every file.
+        """
         folders = self.folders()
         shared = self.record() if folders else None
         problems: list[Problem] = []
@@ -183,7 +199,11 @@ class Store:
         return [scenario for scenario in found if scenario and (not statuses or scenario.record.status in statuses)]
 
     def get(self, scenario_id: str) -> Scenario:
-        """The scenario with this id; a DefuseError if there is none, or its file is wrong."""
+        """The scenario with this id.
+
+        Raises:
+            DefuseError: there is none, or its file is wrong.
+        """
         if not re.fullmatch(r"[a-z0-9-]+", scenario_id) or not (self.folder / scenario_id).is_dir():
             ids = [path.parent.name for path in sorted(self.folder.glob("*/scenario.yaml"))]
             known = f"it has {', '.join(ids)}" if ids else "it is empty"
@@ -191,7 +211,11 @@ class Store:
         return self._read(self.folder / scenario_id)
 
     def open_for(self, record: StoreRecord) -> None:
-        """Write store.yaml if there is none; a DefuseError if the present one has other classes or tiles."""
+        """Write store.yaml if there is none.
+
+        Raises:
+            DefuseError: the present one has other classes or tiles.
+        """
         path = self.folder / "store.yaml"
         with self._writing():
             if not self.exists():
@@ -201,7 +225,7 @@ class Store:
             if (present.classes, present.tile) != (record.classes, record.tile):
                 raise DefuseError(
                     f"{path} is for classes {listed(present.classes)} and tiles of {present.tile.width} x "
-                    f"{present.tile.height} {present.tile.mode}, the subject has others: give the subject "
+                    f"{present.tile.height} {present.tile.mode}, but the subject has others: give the subject "
                     "another name, or move the old store away."
                 )
 
@@ -220,13 +244,14 @@ class Store:
     def add(self, record: ScenarioRecord, machine: MachineRecord, correction: Pixels, held_out: Pixels) -> Scenario:
         """Write a new scenario, whose folder appears whole; one that is there already stays as it is.
 
-        A DefuseError is raised, before anything is written, if the record contradicts the rest or store.yaml.
+        Raises:
+            DefuseError: the record contradicts the rest or store.yaml; nothing was written.
         """
         tiles: dict[Split, Pixels] = {"correction": correction, "held_out": held_out}
         for split, pixels in tiles.items():
             sheet = record.sheet(split)
             if (tile_format(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
-                raise DefuseError(f"The {split} images of {record.id} are not those that its record describes.")
+                raise DefuseError(f"The {split} tiles of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
         text = canonical_text(record.rounded())
         document = parse_document(text.encode(), str(folder / "scenario.yaml"), ScenarioRecord)
@@ -247,7 +272,8 @@ class Store:
     def update(self, scenario_id: str, **changes: Any) -> Scenario:
         """Change keys of a scenario.yaml, in the format in which it is written; all other text stays as it is.
 
-        A DefuseError is raised, before anything is written, if there is no such scenario, or the file would be wrong.
+        Raises:
+            DefuseError: there is no such scenario, or the file would be wrong; nothing was written.
         """
         with self._writing():
             scenario = self.get(scenario_id)
@@ -269,8 +295,10 @@ class Store:
     ) -> None:
         """Add votes, split -> tile -> class, to an annotator's file; a new vote on a tile takes an earlier one's place.
 
-        A vote for None is one for none of the above. A DefuseError is raised, before anything is written, for a tile,
-        class or annotator's name that cannot be.
+        A vote for None is one for none of the above.
+
+        Raises:
+            DefuseError: a tile, class or annotator's name is not valid; nothing was written.
         """
         with self._writing():
             scenario = self.get(scenario_id)
@@ -291,7 +319,11 @@ class Store:
             replace_text(path, document.text)
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
-        """The YAML files of the store, with their kinds; a StoreError if a folder is a symbolic link."""
+        """The YAML files of the store, with their kinds.
+
+        Raises:
+            StoreError: a folder is a symbolic link.
+        """
         yield plain_folder(self.folder) / "store.yaml", StoreRecord
         for folder in map(plain_folder, self.folders()):
             yield folder / "scenario.yaml", ScenarioRecord
@@ -342,7 +374,8 @@ def stores(root: Path) -> list[Store]:
 def outdated(stores: Iterable[Store]) -> list[tuple[Document[FileRecord], Document[FileRecord]]]:
     """The files of older formats, each as it is and as :func:`migrate` writes it.
 
-    A StoreError with every error of every file is raised if one cannot be read or rewritten.
+    Raises:
+        StoreError: a file cannot be read or rewritten; the message has every error of every file.
     """
     problems: list[Problem] = []
     found = []
@@ -359,7 +392,9 @@ def migrate(stores: Sequence[Store]) -> None:
 
     Contact sheets stay as they are.
     machine.json comes before scenario.yaml: an interruption leaves a file of the old format, which is valid.
-    A StoreError is raised, before anything is written, if a file of any of the stores cannot be rewritten.
+
+    Raises:
+        StoreError: a file of one of the stores cannot be rewritten; nothing was written.
     """
     with contextlib.ExitStack() as locks:
         for store in stores:
@@ -383,7 +418,11 @@ def all_scenarios(root: Path) -> list[Scenario]:
 
 
 def stores_below(root: Path) -> list[Store]:
-    """The stores of all subjects below a folder, by name; a DefuseError if there is none."""
+    """The stores of all subjects below a folder, by name.
+
+    Raises:
+        DefuseError: there is none.
+    """
     if found := stores(root):
         return found
     raise DefuseError(
@@ -393,7 +432,11 @@ def stores_below(root: Path) -> list[Store]:
 
 
 def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
-    """The scenario called ``<id>`` or ``<subject>/<id>``; a DefuseError if there is none, or several have this id."""
+    """The scenario called ``<id>`` or ``<subject>/<id>``.
+
+    Raises:
+        DefuseError: there is none, or several subjects have this id.
+    """
     found = [scenario for scenario in scenarios if name in (scenario.id, scenario.full_name)]
     if not found:
         raise DefuseError(f"There is no scenario {name!r}: see pytest-defuse list.")
@@ -405,7 +448,8 @@ def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
 def accepted_scenarios(root: Path, only: Sequence[str] = ()) -> list[Scenario]:
     """The accepted scenarios of all subjects below a folder, or those with ids or labels in ``only``; sorted.
 
-    A DefuseError is raised for files that are wrong, and names that are neither id nor label of an accepted scenario.
+    Raises:
+        DefuseError: a file is wrong, or a name is neither the id nor the label of an accepted scenario.
     """
     found = [scenario for store in stores(root) for scenario in store.scenarios("accepted")]
     names = {name for scenario in found for name in (scenario.id, scenario.record.label)}

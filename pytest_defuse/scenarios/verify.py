@@ -88,7 +88,11 @@ class _Search:
 
 
 def budget_warnings(store: Store, document: Document[StoreRecord] | None = None) -> list[Problem]:
-    """What exceeds a store's budgets of bytes and scenarios; a StoreError if store.yaml is missing or wrong."""
+    """What exceeds a store's budgets of bytes and scenarios.
+
+    Raises:
+        StoreError: store.yaml is missing or wrong.
+    """
     document = document or read_document(store.folder / "store.yaml", StoreRecord)
     budgets, found = document.record.budgets, []
     folders = store.folders()
@@ -104,7 +108,7 @@ def budget_warnings(store: Store, document: Document[StoreRecord] | None = None)
 
 
 def _duplicates(tiles: dict[Path, list[bytes]]) -> Iterator[Problem]:
-    """Contact sheets that share tiles: the gate must judge no tile that correction sees, and none twice."""
+    """Pairs of contact sheets that share tiles: no tile may be in two sheets."""
     holders: dict[bytes, list[Path]] = defaultdict(list)
     for path, digests in tiles.items():
         for digest in dict.fromkeys(digests):

@@ -1,7 +1,7 @@
 """YAML files of a store, written so that the comments that people wrote stay.
 
-A new file has one canonical form. A decision replaces the text of its own values; all other text stays byte for byte.
-A file of an old format is rewritten in canonical form, with its comments at the same keys.
+A new file has one canonical form. A decision replaces the text of the values that it changes; all other text stays byte
+for byte. A file of an old format is rewritten in canonical form, with its comments at the same keys.
 """
 
 import math
@@ -43,7 +43,8 @@ def canonical_text(record: FileRecord) -> str:
 def edited(document: Document[R], record: R) -> Document[R]:
     """The document with the values of ``record``; other text stays byte for byte.
 
-    A StoreError is raised if the new text would not read back as ``record``; likewise in :func:`rewritten`.
+    Raises:
+        StoreError: the new text would not read back as ``record``.
     """
     old, new = (part.model_dump(mode="json") for part in (document.record, record))
     text = document.text
@@ -53,7 +54,11 @@ def edited(document: Document[R], record: R) -> Document[R]:
 
 
 def rewritten(document: Document[R]) -> Document[R]:
-    """The document in the present format and canonical form, with its comments."""
+    """The document in the present format and canonical form, with its comments.
+
+    Raises:
+        StoreError: the new text would not read back as the same record.
+    """
     text = _with_comments(canonical_text(document.record), document)
     return _read_back(text, document, document.record)
 

@@ -151,7 +151,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "tab": (content("scenario.yaml", b"format: 1\n\tid: x"), "scenario.yaml:2", "not valid YAML ("),
     "duplicate key": (scenario("label: null", "label: 3\nlabel: 5"), "scenario.yaml:6", "key 'label' is given twice"),
     "duplicate key deep": (scenario("failed: 58", "failed: 58, failed: 58"), "scenario.yaml:10", "'failed' is given"),
-    "alias": (content("scenario.yaml", b"a: &a 1\nb: *a\n"), "scenario.yaml:2", "aliases are not used here"),
+    "alias": (content("scenario.yaml", b"a: &a 1\nb: *a\n"), "scenario.yaml:2", "aliases are not supported"),
     "two documents": (content("scenario.yaml", b"format: 1\n---\nformat: 1\n"), "scenario.yaml:2", "not valid YAML ("),
     "a list": (content("scenario.yaml", b"- 1\n"), "scenario.yaml:1", "the file: must be a mapping"),
     "key of a list": (content("scenario.yaml", b"[1]: x\n"), "scenario.yaml:1", "a key must be plain text"),
@@ -167,7 +167,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "holds a merge conflict: keep one of the two versions",
     ),
     "YAML as LFS pointer": (content("scenario.yaml", LFS), "scenario.yaml", "is a Git LFS pointer, not the file"),
-    "YAML of megabytes": (content("scenario.yaml", b"#" * 2**23), "scenario.yaml", "has 8,388,608 bytes, at most"),
+    "YAML of megabytes": (content("scenario.yaml", b"#" * 2**23), "scenario.yaml", "has 8,388,608 bytes, more than"),
     "YAML of another version": (
         content("scenario.yaml", b"%YAML 3.0\n---\nformat: 1"),
         "scenario.yaml:1",
@@ -318,7 +318,7 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
     "pixels without end": (
         hundred_huge_tiles,
         "scenario.yaml:13",
-        "correction would have 104,857,600 pixels; at most 67,108,864 are read",
+        "correction would have 104,857,600 pixels, more than the limit of 67,108,864",
     ),
     # classes, formats, names
     "unknown class": (

@@ -64,7 +64,7 @@ def test_an_added_scenario_comes_with_its_pictures(repository: Repository, scena
     assert (change.subject, change.id, change.kinds, change.before) == ("digits", scenario.id, ("added",), None)
     assert change.details == (
         "candidate, proposed label 3",
-        "held-out images classified as 5 (5), 3 (1)",
+        "held-out tiles classified as 5 (5), 3 (1)",
         "58/64 of fresh draws failed",
     )
     assert change.after is not None

@@ -221,7 +221,7 @@ WRONG: list[tuple[Callable[[Item], None], str]] = [
     (spoil("defuse-tile", "digits/9-as-9-000000/correction/0"), "there is no scenario digits/9-as-9-000000."),
     (spoil("defuse-tile", "../../etc/correction/0"), "pytest-defuse export did not write it."),
     (spoil("defuse-tile", None), "defuse-tile is None: pytest-defuse export did not write it."),
-    (spoil("defuse-sheet", "0" * 64), "has other images in correction.png than at the export: export it again."),
+    (spoil("defuse-sheet", "0" * 64), "has other tiles in correction.png than at the export: export it again."),
     (lambda task: task.update(annotations=[annotation("cat")]), "'cat' is not one of the classes 0, 1, 2"),
     (lambda task: task["annotations"][0]["result"][0]["value"].update(choices=["3", "5"]), "exactly one class"),
     (lambda task: task["annotations"][0]["result"].append(task["annotations"][0]["result"][0]), "exactly one class"),

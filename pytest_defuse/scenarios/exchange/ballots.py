@@ -54,11 +54,17 @@ class Imported:
 def export_items(
     scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], maximum: int, prefix: str, write: WriteItems
 ) -> int:
-    """Write tiles as image files, with a service's files, one folder a subject; the number of images.
+    """Write tiles as image files, with a service's files, in one folder per subject.
 
-    Of each sheet, the first ``maximum`` that are not excluded are taken: tiles are independent draws. In the service,
-    ``prefix`` precedes an image's path. A DefuseError is raised if the folder is not empty, or a class has the name of
-    the answer for no class.
+    Args:
+        maximum: images per sheet. The first tiles that are not excluded are taken: tiles are independent draws.
+        prefix: precedes an image's path in the service.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DefuseError: the folder is not empty, or a class has the name of the answer for no class.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DefuseError(f"{folder} is not empty: name a new folder.")
@@ -85,7 +91,11 @@ def export_items(
 
 
 def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Responses) -> Imported:
-    """Add every answer to its annotator's votes, or none: a DefuseError has a line for each that cannot be added."""
+    """Add every answer to its annotator's votes, or none.
+
+    Raises:
+        DefuseError: an answer cannot be added; the message has one line per such answer.
+    """
     known = {scenario.full_name: scenario for scenario in scenarios}
     classes = {store: store.record().classes for store in {scenario.store for scenario in scenarios}}
     problems: list[str] = []
@@ -137,7 +147,7 @@ def _placed(
     if tile >= sheet.images:
         return f"{name} has no tile {tile} in {split}.png."
     if ballot.keys.get(SHEET_KEY) != sheet.sha256:
-        return f"{name} has other images in {split}.png than at the export: export it again."
+        return f"{name} has other tiles in {split}.png than at the export: export it again."
     if _is_none(ballot.answer):
         return name, split, tile, None
     if ballot.answer not in classes[known[name].store]:

@@ -1,8 +1,8 @@
 """Amazon SageMaker Ground Truth: exported as an input manifest, imported from output manifests.
 
 Format: https://docs.aws.amazon.com/sagemaker/latest/dg/sms-data-output.html. A built-in job gives one consolidated
-label an image, which counts as the vote of the job. A custom job whose post-annotation function keeps the answers gives
-each worker's.
+label per image, which counts as the vote of the job. A custom job whose post-annotation function keeps the answers
+gives each worker's.
 """
 
 import json
@@ -17,7 +17,7 @@ METADATA = "-metadata"
 
 
 def write_manifest(folder: Path, items: Sequence[Item], choices: Sequence[str]) -> None:
-    """Write ``input.manifest``, a JSON object a line, and the label categories, ``labels.json``."""
+    """Write ``input.manifest``, one JSON object per line, and the label categories, ``labels.json``."""
     lines = [json.dumps({"source-ref": image, **keys}) for image, keys in items]
     replace_text(folder / "input.manifest", "".join(f"{line}\n" for line in lines))
     categories = {"document-version": "2018-11-28", "labels": [{"label": choice} for choice in choices]}

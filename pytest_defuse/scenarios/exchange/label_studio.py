@@ -32,8 +32,10 @@ def write_tasks(folder: Path, items: Sequence[Item], choices: Sequence[str]) -> 
 def read_export(text: str) -> Responses:
     """The answers in a JSON export: annotations are votes of people, predictions are votes of models.
 
-    Of several annotations of a task by one person the last one counts; skipped ones do not. A DefuseError is raised if
-    the text is no such export.
+    Of several annotations of a task by one person the last one counts; skipped ones do not.
+
+    Raises:
+        DefuseError: the text is not such an export.
     """
     try:
         tasks = json.loads(text)
