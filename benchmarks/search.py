@@ -29,7 +29,7 @@ import torch
 from generator import mnist, model_under_test
 from torch import Tensor
 
-from pytest_defuse.discover.evaluator import CPU_BATCH_SIZES, GPU_BATCH_SIZES, Evaluator
+from pytest_defuse.discover.compute import CPU_BATCH_SIZES, GPU_BATCH_SIZES
 from pytest_defuse.discover.failed_draws import FailedDraws, occurrence_numbers
 from pytest_defuse.discover.generator import GeneratorSettings, TrainedVAE, trained_generator
 from pytest_defuse.discover.journal import Journal
@@ -38,6 +38,7 @@ from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.latent_images import LatentImages, locate, sample_indices
 from pytest_defuse.discover.search import SearchResult, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.plugin.progress import VisibleProgress
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.progress import Progress
@@ -62,6 +63,7 @@ class Bench:
             journal = Journal(Path(folder), {})
             journal.open()
             indices = sample_indices(len(self.images), max_images, 0)
+            evaluator = evaluator.fastest(self.images, indices)
             latent_images = locate(evaluator, self.images, indices, journal, Progress())
             start = time.perf_counter()
             result = search_failures(evaluator, latent_images, settings, seed=0, journal=journal, progress=Progress())
@@ -160,8 +162,8 @@ def claim_paper_mode(bench: Bench, draws: int) -> None:
 def uniform_search(bench: Bench, std: Tensor, noise: float, passes: int) -> FailedDraws:
     """Valid failures of ``passes`` draws that are spread evenly over the training set; at most 10 per image."""
     evaluator = Evaluator(bench.model, bench.judges, bench.generator)
+    evaluator = evaluator.fastest(bench.images, torch.arange(len(bench.images)))
     codes, _ = bench.generator.encode(bench.images.pixels)
-    evaluator.use(evaluator.fastest(codes[:512], bench.images.labels[:512]))
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(codes)))
     parts = []
     for number, indices in enumerate(order.repeat(-(-passes // len(order)))[:passes].split(4096)):

@@ -8,10 +8,10 @@ import torch
 from scipy.stats import binom, chi2, false_discovery_control
 from torch import Tensor
 
-from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.statistics.accuracy import wilson_interval
 

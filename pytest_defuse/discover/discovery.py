@@ -1,13 +1,12 @@
 """Discovery: from the model under test to candidate scenarios."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pytest_defuse.discover.confirmation import TestedRegion, confirm, sheet_images
-from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.generator import GeneratorSettings, check_generator, trained_generator
 from pytest_defuse.discover.journal import Journal
@@ -18,6 +17,7 @@ from pytest_defuse.discover.latent_images import LatentImages, check_reconstruct
 from pytest_defuse.discover.regions import distill
 from pytest_defuse.discover.search import VERSION, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -143,18 +143,18 @@ def discover(
         )
         if message := journal.open():
             progress.say(message)
-        evaluator = Evaluator(model, None if settings.mode == "paper" else judges, generator)
         eligible = torch.arange(len(images)) if starts is None else starts.nonzero().squeeze(1)
         if not len(eligible):
             raise DefuseError("There is no image to search around: discover(starts=...) selects none.")
         maximum = len(images) if settings.mode == "paper" else max(2, settings.budget // BUDGET_PER_IMAGE)
         indices = eligible[sample_indices(len(eligible), maximum, seed)]
+        evaluator = Evaluator(model, None if settings.mode == "paper" else judges, generator).fastest(images, indices)
         latent_images = locate(evaluator, images, indices, journal, progress)
         check_reconstructions(latent_images, settings.min_reconstruction)
         result = search_failures(evaluator, latent_images, settings, seed=seed, journal=journal, progress=progress)
         regions = distill(result.failures, settings, seed, device)
 
-        with_judges = Evaluator(model, judges, generator, evaluator.compute)
+        with_judges = replace(evaluator, judges=judges)
         tested = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
         confirmed = [region for region in tested if region.confirmed][: settings.candidates]
         candidates = []

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.errors import DefuseError
 
 
@@ -32,7 +32,7 @@ def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: 
     assert judges is not None
     step_length = settings.noise * codes.shape[1] ** 0.5 / settings.steps
     moved = []
-    for z in codes.split(evaluator.compute.batch_size):
+    for z in evaluator.compute.batches(codes):
         labels, _ = judges.labels(evaluator.generator.decode(z))
         for _ in range(settings.steps):
             z = z.detach().requires_grad_()

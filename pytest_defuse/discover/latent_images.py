@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.evaluator import CPU_BATCH_SIZES, Evaluator
 from pytest_defuse.discover.journal import Journal, Piece
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -87,23 +87,12 @@ def sample_indices(count: int, maximum: int, seed: int) -> Tensor:
 def locate(
     evaluator: Evaluator, images: LabelledImages, indices: Tensor, journal: Journal, progress: Progress
 ) -> LatentImages:
-    """Encode the images at ``indices`` (int64) and evaluate the model on them and on their reconstructions.
-
-    Sets the evaluator to the fastest way to screen such images.
-
-    Raises:
-        DefuseError: the generator encodes images as codes that are not finite.
-    """
-    first = indices[: CPU_BATCH_SIZES[-1]]
-    codes = evaluator.generator.encode(images.pixels[first])[0].cpu()
-    if not codes.isfinite().all():
-        raise DefuseError("The generator encodes images as NaN or infinite codes: train it again.")
-    evaluator.use(evaluator.fastest(codes, images.labels[first]))
+    """Encode the images at ``indices`` (int64) and evaluate the model on them and on their reconstructions."""
 
     def read() -> Piece:
         batches: list[Piece] = []
         with progress.task("reading reconstructions", len(indices)) as advance:
-            for batch in indices.split(evaluator.compute.batch_size):
+            for batch in evaluator.compute.batches(indices):
                 batches.append(_read(evaluator, images.pixels[batch], images.labels[batch]))
                 advance(len(batch))
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

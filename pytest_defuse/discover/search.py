@@ -1,7 +1,7 @@
 """The search for failures: latent codes near training images whose decoded image the model gets wrong.
 
 Noise depends on (seed, image, draw) alone, never on batch size, order, processes or interruptions. The adaptive search
-goes where draws failed, which is subject to rounding (:class:`~pytest_defuse.discover.evaluator.Evaluator`): on one
+goes where draws failed, which is subject to rounding (:class:`~pytest_defuse.discover.verdicts.Evaluator`): on one
 machine the result is the same, between devices it is equal up to float rounding.
 """
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pytest_defuse.discover.evaluator import Evaluator
 from pytest_defuse.discover.failed_draws import Columns, FailedDraws, occurrence_numbers
 from pytest_defuse.discover.gradient_search import gradient_search
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
 

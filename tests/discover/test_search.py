@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.discover.evaluator import Compute, Evaluator
+from pytest_defuse.discover.compute import Compute
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.search import SearchResult, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
@@ -88,7 +89,7 @@ def search(
     **changes: Any,
 ) -> SearchResult:
     panel = None if settings.mode == "paper" else judges
-    evaluator = Evaluator(model, panel, generator or HalvesGenerator(), compute)
+    evaluator = Evaluator(model, panel, generator or HalvesGenerator(), compute or Compute())
     return search_failures(
         evaluator,
         images,
