@@ -141,11 +141,17 @@ class Bench:
                 train, classes, JudgeSettings(), seed=0, device="cpu", cache=cache, progress=Progress()
             )
         judges = calibrate(panel, held_out)
-        report = judges_report(judges, model, held_out)
+        labels, confident = judges.labels(held_out.pixels)
+        confident_accuracy = (labels == held_out.labels)[confident].double().mean().item()
         accuracies = [accuracy(classifier, test.pixels, test.labels) for classifier in (model, *panel)]
         print(f"\n{name}: {len(train):,} training, {len(held_out):,} held-out, {len(test):,} test images")
         print(f"  test accuracy: model {accuracies[0]:.2%}, judges {', '.join(f'{a:.2%}' for a in accuracies[1:])}")
-        print(f"  judges trained in {cost()}; {report}")
+        print(
+            f"  judges trained in {cost()}; at confidence {judges.confidence:.3f} they agree on "
+            f"{confident.double().mean():.1%} of the held-out images, {confident_accuracy:.2%} of these correctly"
+        )
+        for warning in judges_report(judges, model, held_out).warnings:
+            print(f"  {warning}")
         return Bench(name, train, held_out, test, model, judges, cache)
 
     def row(self, name: str, settings: GeneratorSettings, grids: Path | None) -> None:

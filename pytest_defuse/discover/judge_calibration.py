@@ -21,25 +21,14 @@ MIN_CONFIDENT = 0.5
 
 @dataclass(frozen=True)
 class JudgesReport:
-    """The quality of a panel of judges on held-out images. All shares and accuracies are in [0, 1].
+    """The quality of a panel of judges on held-out images.
 
     Attributes:
-        images: number of held-out images.
-        confidence: minimum softmax probability of a confident judge.
-        accuracies, model_accuracy: of each judge, and of the model under test.
-        agreement: share of the images on which all judges agree.
-        confident: share on which all judges agree and are confident.
-        confident_accuracy: accuracy of the judges on these; NaN if there are none.
+        accuracies: of each judge, in [0, 1].
         warnings: what to know before trusting the panel, one sentence each.
     """
 
-    images: int
-    confidence: float
     accuracies: tuple[float, ...]
-    model_accuracy: float
-    agreement: float
-    confident: float
-    confident_accuracy: float
     warnings: tuple[str, ...]
 
 
@@ -85,9 +74,8 @@ def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -
     Raises:
         DefuseError: a judge is not better than always predicting the most common class.
     """
-    classes = torch.stack([judge.predict(held_out.pixels) for judge in judges.panel])
-    accuracies = [_share(predictions == held_out.labels) for predictions in classes]
-    model_accuracy = _share(model.predict(held_out.pixels) == held_out.labels)
+    classifiers = (*judges.panel, model)
+    *accuracies, model_accuracy = (_share(c.predict(held_out.pixels) == held_out.labels) for c in classifiers)
     most_common = held_out.labels.bincount().max().item() / len(held_out)
     warnings = []
     for judge, accuracy in zip(judges.panel, accuracies, strict=True):
@@ -102,22 +90,13 @@ def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -
                 f"{finding}, the model on {model_accuracy:.1%}: some failures will be errors of the judge; give better "
                 "judges with Subject(judges=...)."
             )
-    labels, confident = judges.labels(held_out.pixels)
-    if _share(confident) < MIN_CONFIDENT:
+    confident = _share(judges.labels(held_out.pixels)[1])
+    if confident < MIN_CONFIDENT:
         warnings.append(
-            f"The judges are confident about only {_share(confident):.1%} of the held-out images, so most failures "
-            "will be missed: give better judges with Subject(judges=...)."
+            f"The judges are confident about only {confident:.1%} of the held-out images, so most failures will be "
+            "missed: give better judges with Subject(judges=...)."
         )
-    return JudgesReport(
-        images=len(held_out),
-        confidence=judges.confidence,
-        accuracies=tuple(accuracies),
-        model_accuracy=model_accuracy,
-        agreement=_share((classes == classes[0]).all(dim=0)),
-        confident=_share(confident),
-        confident_accuracy=_share((labels == held_out.labels)[confident]),
-        warnings=tuple(warnings),
-    )
+    return JudgesReport(tuple(accuracies), tuple(warnings))
 
 
 def _share(hits: Tensor) -> float:

@@ -35,13 +35,13 @@ class Mixture:
         means: float64 K x d.
         covariances: float64 K x d x d, each positive definite.
         kind_counts: float64 K x C, responsibilities summed over the codes of each kind; all entries sum to n.
-        lower_bounds: evidence lower bound in nats, up to a constant, after each iteration.
+        lower_bound: evidence lower bound in nats, up to a constant, in the last iteration.
     """
 
     means: Array
     covariances: Array
     kind_counts: Array
-    lower_bounds: tuple[float, ...]
+    lower_bound: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def fit_mixtures(
     prior = Prior.of(codes, n_components)
     starts = (_kmeans_start(codes, n_components, random_numbers(seed, number)) for number in range(n_init))
     mixtures = [fit_from(codes, start, prior, kinds=kinds, max_iter=max_iter, device=device) for start in starts]
-    return sorted(mixtures, key=lambda mixture: -mixture.lower_bounds[-1])
+    return sorted(mixtures, key=lambda mixture: -mixture.lower_bound)
 
 
 def fit_from(
@@ -137,18 +137,18 @@ def fit_from(
     prior_mean, prior_covariance = torch.from_numpy(prior.mean - centre), torch.from_numpy(prior.covariance)
     update = partial(_posterior, prior, prior_mean.to(device), prior_covariance.to(device))
     posterior = update(points.statistics(torch.from_numpy(start).to(device, dtype)))
-    lower_bounds: list[float] = []
-    while len(lower_bounds) < max_iter:
+    lower_bound = -math.inf
+    for _ in range(max_iter):
         statistics, entropy = points.expected_statistics(posterior.coefficients())
         posterior = update(statistics)
-        lower_bounds.append(posterior.lower_bound(entropy))
-        if len(lower_bounds) > 1 and abs(lower_bounds[-1] - lower_bounds[-2]) < tolerance:
+        previous, lower_bound = lower_bound, posterior.lower_bound(entropy)
+        if abs(lower_bound - previous) < tolerance:
             break
     return Mixture(
         posterior.means.cpu().numpy() + centre,
         posterior.covariances.cpu().numpy(),
         posterior.kind_counts.cpu().numpy(),
-        tuple(lower_bounds),
+        lower_bound,
     )
 
 

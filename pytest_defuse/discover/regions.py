@@ -29,7 +29,6 @@ class Region:
         label: class index that the judges see.
         prediction: class index that the model predicts.
         weight: share of all failures that the region represents, in [0, 1].
-        purity: share of the region's failures that have its label and prediction, in (0, 1].
         stability: share of the other restarts of the mixture that found the region too, in [0, 1]; 1 without others.
     """
 
@@ -39,7 +38,6 @@ class Region:
     label: int
     prediction: int
     weight: float
-    purity: float = 1.0
     stability: float = 1.0
 
     def sample_codes(self, count: int, seed: int, stage: int, item: int) -> Tensor:
@@ -69,8 +67,7 @@ class Region:
         a, b = self.weight / weight, other.weight / weight
         offset = self.mean - other.mean
         covariance = a * self.covariance + b * other.covariance + a * b * np.outer(offset, offset)
-        purity = a * self.purity + b * other.purity
-        return replace(self, mean=a * self.mean + b * other.mean, covariance=covariance, weight=weight, purity=purity)
+        return replace(self, mean=a * self.mean + b * other.mean, covariance=covariance, weight=weight)
 
     def same_error(self, other: "Region") -> bool:
         """Whether both have the same label and prediction."""
@@ -149,6 +146,5 @@ def _regions(
         count = float(counts.sum())
         if count / total >= min_weight:
             label, prediction = pairs[int(counts.argmax())].tolist()
-            purity = float(counts.max()) / count
-            regions.append(Region(mean, covariance, settings.tau, label, prediction, count / total, purity))
+            regions.append(Region(mean, covariance, settings.tau, label, prediction, count / total))
     return merge_overlapping(regions, settings.max_overlap)

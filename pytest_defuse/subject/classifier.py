@@ -132,9 +132,3 @@ def _copied(model: nn.Module, name: str) -> nn.Module:
             f"{name} cannot be copied ({error}). Tests run on a copy, so that your model never changes: remove what "
             "cannot be copied, such as open files or tensors with a grad_fn, from its attributes."
         ) from error
-
-
-def model_input(pixels: Tensor, normalize: Callable[[Tensor], Tensor] | None) -> Tensor:
-    """A model's input, float32, for uint8 pixels: divided by 255, then normalised if there is a ``normalize``."""
-    images = pixels.float() / 255
-    return images if normalize is None else normalize(images)

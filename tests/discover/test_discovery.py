@@ -160,7 +160,7 @@ def test_candidates_have_nearest_errors_if_there_are_known_errors(found: Discove
 
 
 def test_the_judges_confidently_see_the_label_in_every_image_of_a_sheet(found: Discovery) -> None:
-    judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], found.judges.confidence)
+    judges = Judges([subject().classifier(model=judge) for judge in subject().judges or ()], SETTINGS.confidence)
     for candidate in found.candidates:
         for tiles in (candidate.correction, candidate.held_out):
             assert tiles.dtype == torch.uint8

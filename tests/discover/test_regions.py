@@ -147,9 +147,7 @@ def test_plain_clustering_ignores_kinds_and_takes_the_most_common_one() -> None:
     found = distill(draws, plain, seed=0)
     assert [(r.label, r.prediction) for r in found] == [(0, 1), (0, 2)]
     assert_allclose([r.weight for r in found], [100 / 150, 50 / 150], atol=0.01)
-    assert_allclose([r.purity for r in found], [0.7, 1], atol=0.01)
     joint = distill(draws, plain.replace(clustering="joint"), seed=0)
-    assert_allclose([r.purity for r in joint], [1, 1, 1])
     assert_allclose([r.weight for r in joint], [70 / 150, 50 / 150, 30 / 150], atol=0.01)
 
 
