@@ -40,10 +40,10 @@ def main() -> int:
     print(f"newest: {len(packages)} packages differ from constraints.txt", flush=True)
     try:
         subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
-        here = sysconfig.get_path("purelib")
-        there = Path(sysconfig.get_path("purelib", vars={"base": FOLDER, "platbase": FOLDER}))
-        # Unlike a path alone, this reads the .pth files there too, such as that of the editable installation.
-        (there / "venv.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+        source = sysconfig.get_path("purelib")
+        target = Path(sysconfig.get_path("purelib", vars={"base": FOLDER, "platbase": FOLDER}))
+        # Unlike a plain path, this also reads the .pth files in it, such as that of the editable installation.
+        (target / "venv.pth").write_text(f"import site; site.addsitedir({source!r})\n")
         python = FOLDER / "bin" / "python"
         pins = [f"{name}=={number}" for name, number in packages.items()]
         if pins:

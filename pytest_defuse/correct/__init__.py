@@ -1,1 +1,1 @@
-"""Finetuning on scenarios, and the checkpoints that it writes."""
+"""Finetuning on scenarios, and the corrected checkpoints."""

@@ -1,4 +1,4 @@
-"""The evaluation of a correction on images that nothing was chosen on: the old model, the control and the new one."""
+"""The evaluation of a correction on images that were not used to choose a trial: old model, control and new model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,19 +46,19 @@ class Audit:
 
 
 def no_audit(problem: str) -> Audit:
-    """The audit of a correction whose images cannot be read: without scores, and with this problem."""
+    """The audit of a correction whose images cannot be read: no scores, and this problem."""
     return Audit((), PairedPredictions(*[torch.empty(0, dtype=torch.int64)] * 3), (problem,))
 
 
 def audit(
     subject: Subject,
     scenarios: Sequence[Scenario],
-    before: Classifier,
+    original: Classifier,
     control: Classifier,
-    after: Classifier,
+    corrected: Classifier,
     settings: CorrectionSettings,
 ) -> Audit:
-    """Evaluate the old model, the control and the corrected model; to be called once, after the choice."""
+    """Evaluate the original model, the control and the corrected model; call it once, after the choice."""
     with seeded(0):
         shifts = shifted_copies(subject.test_images) | {name: subject.shift_images(name) for name in subject.shifts}
         sets: list[tuple[str, Kind, LabelledImages]] = [
@@ -69,7 +69,7 @@ def audit(
         scores: list[SetScore] = []
         compared: list[PairedPredictions] = []
         for name, kind, images in sets:
-            old, new, plain = (model.predict(images.pixels) for model in (before, after, control))
+            old, new, plain = (model.predict(images.pixels) for model in (original, corrected, control))
             correct = [int((predicted == images.labels).sum()) for predicted in (old, plain, new)]
             scores.append(SetScore(name, kind, len(images), *correct))
             compared.append(PairedPredictions(images.labels, old, new))

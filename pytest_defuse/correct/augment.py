@@ -1,6 +1,6 @@
-"""Mild augmentation of training and scenario images alike, so that smoothness does not give the scenarios' labels away.
+"""Mild augmentation, the same for training and scenario images, so that smoothness does not reveal scenario images.
 
-Half of the images stay unchanged: training on altered images alone costs accuracy on plain ones
+Half of the images are not changed: training only on altered images costs accuracy on plain ones
 (benchmarks/correction.py).
 """
 

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files with their origin in the metadata."""
+"""Checkpoints: safetensors files whose metadata describes their origin."""
 
 import json
 from collections.abc import Mapping
@@ -19,11 +19,14 @@ def corrected_path(checkpoint: str | Path | None) -> Path:
     """The path of the corrected weights: ``digits.safetensors`` -> ``digits.defused.safetensors``.
 
     Only the suffix of a format is replaced: ``runs/digits.2024`` -> ``runs/digits.2024.defused.safetensors``.
+
+    Raises:
+        DefuseError: the subject has no checkpoint.
     """
     if checkpoint is None:
         raise DefuseError(
-            'Correction writes the new weights beside the model\'s checkpoint: give Subject(checkpoint="..."), '
-            "a file of any format, or --defuse-correct-output."
+            'Correction writes the new weights next to the model\'s checkpoint: give Subject(checkpoint="..."), a file '
+            "of any format, or --defuse-correct-output."
         )
     path = Path(checkpoint)
     return path.with_name((path.stem if path.suffix in SUFFIXES else path.name) + ".defused.safetensors")
@@ -36,7 +39,11 @@ def attempt_path(corrected: Path) -> Path:
 
 
 def check_output(output: Path, checkpoint: str | Path | None) -> None:
-    """Check, before any work, that the output may be written, and is not the model's own checkpoint."""
+    """Check the path of the corrected weights before any work.
+
+    Raises:
+        DefuseError: it is the model's own checkpoint or a folder, or it cannot be written.
+    """
     if checkpoint is not None and output.resolve() == Path(checkpoint).resolve():
         raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
     if output.is_dir():

@@ -24,14 +24,14 @@ from pytest_defuse.subject.subject import Subject
 
 @dataclass(frozen=True, eq=False)
 class Correction:
-    """All trials, and the one that was chosen on validation images and correction tiles alone.
+    """All trials, and the one that was chosen, which depends only on validation images and correction tiles.
 
     Attributes:
         before: the uncorrected model, evaluated like a trial.
         trials: in the order in which they were evaluated.
         chosen, control: two of them; the control has lambda 0, and the learning rate, epochs and alpha of the chosen.
         model, control_model: their models, on the device of the original, with its modes and flags.
-        image_passes: training and scenario images that went forward and backward, counted each time.
+        image_passes: number of forward and backward passes, one per training or scenario image.
         folder: states on disk, from which an interrupted correction resumes.
     """
 
@@ -64,8 +64,8 @@ def correct(
 ) -> Correction:
     """Finetune copies of the subject's model until the scenarios are fixed, and choose one of them.
 
-    Held-out tiles and test images are not used. After an interruption, the same call resumes from at most a minute
-    before; on a CPU it ends with the same bits, on a GPU with the same values up to rounding.
+    Held-out tiles and test images are not used. After an interruption, the same call resumes from a state at most a
+    minute old; its result is bit-identical on a CPU, and equal up to rounding on a GPU.
 
     Args:
         scenarios: accepted ones, each with a label.

@@ -1,4 +1,4 @@
-"""The images that every trial of a correction is trained and scored on: no test images, no held-out tiles."""
+"""The images on which every trial of a correction is trained and scored: no test images, no held-out tiles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,11 @@ class CorrectionData:
 def correction_data(
     subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int
 ) -> CorrectionData:
-    """Read the images of a correction; tiles that do not fit the subject raise."""
+    """Read the images of a correction.
+
+    Raises:
+        DefuseError: images cannot be read, or tiles do not fit the subject.
+    """
     train, validation = subject.train_images, subject.validation_images
     source = "the subject's validation set"
     if validation is None:
@@ -72,7 +76,11 @@ def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledI
 
 
 def labelled_tiles(scenario: Scenario, subject: Subject, split: Split) -> LabelledImages:
-    """The tiles of a split that are not excluded, with their labels; raises if they do not fit the subject."""
+    """The tiles of a split that are not excluded, with their labels.
+
+    Raises:
+        DefuseError: the sheet cannot be read, or its tiles or labels do not fit the subject.
+    """
     pixels = torch.from_numpy(scenario.pixels(split))
     subject.check_images(pixels, str(scenario.sheet_file(split)))
     return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels(split)]))

@@ -29,8 +29,8 @@ State = dict[str, Tensor]
 class Finetuning:
     """Trains copies of a subject's model on F = L(D) + lambda * CE(D_f) (Defuse, equation 5).
 
-    Random numbers belong to (seed, step), the order of the images to (seed, epoch): all trials see the same training
-    images in the same order, and a trial that resumes ends with the same weights. ``folder`` keeps the weights after
+    Random numbers depend only on (seed, step), the order of the images only on (seed, epoch): all trials see the same
+    training images in the same order, and a resumed trial gives the same weights. ``folder`` contains the weights after
     each epoch, and the state of each training; an epoch has ``steps`` optimizer steps.
     """
 
@@ -66,7 +66,7 @@ class Finetuning:
         """The model's state after ``epochs`` epochs: from the folder, or trained now.
 
         Args:
-            advance: counts the steps of the last epoch; those before it were counted when they were the last.
+            advance: is called for the steps of the last epoch only; earlier calls reported earlier epochs.
         """
         name = f"lambda{lambda_!r}-rate{learning_rate!r}"
         file = self.folder / f"{name}-epoch{epochs}.safetensors"
@@ -133,7 +133,7 @@ class Finetuning:
         if settings.train_step is not None:
             yield settings.train_step(model, step)
             chosen = chosen[:0]
-        # Training images come first, so that they are augmented alike in every trial.
+        # Training images come first, so that every trial augments them in the same way.
         batch = self._model_inputs(self.data.train[chosen])
         tiles = self._scenario_batch(settings.scenario_batch if lambda_ else 0)
         parts = _part_count(len(batch[0]), len(tiles[0]), settings.at_once)
@@ -164,10 +164,10 @@ class Finetuning:
         return self.settings.distill * (divergence.sum(dim=1) * (old.argmax(dim=1) == labels)).mean()
 
     def _scenario_batch(self, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, their labels, the labels of what is mixed in, and the shares of the first.
+        """Mixed images, their two labels, and the weight of the first label.
 
-        Correction tiles, each scenario drawn as often as any other. Some are mixed with a training image (mixup,
-        Zhang et al. 2018), so that a generator's texture does not give the scenarios' labels away.
+        The images are correction tiles; every scenario is drawn equally often. A share of them is mixed with training
+        images (mixup, Zhang et al. 2018), so that a generator's texture does not reveal scenario images.
         """
         scenarios = torch.randint(len(self.sizes), (count,))
         positions = (torch.rand(count) * self.sizes[scenarios]).long()
@@ -195,7 +195,11 @@ class Finetuning:
 
 
 def trainable_copy(subject: Subject, settings: CorrectionSettings) -> nn.Module:
-    """A copy of the subject's model whose parameters require gradients only if they may change; checked for that."""
+    """A copy of the subject's model, with frozen parameters excluded from training.
+
+    Raises:
+        DefuseError: no parameter is trainable, a pattern of ``frozen`` matches none, or the state is not only tensors.
+    """
     model = plain_copy(subject.model)
     parameters = dict(model.named_parameters())
     for pattern in settings.frozen:
@@ -216,7 +220,7 @@ def trainable_copy(subject: Subject, settings: CorrectionSettings) -> nn.Module:
         if not isinstance(value, Tensor):
             raise DefuseError(
                 f"The state_dict of the model of subject {subject.name!r} has a {type(value).__name__} under {name!r}, "
-                "but a checkpoint holds tensors alone: return a tensor from get_extra_state."
+                "but a checkpoint can only contain tensors: return a tensor from get_extra_state."
             )
     return model
 
@@ -230,7 +234,7 @@ def plain_copy(model: nn.Module, state: State | None = None) -> nn.Module:
 
 
 def _training_mode(model: nn.Module, settings: CorrectionSettings) -> None:
-    """Training mode, except where everything is frozen: batch statistics would change there too."""
+    """Training mode, except for modules whose parameters are all frozen: their batch statistics would change too."""
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())

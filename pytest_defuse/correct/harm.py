@@ -75,7 +75,7 @@ def violations(
     classes: Sequence[str],
     name: str,
 ) -> list[str]:
-    """The bounds on harm that fail, one sentence each; ``name`` is that of the images in ``test``."""
+    """The bounds on harm that fail, one sentence each; ``name`` names the images in ``test``."""
     failed = []
     drops, total = test.class_drops(classes), max(1, len(test.labels))
     if test.drop > settings.max_test_drop:

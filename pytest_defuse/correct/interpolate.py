@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 BATCH_NORM_IMAGES = 4096
-"""Training images that batch statistics are computed from. Our choice: 16 batches."""
+"""Training images from which batch statistics are computed. Our choice: 16 batches."""
 
 BATCH_NORM_BATCH_SIZE = 256
 """Images in one forward pass that computes batch statistics. Our choice."""

@@ -1,4 +1,4 @@
-"""A short discovery after a correction: which regions still fail, and which new ones do."""
+"""A short discovery after a correction: regions that still fail, and new ones."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
 
 BUDGET = 15_000
-"""Forward passes of the model: a quarter of a discovery's default."""
+"""Forward passes of the model: a quarter of a discovery's default. Our choice."""
 
 MIN_OVERLAP = 0.1
 """Bhattacharyya coefficient above which two regions of one label count as the same. Our choice."""

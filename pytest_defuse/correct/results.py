@@ -16,8 +16,8 @@ from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
-FLIPS_SHOWN = 24
-"""Flipped test images that a report shows: about three rows of the HTML page."""
+CORRECTION_FLIPS_SHOWN = 24
+"""Flipped test images that a report shows: about three rows of the HTML page. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class CorrectionResult:
         lost, gained: numbers of test images that were correct and are wrong, and the reverse.
         flips: the first of these.
         notes: sentences, such as those of a discovery on the corrected model.
-        image_passes: training and scenario images that went forward and backward, counted each time.
+        image_passes: number of forward and backward passes, one per training or scenario image.
     """
 
     subject: str
@@ -111,7 +111,7 @@ def correction_result(
         classes=test.class_drops(subject.classes),
         lost=len(lost),
         gained=len(gained),
-        flips=[_flip(kind, index, test, subject) for kind, index in flips[:FLIPS_SHOWN]],
+        flips=[_flip(kind, index, test, subject) for kind, index in flips[:CORRECTION_FLIPS_SHOWN]],
         notes=list(notes),
         image_passes=correction.image_passes,
     )

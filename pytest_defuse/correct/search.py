@@ -26,7 +26,9 @@ class Search:
         self.finetuning, self.minimum = finetuning, minimum
         self.subject, self.data, self.settings = finetuning.subject, finetuning.data, finetuning.settings
         self.sets = {"validation set": self.data.validation, **self.data.shifted}
-        self.before = {name: self._predictions(self.subject.model, part) for name, part in self.sets.items()}
+        self.original_predictions = {
+            name: self._predictions(self.subject.model, part) for name, part in self.sets.items()
+        }
         self.trials: list[Trial] = []
         self.image_passes = 0
 
@@ -79,9 +81,9 @@ class Search:
         return choose_like_the_papers([trial for trial in self.trials if trial.lambda_], self.minimum)
 
     def _halving(self, rungs: list[int], train: Train) -> Trial:
-        """One more epoch for the best third, until one trial has run them all (Jamieson and Talwalkar 2016).
+        """Train the best third for one more epoch, until one trial has run all epochs (Jamieson and Talwalkar 2016).
 
-        Then the control with its learning rate, and interpolations between the old weights and the winner's.
+        Then train the control with its learning rate, and interpolate between the old weights and the winner's.
         """
         pairs = [(lambda_, rate) for lambda_ in self.settings.lambdas for rate in self.settings.rates]
         for epochs, count in enumerate(rungs, start=1):
@@ -104,7 +106,7 @@ class Search:
     def scored(self, model: nn.Module, lambda_: float, learning_rate: float, epochs: int, alpha: float = 1.0) -> Trial:
         """A model evaluated on validation images, their shifted copies and correction tiles."""
         compared = {
-            name: PairedPredictions(part.labels, self.before[name], self._predictions(model, part))
+            name: PairedPredictions(part.labels, self.original_predictions[name], self._predictions(model, part))
             for name, part in self.sets.items()
         }
         tiles = {

@@ -1,7 +1,7 @@
 """Shifted copies of labelled images: mild, fixed changes on which a correction must not lower accuracy.
 
-A test set alone does not show what a correction breaks. The kinds are from Hendrycks and Dietterich 2019; the strengths
-are our choice, low enough that every image stays readable.
+A test set does not show everything that a correction breaks. The kinds are from Hendrycks and Dietterich 2019; the
+strengths are our choice, low enough that every image stays readable.
 """
 
 import io

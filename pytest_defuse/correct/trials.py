@@ -32,7 +32,7 @@ class Trial:
         accuracies = [self.validation.value, *(accuracy.value for accuracy in self.shifted.values())]
         return sum(accuracies) / len(accuracies)
 
-    def margin(self, minimum: Mapping[str, float]) -> float:
+    def bound_margin(self, minimum: Mapping[str, float]) -> float:
         """The smallest difference between a scenario's accuracy and its bound; negative if a bound fails."""
         return min(accuracy.value - minimum.get(name, 0.0) for name, accuracy in self.scenarios.items())
 
@@ -43,14 +43,14 @@ class Trial:
 
 
 MAX_SHORTFALL = 0.05
-"""A trial that is below the aim by no more than this, on average, is expected to reach it. Our choice."""
+"""A trial that is below the aim by at most this, on average, is expected to reach it. Our choice."""
 
 
 def ranking_key(trial: Trial, minimum: Mapping[str, float], aim: float) -> tuple[bool, bool, float, float]:
     """The key by which successive halving ranks trials: the smallest lambda that is likely to fix the scenarios.
 
-    A larger lambda costs accuracy, but less than validation images can show. So between trials that are likely to reach
-    the aim, lambda decides first, then the mean accuracy. Between the others, the shortfall decides.
+    A larger lambda costs accuracy, but less than validation images can show. So among trials that are likely to reach
+    the aim, lambda decides first, then the mean accuracy. Among the others, the shortfall decides.
     """
     shortfall = trial.shortfall(minimum, aim)
     likely = shortfall <= MAX_SHORTFALL
@@ -65,7 +65,7 @@ def choose(trials: Sequence[Trial], minimum: Mapping[str, float], aim: float) ->
 
     def key(trial: Trial) -> tuple[bool, bool, float]:
         shortfall = trial.shortfall(minimum, aim)
-        passes = trial.margin(minimum) >= 0 and not trial.violations
+        passes = trial.bound_margin(minimum) >= 0 and not trial.violations
         return passes, shortfall == 0, trial.mean_accuracy - shortfall
 
     return max(trials, key=key)
@@ -73,7 +73,7 @@ def choose(trials: Sequence[Trial], minimum: Mapping[str, float], aim: float) ->
 
 def choose_like_the_papers(trials: Sequence[Trial], minimum: Mapping[str, float]) -> Trial:
     """The highest validation accuracy among trials that pass every scenario's bound, else the largest margin."""
-    passing = [trial for trial in trials if trial.margin(minimum) >= 0]
+    passing = [trial for trial in trials if trial.bound_margin(minimum) >= 0]
     if passing:
         return max(passing, key=lambda trial: trial.validation.value)
-    return max(trials, key=lambda trial: trial.margin(minimum))
+    return max(trials, key=lambda trial: trial.bound_margin(minimum))

@@ -32,13 +32,13 @@ AFFECTS_RESULTS = ("defuse_correct", "defuse_store", "defuse_device", "defuse_se
 
 TABLE = (
     Option("discover", "search for failures and write candidate scenarios to the store"),
-    Option("correct", "finetune, gate the corrected model, and write its checkpoint if all bounds hold"),
-    Option("correct-output", "file of the corrected model (default: beside the checkpoint)", "FILE.safetensors"),
+    Option("correct", "finetune, gate the corrected model, and write its checkpoint if every bound passes"),
+    Option("correct-output", "file of the corrected model (default: next to the checkpoint)", "FILE.safetensors"),
     Option("store", "folder of the scenarios", "DIR", "fixtures"),
     Option("cache", "folder of trained generators and reference classifiers (judges)", "DIR", ".defuse_cache"),
     Option("device", "device of the models: auto, cpu, cuda, cuda:N or mps", "DEVICE", "auto"),
     Option("seed", "seed of all random numbers", "N", "0"),
-    Option("bounds", 'bounds that no marker gives, such as "max_flips=3 confidence=0.95"', "BOUNDS"),
+    Option("bounds", 'bounds that no marker sets, such as "max_flips=3 confidence=0.95"', "BOUNDS"),
     Option("collect", "collect scenario.yaml files as tests"),
     Option("results", "write all results as JSON, which pytest-defuse report renders", "FILE.json"),
     Option("report", "write a self-contained HTML report", "FILE.html"),

@@ -1,1 +1,1 @@
-"""What every room needs: errors, progress, files, caching, shared work and randomness."""
+"""Shared by all layers: errors, progress, files, caching, shared work and randomness."""

@@ -1,4 +1,4 @@
-"""What is computed once: files outside what git tracks, written under a lock and checked when they are read."""
+"""The cache: files that git ignores, written under a lock and checked when they are read."""
 
 import glob
 import shutil
@@ -23,7 +23,7 @@ Say = Callable[[str], object]
 """Takes a sentence for the user, as :meth:`Progress.say` does."""
 NO_OUTPUTS: Tensors = {}
 ABANDONED = 30 * 86_400
-"""Seconds without a write after which unfinished work counts as abandoned. Our choice."""
+"""Unfinished work counts as abandoned after so many seconds without a write. Our choice."""
 OTHER_OUTPUTS = "depends on {}, which has the same weights but now gives other outputs for the same images"
 _OUTPUTS, _CHECKSUM, _MODELS = "outputs of ", "pytest-defuse checksum", "models.safetensors"
 
@@ -111,8 +111,8 @@ def write_tensors(tensors: Tensors, file: Path, outputs: Tensors = NO_OUTPUTS) -
 def folder_for(parent: Path, key: str, outputs: Tensors, say: Say) -> Path:
     """A folder for unfinished work: an existing one of this key and these outputs, or a new one.
 
-    Folders of the same key and other outputs are left alone, because another process may use them; so is other work
-    until nobody has continued it for a month.
+    Folders of the same key and other outputs are kept, because another process may use them; so is other work until
+    nobody has continued it for a month.
     """
     for file in sorted(parent.glob(f"{key}-*/{_MODELS}")):
         with suppress(FileNotFoundError):  # another process may have finished, and removed it
@@ -148,7 +148,7 @@ def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
         except Timeout:
             if not wait:
                 raise
-            say(f"waiting for another process that computes {file.name}")
+            say(f"waiting for another process to finish computing {file.name}")
             lock.acquire()
     try:
         for leftover in file.parent.glob(temporary_name(f"{glob.escape(file.stem)}.*")):
@@ -163,7 +163,7 @@ def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that git ignores, as it does pytest's cache; a .gitignore that is there already is kept."""
+    """Make a folder that git ignores, as pytest does for its cache; an existing .gitignore is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (ignore := folder / ".gitignore").exists():
         replace_text(ignore, "*\n")

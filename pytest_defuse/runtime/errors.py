@@ -4,5 +4,5 @@
 class DefuseError(Exception):
     """Something the user can fix, in one sentence: what is wrong, where, and what to do.
 
-    The pytest layer and the command line print the message alone, without a traceback.
+    The pytest layer and the command line print only the message, without a traceback.
     """

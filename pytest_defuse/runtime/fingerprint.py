@@ -1,4 +1,4 @@
-"""Keys of what is kept on disk, equal in every process and on every machine; and outputs, equal within rounding."""
+"""Keys of files on disk, the same in every process and on every machine; outputs are compared up to rounding."""
 
 import hashlib
 import inspect
@@ -18,7 +18,7 @@ constant one, relative to itself if that is larger.
 
 Measured on 8 images with ResNet-18, ResNet-50, MobileNetV3 and a small network, against float32 on a CPU: inputs and
 weights rounded to TensorFloat-32 (what GPUs compute convolutions in) change outputs by up to 0.001, bfloat16 by up to
-0.0099. Swapped colour channels change them by 0.05 to 0.4, another sign by 2.
+0.0099. Swapped colour channels change them by 0.05 to 0.4, negated outputs by 2.
 """
 
 
@@ -31,11 +31,11 @@ def fingerprint(kind: str, **parts: Any) -> str:
         kind: what the key is for, such as ``generator``.
         parts: str, int, float, bool, None, bytes, tensors and arrays (dtype, shape and values, whatever the device
             and memory layout), dataclasses and pydantic models (class name and fields), functions, and tuples, lists
-            and mappings of these. A function counts by its source and by what it is bound to: defaults, closure,
-            arguments of a partial, attributes. Functions that it calls by a global name do not count.
+            and mappings of these. The key depends on a function's source and on what it is bound to: defaults, closure,
+            arguments of a partial, attributes. It does not depend on functions that it calls by a global name.
 
     Raises:
-        TypeError: a part of another type. Paths are refused: a key must not depend on where a file is.
+        TypeError: a part has another type. Paths are refused: a key must not depend on where a file is.
     """
     digest = hashlib.sha256()
     for chunk in _encoded({"kind": kind, "parts": parts}):
@@ -44,7 +44,7 @@ def fingerprint(kind: str, **parts: Any) -> str:
 
 
 def agree(outputs: Tensor, others: Tensor | None) -> bool:
-    """Whether two outputs for the same images, float N x K, are equal but for rounding (see :data:`TOLERANCE`)."""
+    """Whether two outputs for the same images, float N x K, are equal up to rounding (see :data:`TOLERANCE`)."""
     if others is None or outputs.shape != others.shape or not torch.equal(outputs.isfinite(), others.isfinite()):
         return False
     a, b = (values.double().nan_to_num(0.0, 0.0, 0.0) for values in (outputs, others))
@@ -60,7 +60,7 @@ def plain_repr(value: object) -> str:
 
 
 def _encoded(value: Any, functions: tuple[Any, ...] = ()) -> Iterator[bytes | memoryview]:
-    """Encode a value that ``functions`` hold, the outermost first; there, any other object counts by its ``repr``."""
+    """Encode a value; inside ``functions``, the outermost first, an object of any other type is encoded as its repr."""
     if value is None or isinstance(value, bool | int):
         yield f"{type(value).__name__}:{value};".encode()
     elif isinstance(value, float):
@@ -92,7 +92,7 @@ def _encoded(value: Any, functions: tuple[Any, ...] = ()) -> Iterator[bytes | me
     elif functions:
         yield from _encoded(plain_repr(value))
     else:
-        raise TypeError(f"a {type(value).__name__} is no part of a fingerprint")
+        raise TypeError(f"a {type(value).__name__} cannot be part of a fingerprint")
 
 
 def _function_parts(function: Any) -> list[Any]:

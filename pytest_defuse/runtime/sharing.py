@@ -19,10 +19,10 @@ Pieces = Mapping[str, Callable[[], Any]]
 
 @dataclass(frozen=True)
 class Sharing:
-    """One process's part in shared work.
+    """How one process takes part in shared work.
 
     Attributes:
-        folder: keeps results during the session; None in a session of one process.
+        folder: contains results during the session; None in a session of one process.
         worker: the process's number, from 0.
     """
 

@@ -1,4 +1,4 @@
-"""Nested values with tensors on disk: safetensors files, which hold no code."""
+"""Nested values with tensors on disk, as safetensors files, which contain no code."""
 
 import json
 from collections import OrderedDict
@@ -12,14 +12,14 @@ from torch import Tensor
 from pytest_defuse.runtime.cache import NO_OUTPUTS, Tensors, UnusableError, read_tensors, write_tensors
 
 STRUCTURE = "structure"
-"""The tensor that holds the nesting, as JSON in UTF-8; the other tensors are numbered."""
+"""The tensor that contains the nesting, as JSON in UTF-8; the other tensors are numbered."""
 
 
 def write_state(value: Any, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
     """Write dicts, lists and tuples of tensors, numbers, strings, booleans and None: whole or not at all.
 
     Raises:
-        TypeError: the value holds an object of another type; the message is the name of the type.
+        TypeError: the value contains an object of another type; the message is the name of the type.
     """
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_packed(value, tensors)).encode()
@@ -37,8 +37,8 @@ def read_state(file: Path, outputs: Tensors = NO_OUTPUTS) -> Any:
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor) and value.layout is torch.strided:
-        # Dimensions from the largest stride to the smallest: a file holds contiguous tensors, and a tensor that comes
-        # back in another memory layout gives sums that differ in their last bit.
+        # Dimensions from the largest stride to the smallest: a file contains contiguous tensors, and sums over a tensor
+        # in another memory layout differ in their last bit.
         order = sorted(range(value.ndim), key=value.stride, reverse=True)
         name = str(len(tensors))
         tensors[name] = value.detach().permute(order)

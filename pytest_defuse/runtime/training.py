@@ -1,4 +1,4 @@
-"""The training loop: seeded step by step, and resumable. Resumed or not, the same seed gives the same weights."""
+"""The training loop: resumable, and seeded in each step. Resumed or not, the same seed gives the same weights."""
 
 import math
 import time
@@ -58,7 +58,7 @@ def train_once(
 ) -> None:
     """Load the weights of ``network`` from ``file``, or train it and write them.
 
-    An interrupted training resumes from a state beside the file, at most a minute old (see :class:`Training`).
+    An interrupted training resumes from a state next to the file, at most a minute old (see :class:`Training`).
 
     Args:
         network: on the device where it trains.
@@ -96,15 +96,15 @@ def train_once(
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A training whose random numbers belong to (seed, step), with its state on disk.
+    """A training whose random numbers depend only on (seed, step), with its state on disk.
 
-    On a CPU, with the same number of threads, an interrupted training ends with the same bits as one that was not
-    interrupted; on a GPU the two are equal up to rounding.
+    On a CPU, with the same number of threads, an interrupted training is bit-identical to one that was not interrupted;
+    on a GPU the two are equal up to rounding.
 
     Attributes:
         gradients: step, counted from 0 -> scalar loss; adds to the parameters' gradients, which are empty before.
-        masters: (parameter of 16 bits, its float32 copy) pairs; the optimizer holds the copies. The steps of Adam are
-            smaller than what 16 bits tell apart (Micikevicius et al. 2018, section 3.1).
+        masters: (parameter of 16 bits, its float32 copy) pairs; the optimizer updates the copies, because Adam's steps
+            are smaller than the precision of 16 bits (Micikevicius et al. 2018, section 3.1).
         outputs: as in :func:`train_once`.
     """
 
@@ -169,9 +169,9 @@ class Training:
             return 0
         saved = read_state(self.state, self.outputs)
         if saved is None:
-            say(f"{self.title} starts again: its state {self.state} is damaged or of another version")
+            say(f"{self.title} restarts from step 0: its state {self.state} is damaged or from another version")
         elif "refused" in saved:
-            say(f"{self.title} starts again: a {saved['refused']} in its state cannot be stored")
+            say(f"{self.title} restarts from step 0: a {saved['refused']} in its state cannot be stored")
         elif saved.get("step", steps + 1) <= steps:
             self.network.load_state_dict(saved["network"])
             self.optimizer.load_state_dict(saved["optimizer"])

@@ -1,4 +1,4 @@
-"""What to say where pydantic refuses a value, whatever its version says."""
+"""Messages about values that pydantic refuses, the same with every version of pydantic."""
 
 import re
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ _WORDS = {
     "together": "{words}",  # an error of several values, raised by a validator of ours
     "too_short": "must have {min_length} or more entries",
     "tuple_type": _LIST,
-    "value_error": "{error}",  # likewise
+    "value_error": "{error}",  # raised by a validator of ours
 }
 """By pydantic's error types, which are part of its interface; its own messages change between versions."""
 

@@ -75,7 +75,7 @@ class TestWhereTheStoreIs:
         with pytest.raises(DefuseError, match=r"load it with -p pytest_defuse\.plugin"):
             options_here()
 
-    def test_pytest_that_cannot_start_is_said(self, project: Path, capsys) -> None:
+    def test_pytest_that_cannot_start_is_reported(self, project: Path, capsys) -> None:
         (project / "pytest.ini").write_text("[pytest]\nrequired_plugins = pytest-not-there\n")
         assert main(["list"]) == 2
         assert "pytest-not-there" in capsys.readouterr().err
@@ -132,8 +132,8 @@ class TestLabel:
     )
     def test_changes_nothing_where_one_is_wrong(self, store: Store, wrong, decision, sentence, capsys) -> None:
         before = contents(store.folder)
-        asked = [*ids(store)[:2], *([wrong] if wrong else [])]
-        assert main(["label", *asked, *decision]) == 2
+        ids_to_label = [*ids(store)[:2], *([wrong] if wrong else [])]
+        assert main(["label", *ids_to_label, *decision]) == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith(sentence)

@@ -164,7 +164,7 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_refused_before_the_work(
     monkeypatch.setattr(Net, "get_extra_state", lambda self: {"version": 2}, raising=False)
     monkeypatch.setattr(Net, "set_extra_state", lambda self, state: None, raising=False)
     progress = Watched()
-    with pytest.raises(DefuseError, match="has a dict under '_extra_state', but a checkpoint holds tensors alone"):
+    with pytest.raises(DefuseError, match="has a dict under '_extra_state', but a checkpoint can only contain tensors"):
         correction_of(subject, scenario, progress=progress)
     assert progress.done == 0
 

@@ -111,8 +111,8 @@ def test_an_optimizer_whose_state_cannot_be_stored_starts_again(subject: Subject
     assert whole.done == whole.total == STEPS, "epochs that had to be run again are counted once"
     chosen = first.chosen.lambda_
     assert whole.sentences == [
-        f"finetuning with lambda {lambda_:g} and defuse_correct(rates=0.01) starts again: a collections.deque in its "
-        "state cannot be stored"
+        f"finetuning with lambda {lambda_:g} and defuse_correct(rates=0.01) restarts from step 0: a collections.deque "
+        "in its state cannot be stored"
         for lambda_ in (chosen, 0)
     ]
 

@@ -88,7 +88,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 @pytest.fixture
 def accept(project: pytest.Pytester) -> Callable[..., Scenario]:
-    """Stores a scenario of images of one brightness, accepted unless said otherwise."""
+    """Stores a scenario of images of one brightness, accepted by default."""
 
     def store_scenario(mean: float = 0.45, label: str | None = "bright", **changes: object) -> Scenario:
         store = Store(project.path / "fixtures" / "toy")

@@ -98,7 +98,7 @@ def test_no_checkpoint(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("return subject()", "return subject(checkpoint=None)"))
     result = project.runpytest("--defuse-correct")
-    result.stdout.fnmatch_lines(["Correction writes the new weights beside the model's checkpoint: give *"])
+    result.stdout.fnmatch_lines(["Correction writes the new weights next to the model's checkpoint: give *"])
 
 
 @pytest.mark.slow

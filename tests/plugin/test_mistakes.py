@@ -66,12 +66,12 @@ def test_a_label_that_is_no_class(project: pytest.Pytester, accept: Accept) -> N
     says(project.runpytest(), "*scenario.yaml:5: label: 'brihgt' is not one of the classes dark, bright.")
 
 
-def test_a_missing_picture(project: pytest.Pytester, accept: Accept) -> None:
+def test_missing_sheet(project: pytest.Pytester, accept: Accept) -> None:
     accept().sheet_file("held_out").unlink()
     says(project.runpytest(), "*held_out.png is missing: restore it from git*")
 
 
-def test_pictures_of_another_size(project: pytest.Pytester, accept: Accept) -> None:
+def test_sheet_of_another_size(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("1, 8, 8", "1, 9, 9"))
     says(project.runpytest(), "*held_out.png holds images of 8 x 8 grey, but the test set*is 9 x 9 grey*")

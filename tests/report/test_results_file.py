@@ -77,7 +77,9 @@ def test_annotations_are_printed(saved: Path, capsys: pytest.CaptureFixture[str]
         ('{"format": 1, "scenarios": 3}', "does not hold results of format 1"),
     ],
 )
-def test_a_wrong_file_is_said(content: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_file_is_reported(
+    content: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "results.json"
     path.write_text(content)
     assert main(["report", str(path)]) == 2
@@ -87,7 +89,7 @@ def test_a_wrong_file_is_said(content: str, sentence: str, tmp_path: Path, capsy
     assert "Traceback" not in message
 
 
-def test_a_missing_file_is_said(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DefuseError, match=r"cannot be read \(.+\): make it with"):
         load_results(tmp_path / "none.json", tmp_path)
 

@@ -56,7 +56,7 @@ def test_a_step_summary_is_appended_to(
     assert step.read_text(encoding="utf-8").startswith("# another step\n\n## digits")
 
 
-def test_a_file_that_cannot_be_written_is_said_and_the_others_are_written(
+def test_an_unwritable_file_is_reported_and_the_others_are_written(
     options: Options, everything: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))

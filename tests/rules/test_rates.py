@@ -75,12 +75,12 @@ def test_there_are_44_rows() -> None:
 def test_the_papers_tables_are_reproduced(row: tuple[str, float, float, float, float]) -> None:
     """BER, ER and EC of one leaf determine the other leaf of a tree of depth 1, and ALER."""
     name, base, rate, coverage, printed = row
-    images = 10**8  # the printed rates have four digits; counts this large add no rounding of their own
+    images = 10**8  # the printed rates have four digits; with counts this large no other rounding matters
     group_failures = round(base * images)
     failures = round(coverage * group_failures)
-    here = round(failures / rate)
+    count = round(failures / rate)
     tree = tree_of(
-        [(failures, here - failures), (group_failures - failures, images - here - group_failures + failures)]
+        [(failures, count - failures), (group_failures - failures, images - count - group_failures + failures)]
     )
     assert tree[0].base_error_rate == pytest.approx(base)
     assert tree[0].error_rate == pytest.approx(rate)

@@ -225,7 +225,7 @@ def test_of_two_processes_one_trains_and_the_other_waits(tmp_path: Path) -> None
         wait_for(tmp_path / "trained", "1")
         with started(tmp_path, 2) as second:
             assert second.stdout
-            assert second.stdout.readline() == "waiting for another process that computes net.safetensors\n"
+            assert second.stdout.readline() == "waiting for another process to finish computing net.safetensors\n"
             (tmp_path / "finish").touch()
             assert [second.communicate()[0], first.communicate()[0]] == ["1\n", "1\n"]
     assert (tmp_path / "trained").read_text() == "1"

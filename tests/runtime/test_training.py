@@ -144,7 +144,7 @@ def test_a_state_that_cannot_be_read_is_reported_and_training_starts_again(
     progress = Stopping()
     assert same(trained(tmp_path, progress=progress), trained(tmp_path / "other"))
     (sentence,) = progress.sentences
-    assert sentence == f"training starts again: its state {state} is damaged or of another version"
+    assert sentence == f"training restarts from step 0: its state {state} is damaged or from another version"
     assert not Path("sprung").exists()
 
 
@@ -215,7 +215,7 @@ def test_any_optimizer_gives_the_same_bits_after_an_interruption(
     assert resumed.steps == 6
     if kind is Queue:
         assert resumed.notes[0] != "resumed"
-        assert resumed.sentences == ["training starts again: a collections.deque in its state cannot be stored"]
+        assert resumed.sentences == ["training restarts from step 0: a collections.deque in its state cannot be stored"]
     else:
         assert resumed.notes[0] == "resumed"
         assert resumed.sentences == []

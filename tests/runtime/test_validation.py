@@ -38,7 +38,7 @@ Name = Annotated[str, Field(min_length=2, max_length=4, pattern="^[a-z]*$")]
         (dict[str, int], [], "must be a mapping"),
     ],
 )
-def test_a_refused_value_is_said_in_a_sentence(kind: Any, value: object, sentence: str) -> None:
+def test_an_invalid_value_is_reported_in_one_sentence(kind: Any, value: object, sentence: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(dict[str, kind]).validate_python({"key": value})
     assert first_invalid_value(caught.value) == f"key: {sentence}"
