@@ -107,7 +107,7 @@ class Finetuning:
             return order.tensor_split(self.steps)
 
         def gradients(step: int) -> Tensor:
-            # In place of the loop's seed: the figures in the documentation were measured with these random numbers.
+            # The loop has seeded this step. Another seed keeps the random numbers of the corrections in the README's table.
             torch.manual_seed(self.seed + 1_000_003 * (step + 1))
             chosen = batches(step // self.steps)[step % self.steps]
             loss = torch.zeros((), device=self.device)
