@@ -107,7 +107,7 @@ class Finetuning:
             return order.tensor_split(self.steps)
 
         def gradients(step: int) -> Tensor:
-            # The loop has seeded this step. Another seed keeps the random numbers of the corrections in the README's table.
+            # The loop has seeded this step; this seed keeps the random numbers of the corrections in the README.
             torch.manual_seed(self.seed + 1_000_003 * (step + 1))
             chosen = batches(step // self.steps)[step % self.steps]
             loss = torch.zeros((), device=self.device)
