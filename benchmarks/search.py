@@ -57,7 +57,7 @@ class Bench:
     generator: TrainedVAE
 
     def run(self, settings: DiscoverySettings, max_images: int) -> tuple[SearchResult, LatentImages, float]:
-        """Search around at most ``max_images`` images; the seconds exclude reading reconstructions."""
+        """Search around at most ``max_images`` images; the seconds exclude classifying reconstructions."""
         evaluator = Evaluator(self.model, None if settings.mode == "paper" else self.judges, self.generator)
         with TemporaryDirectory() as folder:
             journal = Journal(Path(folder), {})

@@ -1,1 +1,1 @@
-"""From the model under test to candidate scenarios (Defuse)."""
+"""Discovery: from the model under test to candidate scenarios (Defuse)."""

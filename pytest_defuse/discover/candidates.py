@@ -25,7 +25,7 @@ from pytest_defuse.subject.subject import Subject
 
 
 def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> Stored:
-    """Write each candidate as a scenario with the status ``candidate``; stored scenarios stay as they are.
+    """Write each candidate as a scenario with the status ``candidate``; stored scenarios are not changed.
 
     A candidate is known if a stored scenario of the same generator has the same error and an overlapping region,
     whatever its status: a rejected scenario is not proposed again.

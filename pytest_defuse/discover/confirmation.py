@@ -17,10 +17,11 @@ from pytest_defuse.statistics.accuracy import wilson_interval
 
 FALSE_DISCOVERY_RATE = 0.05
 """Maximum expected share of confirmed regions that do not fail more often than rho (Benjamini-Hochberg); convention."""
-ELLIPSOID_MASS = 0.95
-"""A region covers the images inside the ellipsoid that holds this share of its Gaussian; convention."""
+COVERAGE_MASS = 0.95
+"""A region covers the images inside the ellipsoid that contains this share of its Gaussian; convention."""
 ROUND_FACTOR = 4
-"""A sheet is filled in at most this times 1 / rho rounds of draws; a failure rate above rho needs about 1 / rho."""
+"""A sheet is filled in at most ROUND_FACTOR / rho rounds of draws; a failure rate above rho needs about 1 / rho. Our
+choice."""
 
 CONFIRMATION_STAGE, SHEET_STAGE = 3, 4  # stages of the random numbers, after those of search.py
 
@@ -30,7 +31,8 @@ class TestedRegion:
     """A region and the result of fresh draws from it.
 
     Attributes:
-        failed: number of draws that show the region's label to the judges while the model predicts another class.
+        failed: number of draws in which the judges (reference classifiers that give a second opinion) see the region's
+            label and the model predicts another class.
         drawn: number of fresh draws.
         p_value: for the hypothesis that the failure rate is at most rho: exact binomial, one-sided, adjusted for all
             regions tested together (Benjamini-Hochberg).
@@ -65,7 +67,7 @@ def confirm(
     seed: int,
     progress: Progress,
 ) -> list[TestedRegion]:
-    """Test all regions on ``confirmations`` fresh draws each; those that cover most images come first."""
+    """Test all regions on ``confirmations`` fresh draws each; those that cover the most images come first."""
     if not regions:
         return []
     drawn, failure_counts = settings.confirmations, []
@@ -78,7 +80,7 @@ def confirm(
     p_values = false_discovery_control(binom.sf(np.array(failure_counts) - 1, drawn, settings.rho))
     means, results = images.means.double().numpy(), []
     for region, failed, p_value in zip(regions, failure_counts, p_values.tolist(), strict=True):
-        coverage = (region.mahalanobis(means) <= chi2.ppf(ELLIPSOID_MASS, images.latent_dim)).mean()
+        coverage = (region.mahalanobis(means) <= chi2.ppf(COVERAGE_MASS, images.latent_dim)).mean()
         confirmed = p_value <= FALSE_DISCOVERY_RATE and wilson_interval(failed, drawn)[0] > settings.rho
         results.append(TestedRegion(region, failed, drawn, p_value, float(coverage), confirmed))
     return sorted(results, key=lambda result: (-result.coverage, -result.region.weight))

@@ -28,7 +28,8 @@ from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
 
 BUDGET_PER_IMAGE = 8
-"""Minimum budget per training image that is searched around: reading reconstructions costs at most an eighth of it."""
+"""Minimum budget per training image that is searched around, so that classifying the reconstructions takes at most an
+eighth of the budget. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +54,10 @@ class Discovery:
     """What a discovery found, and what it cost.
 
     Attributes:
-        candidates: the confirmed regions that cover most training images, in this order.
+        candidates: the confirmed regions that cover the most training images, in this order.
         regions: every region that was tested on fresh draws, confirmed or not, in the same order.
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
-        judges: how far the second opinions can be trusted, on the test set.
+        judges: how reliable the second opinions are, on the test set.
         failures: number of draws on which the model failed and the judges were confident.
         passes: forward passes of the model in the search, rechecks included.
         generator_hash, data_hash: sha256 of the generator's weights and of the training images, in hex.

@@ -19,7 +19,7 @@ class Columns:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """All parts, at least one, as one."""
+        """Concatenate one or more parts."""
         return cls(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
@@ -29,7 +29,8 @@ class FailedDraws(Columns):
 
     Attributes:
         codes: float32 n x d.
-        labels: int64 n, what the image shows: the judges' label, or in mode ``paper`` the label of the source image.
+        labels: int64 n, what the image shows: the label of the judges (reference classifiers that give a second
+            opinion), or in mode ``paper`` that of the source image.
         predictions: int64 n, the model's predictions.
         image_indices: int64 n, index in the training set of the image that the draw started from.
         draw_numbers: int64 n, number of the draw at that image.

@@ -1,8 +1,8 @@
 """The built-in image generator: a small convolutional beta-VAE (Higgins et al. 2017).
 
-The papers' beta-VAE (Defuse, appendix B) is trained on pixels alone and blurs what a classifier reads. The default one
-is also trained to keep what a judge sees, a reference classifier that gives a second opinion. It is never trained to
-keep what the model under test sees, which would hide the model's failures.
+The papers' beta-VAE (Defuse, appendix B) is trained only on pixels, and blurs details that a classifier uses. The
+default one is also trained to keep what a judge sees, a reference classifier that gives a second opinion. It is never
+trained to keep what the model under test sees, which would hide the model's failures.
 """
 
 import itertools
@@ -55,7 +55,7 @@ class GeneratorSettings(Settings):
         0, "Dimensions of the latent code; 0: 16 for grey images, 48 for RGB.", "benchmarks/generator.py", ge=0
     )
     beta: Positive = setting(0.5, "Weight of the KL term.", "our choice: the papers' 4 blurs small strokes away")
-    perceptual_weight: NonNegative = setting(0.5, "Weight of the perceptual distance; 0 trains on pixels alone.")
+    perceptual_weight: NonNegative = setting(0.5, "Weight of the perceptual distance; 0: train on pixels only.")
     channels: Count = setting(32, "Channels of the first convolution.", "Defuse, appendix B.2")
     deep_channels: Count = setting(64, "Channels of every further convolution.")
     max_grid: Count = setting(8, "Convolutions halve the image until its shorter side is at most this.")
@@ -184,7 +184,7 @@ def trained_generator(
 ) -> TrainedVAE:
     """The generator of these images, trained now or loaded from the cache.
 
-    Its key in the cache depends on the images, the judge, the settings and the seed, so equal input is trained once.
+    Its key in the cache depends on the images, the judge, the settings and the seed.
 
     Args:
         judge: the reconstructions keep what this classifier sees; never the model under test. Without a judge there is
@@ -197,10 +197,9 @@ def trained_generator(
         settings = settings.replace(perceptual_weight=0.0)
     elif not settings.perceptual_weight:
         judge = None
-    sees = judge.identity if judge else None
-    key = fingerprint(
-        "generator", version=3, pixels=images.pixels, settings=settings, seed=seed, judge=sees and sees.fingerprint
-    )
+    identity = judge.identity if judge else None
+    parts = {"settings": settings, "seed": seed, "judge": identity and identity.fingerprint}
+    key = fingerprint("generator", version=3, pixels=images.pixels, **parts)
     with seeded(seed):
         network = BetaVAE(images.pixels.shape[1:], settings).to(device).to(memory_format=torch.channels_last)
     maps = FeatureMaps(judge, images.pixels) if judge else None
@@ -212,7 +211,7 @@ def trained_generator(
         seed=seed,
         progress=progress,
         title="training the generator",
-        outputs={"the judge": sees.outputs} if sees else {},
+        outputs={"the judge": identity.outputs} if identity else {},
     )
     return TrainedVAE(network, device)
 
@@ -228,7 +227,7 @@ def cached_generator(cache: Path, sha256: str, shape: Sequence[int], latent_dim:
     """
     kinds = (GeneratorSettings(latent_dim=latent_dim), GeneratorSettings.paper(1, latent_dim=latent_dim))
     for file, settings in itertools.product(sorted(cache.glob("generator-*.safetensors")), kinds):
-        with suppress(FileNotFoundError, UnusableError, RuntimeError):  # damaged, or of another shape
+        with suppress(FileNotFoundError, UnusableError, RuntimeError):  # damaged, or another shape
             network = BetaVAE(shape, settings)
             network.load_state_dict(read_tensors(file))
             if (generator := TrainedVAE(network, "cpu")).hash == sha256:
@@ -261,7 +260,11 @@ def _loss(
 
 
 def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
-    """Refuse a generator whose codes or images, for uint8 pixels N x C x H x W, are of an unusable shape or type."""
+    """Check the shapes and types of a generator's codes and images, for uint8 pixels N x C x H x W.
+
+    Raises:
+        DefuseError: they cannot be used.
+    """
     mean, std = generator.encode(pixels)
     if mean.ndim != 2 or len(mean) != len(pixels) or std.shape != mean.shape or not mean.is_floating_point():
         raise DefuseError(

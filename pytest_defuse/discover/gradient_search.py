@@ -1,4 +1,4 @@
-"""Gradient steps in latent space, for models that random draws rarely fool."""
+"""Gradient steps in latent space, for models that rarely fail on random draws."""
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from pytest_defuse.runtime.errors import DefuseError
 
 
 def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: DiscoverySettings) -> Tensor:
-    """Move each code to where the judges are more confident and the model is less so.
+    """Move each code to where the judges are more confident and the model is less confident.
 
-    Let t be the class that the judges see at the start. Each of ``steps`` steps follows the normalised gradient of
-    mean_j log p_j(t) - softplus(m_t), where m_t is the model's logit of t minus its largest other logit. The steps
-    together are as long as a typical random displacement, ``noise`` in units of ``std``.
+    Judges are reference classifiers that give a second opinion. Let t be the class that they see at the start. Each of
+    ``steps`` steps follows the normalised gradient of mean_j log p_j(t) - softplus(m_t), where m_t is the model's logit
+    of t minus its largest other logit. The steps together are as long as a typical random displacement, ``noise`` in
+    units of ``std``.
 
     Args:
         codes: float32 n x d.
@@ -40,9 +41,9 @@ def gradient_search(evaluator: Evaluator, codes: Tensor, std: Tensor, settings: 
                 images = render(z)
                 target = labels.to(images.device)[:, None]
                 log_probabilities = torch.stack(
-                    [judge.read(images).log_softmax(dim=1).gather(1, target) for judge in judges.panel]
+                    [judge.forward(images).log_softmax(dim=1).gather(1, target) for judge in judges.panel]
                 )
-                logits = evaluator.model.read(images)
+                logits = evaluator.model.forward(images)
                 others = logits.scatter(1, target, -torch.inf).max(dim=1, keepdim=True).values
                 objective = log_probabilities.mean(dim=0) - F.softplus(logits.gather(1, target) - others)
                 (gradient,) = torch.autograd.grad(objective.sum(), z)

@@ -28,21 +28,21 @@ from pytest_defuse.runtime.progress import Progress
 Piece = dict[str, Tensor]
 
 POLL_SECONDS = 0.1
-"""Wait before checking again for the pieces that other processes are computing; a piece takes seconds."""
+"""Wait before checking again for pieces that other processes are computing, which takes seconds each. Our choice."""
 
 
 class Journal:
     """A folder with the finished pieces of one search, each a safetensors file that is complete or missing.
 
-    A search that was killed and is started again computes only the missing pieces. Processes that run the same search
-    at the same time share the work: each piece is computed under a lock, and a process that finds it locked takes
-    another piece.
+    A search that was killed and restarted computes only the missing pieces. Processes that run the same search at the
+    same time share the work: each piece is computed under a lock, and a process that finds it locked takes another.
 
     Args:
         parent: folder of all searches.
         about: everything that the search depends on, by name, as for
-            :func:`pytest_defuse.runtime.fingerprint.fingerprint`; a search with another value has another folder.
-        outputs: of the models, as for :func:`pytest_defuse.runtime.cache.read_tensors`; likewise.
+            :func:`pytest_defuse.runtime.fingerprint.fingerprint`.
+        outputs: of the models, as for :func:`pytest_defuse.runtime.cache.read_tensors`. A search that differs in
+            ``about`` or ``outputs`` has another folder.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Journal:
                 earlier = json.loads(other.read_text(encoding="utf-8"))
                 if earlier.get("subject") == self.about.get("subject"):
                     changed = [name for name in self.about if earlier.get(name) != self.about[name]]
-                    return f"starting a new search: different {', '.join(changed)} from the last one" if changed else ""
+                    return f"starting a new search because {' and '.join(changed)} changed" if changed else ""
         return ""
 
     def remove(self) -> None:
@@ -87,7 +87,7 @@ class Journal:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def once(self, name: str, compute: Callable[[], Piece]) -> Piece:
-        """The piece ``name``, computed now unless it is finished already."""
+        """The piece ``name``, from disk or computed now."""
         return self.all({name: compute}, lambda piece: None)[0]
 
     def all(self, work: Mapping[str, Callable[[], Piece]], report: Callable[[Piece], None]) -> list[Piece]:

@@ -1,4 +1,4 @@
-"""How far the judges can be trusted, measured on labelled images that they were not trained on."""
+"""How reliable the judges (reference classifiers that give a second opinion) are, on labelled held-out images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,11 +49,11 @@ def calibrate(
     min_confidence: float = 0.9,
     target_accuracy: float = TARGET_ACCURACY,
 ) -> Judges:
-    """The panel with the smallest confidence, from ``min_confidence`` on, at which its confident verdicts are right.
+    """The panel with the smallest confidence, at least ``min_confidence``, at which its confident verdicts are right.
 
     That is: at least ``target_accuracy`` of its confident verdicts on the held-out images are correct; if no confidence
     reaches that, the one with the highest accuracy. ``min_confidence`` is a floor because generated images are more
-    unusual than held-out ones, and few held-out images say little about rare errors.
+    unusual than held-out ones, and a small held-out set says little about rare errors.
     """
     labels, confidences = Judges(panel).verdicts(held_out.pixels)
     ranked = confidences.argsort(descending=True, stable=True)[: int((confidences >= min_confidence).sum())]

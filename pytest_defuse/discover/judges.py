@@ -49,8 +49,8 @@ class JudgeSettings(Settings):
     min_steps: Count = setting(
         1200,
         "Minimum number of optimizer steps.",
-        "benchmarks/generator.py: on Fashion-MNIST, judges of 1,200 steps read 87.2-88.1% of the test images, those of "
-        "600 85.0-85.8%",
+        "benchmarks/generator.py: on Fashion-MNIST, judges trained for 1,200 steps have 87.2-88.1% test accuracy, for "
+        "600 steps 85.0-85.8%",
     )
     batch_size: Count = setting(128, "Images in one step.")
     learning_rate: Positive = setting(3e-3, "The largest learning rate of AdamW.")
@@ -87,7 +87,8 @@ class Judges:
     def contradict(self, pixels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`labels`, but the panel must be confident *and* differ from ``predictions``, int64 N.
 
-        Each judge evaluates only the images on which all before it contradicted; other images' labels mean nothing.
+        Each judge evaluates only the images on which all judges before it contradicted; other images have no valid
+        label.
         """
         labels, remaining = predictions.clone(), torch.arange(len(pixels))
         for position, judge in enumerate(self.panel):
@@ -156,7 +157,7 @@ def judge_network(image_shape: Sequence[int], class_count: int, shape: JudgeShap
 
 
 def convolution(inputs: int, outputs: int, kernel_size: int, stride: int = 1) -> list[nn.Module]:
-    """A convolution that keeps the size, but for its stride, with batch norm and ReLU."""
+    """A convolution, padded to keep the size apart from its stride, with batch norm and ReLU."""
     layer = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=False)
     return [layer, nn.BatchNorm2d(outputs), nn.ReLU()]
 

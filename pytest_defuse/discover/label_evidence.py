@@ -1,4 +1,4 @@
-"""Evidence for the label that is proposed for a region, beside what the judges see."""
+"""Evidence for a region's proposed label, in addition to the judges (reference classifiers with a second opinion)."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -14,12 +14,12 @@ from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.images import LabelledImages
 
 RADIUS_QUANTILE = 0.999
-"""Draws stay within the distance from the centre that this fraction of the training codes keeps. Our choice:
-nearly all training codes, without the few outliers."""
+"""Draws are limited to this quantile of the training codes' distances from the centre. Our choice: nearly all training
+codes, without the few outliers."""
 MIN_ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if the variance of its means is above this (Burda et al. 2016, section 5.1)."""
 MIN_STD = 1e-6
-"""For dimensions in which all codes are equal, which have nothing to divide by."""
+"""Minimum standard deviation of a dimension, so that one in which all codes are equal can be divided by. Our choice."""
 SAMPLE_STAGE = 9
 """Stage of the random numbers (:func:`~pytest_defuse.runtime.determinism.random_numbers`) that choose images."""
 
@@ -35,7 +35,7 @@ class LatentImages:
         logit_margins: float32 N, the model's logit of the label minus its largest other logit, on the reconstruction.
         correct: bool N, whether the model is correct on the image itself.
         centre, std: float32 d, mean and standard deviation of ``means``.
-        radius: float32 scalar, distance from ``centre`` in units of ``std`` within which draws stay.
+        radius: float32 scalar, maximum distance of draws from ``centre``, in units of ``std``.
     """
 
     indices: Tensor
@@ -89,15 +89,15 @@ def locate(
 ) -> LatentImages:
     """Encode the images at ``indices`` (int64) and evaluate the model on them and on their reconstructions."""
 
-    def read() -> Piece:
+    def classify() -> Piece:
         batches: list[Piece] = []
-        with progress.task("reading reconstructions", len(indices)) as advance:
+        with progress.task("classifying reconstructions", len(indices)) as advance:
             for batch in evaluator.compute.batches(indices):
-                batches.append(_read(evaluator, images.pixels[batch], images.labels[batch]))
+                batches.append(_classified(evaluator, images.pixels[batch], images.labels[batch]))
                 advance(len(batch))
         return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
-    piece = journal.once("latent-images", read)
+    piece = journal.once("latent-images", classify)
     centre, std = piece["means"].mean(dim=0), piece["means"].std(dim=0).clamp(min=MIN_STD)
     distances = ((piece["means"] - centre) / std).norm(dim=1)
     # torch.quantile takes at most 16 million values.
@@ -105,7 +105,7 @@ def locate(
     return LatentImages(indices=indices, labels=images.labels[indices], centre=centre, std=std, radius=radius, **piece)
 
 
-def _read(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
+def _classified(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
     codes = evaluator.generator.encode(pixels)[0].cpu()
     logits = evaluator.logits(codes)
     label_logits = logits.gather(1, labels[:, None]).squeeze(1)
@@ -114,10 +114,10 @@ def _read(evaluator: Evaluator, pixels: Tensor, labels: Tensor) -> Piece:
 
 
 def check_reconstructions(images: LatentImages, min_ratio: float) -> None:
-    """Refuse a generator whose reconstructions the model cannot read, so that draws would "fail" because of it.
+    """Refuse a generator whose reconstructions the model cannot classify: failures of draws would be the generator's.
 
-    Accuracies are averaged over the classes: on an imbalanced set, a generator that draws the most common class
-    whatever it encodes must not pass.
+    Accuracies are averaged over the classes: on an imbalanced set, a generator that decodes every image to the most
+    common class must not pass.
 
     Raises:
         DefuseError: the accuracy on reconstructions is 0, or below ``min_ratio`` times that on the images.

@@ -1,4 +1,4 @@
-"""Where failures lie among the training images: two-dimensional maps of latent space, as in Defuse's figure 2."""
+"""Two-dimensional maps of latent space with training images and failures, as in Defuse's figure 2."""
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from pytest_defuse.discover.discovery import Discovery
 Array = NDArray[np.float64]
 
 TRAINING_POINTS = 1500
-"""Maximum number of training images on a map. The paper shows 10,000, more than a page of a report can hold."""
+"""Maximum number of training images on a map. Our choice; the paper shows 10,000, too many for a page of a report."""
 FAILURE_POINTS = 300
-"""Maximum number of failures on a map, so that they do not hide the training images."""
+"""Maximum number of failures on a map, so that they do not hide the training images. Our choice."""
 PERPLEXITY = 30.0
 """Of t-SNE: Defuse, appendix B.5; also scikit-learn's default."""
 
@@ -22,8 +22,8 @@ PERPLEXITY = 30.0
 def latent_map(discovery: Discovery, seed: int) -> tuple[Tensor, Tensor, dict[str, Array]]:
     """Project training codes, failures and the candidates' means by PCA and by t-SNE (van der Maaten & Hinton 2008).
 
-    PCA is fitted to the training codes alone, so failures do not influence its axes. The axes of t-SNE mean nothing,
-    only which points are neighbours.
+    PCA is fitted only to the training codes, so failures do not influence its axes. The axes of t-SNE have no meaning;
+    only neighbourhoods do.
 
     Returns:
         Positions in the discovery's ``latent_images``, int64 n; positions in its ``failed_draws``, int64 m; and by name

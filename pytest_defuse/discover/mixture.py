@@ -24,7 +24,7 @@ RIDGE = 1e-6
 """Added to the diagonal of the prior covariance, as a fraction of the mean variance, so that it is positive definite.
 scikit-learn's ``reg_covar`` has the same value, but in absolute units."""
 MIN_RIDGE = 1e-9
-"""The ridge where the codes are all equal and have no variance."""
+"""The ridge if all codes are equal and have no variance. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)

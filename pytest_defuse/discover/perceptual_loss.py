@@ -1,4 +1,7 @@
-"""The perceptual loss of the generator: what a judge sees of an image, as a distance (Johnson et al. 2016)."""
+"""The generator's perceptual loss: a distance between feature maps of a judge (Johnson et al. 2016).
+
+A judge is a reference classifier that gives a second opinion.
+"""
 
 from contextlib import ExitStack
 
@@ -8,7 +11,7 @@ from torch import Tensor, nn
 from pytest_defuse.subject.classifier import Classifier
 
 SCALE_IMAGES = 512
-"""Images that the variance of each channel is measured on; our choice."""
+"""Images on which the variance of each channel is measured; our choice."""
 MIN_RELATIVE_VARIANCE = 1e-2
 """Floor of a channel's variance, relative to the mean over channels: one that hardly varies on real images must not
 outweigh all others. Our choice."""
@@ -18,8 +21,8 @@ class FeatureMaps:
     """The maps after each convolution of a judge, and its logits; each channel in units of its own variance.
 
     Args:
-        judge: any classifier; one without convolutions is compared by its logits alone.
-        pixels: uint8 N x C x H x W, images that the judge can read; an evenly spaced sample gives the variances.
+        judge: any classifier; without convolutions, only its logits are compared.
+        pixels: uint8 N x C x H x W, images of the judge's size; the variances are measured on an evenly spaced sample.
     """
 
     def __init__(self, judge: Classifier, pixels: Tensor) -> None:
@@ -27,16 +30,16 @@ class FeatureMaps:
         self._layers = [module for module in judge.module.modules() if isinstance(module, nn.Conv2d)]
         sample = pixels[:: max(1, len(pixels) // SCALE_IMAGES)][:SCALE_IMAGES].to(judge.device)
         with torch.no_grad():
-            variances = [maps.transpose(0, 1).flatten(1).var(dim=1, correction=0) for maps in self.of(sample / 255)]
+            variances = [maps.transpose(0, 1).flatten(1).var(dim=1, correction=0) for maps in self.maps(sample / 255)]
         self._variances = [v.clamp_min(MIN_RELATIVE_VARIANCE * v.mean() + 1e-12) for v in variances]
 
-    def of(self, images: Tensor) -> list[Tensor]:
+    def maps(self, images: Tensor) -> list[Tensor]:
         """The maps of float images in [0, 1], each float N x channels (x H x W); differentiable in the images."""
         maps: list[Tensor] = []
         with ExitStack() as hooks:
             for layer in self._layers:
                 hooks.enter_context(layer.register_forward_hook(lambda _, __, output: maps.append(output)))
-            maps.append(self.judge.read(images))
+            maps.append(self.judge.forward(images))
         return [tensor.float() for tensor in maps]
 
     def distance(self, images: Tensor, reconstructions: Tensor) -> Tensor:
@@ -47,9 +50,9 @@ class FeatureMaps:
             reconstructions: of the same shape, image by image; the distance is differentiable in these.
         """
         with torch.no_grad():
-            targets = self.of(images)
+            targets = self.maps(images)
         distances = [
             (maps - target).square().transpose(0, 1).flatten(1).mean(dim=1).div(variance).mean()
-            for maps, target, variance in zip(self.of(reconstructions), targets, self._variances, strict=True)
+            for maps, target, variance in zip(self.maps(reconstructions), targets, self._variances, strict=True)
         ]
         return torch.stack(distances).mean()

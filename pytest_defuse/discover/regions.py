@@ -12,10 +12,11 @@ from pytest_defuse.discover.mixture import Array, Mixture, fit_mixtures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime.determinism import random_numbers
 
-MIN_STABILITY = 0.5
-"""A region is kept if more than this fraction of the other restarts finds it too: a majority."""
+MIN_RECURRENCE = 0.5
+"""A region is kept if more than this fraction of the other restarts finds it too: a majority. Our choice."""
 RESTART_WEIGHT = 0.5
-"""A counterpart in another restart needs at least this fraction of the minimum weight, as weights vary by restart."""
+"""A counterpart in another restart needs at least this fraction of the minimum weight, because weights vary by restart.
+Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +27,10 @@ class Region:
         mean: float64 d.
         covariance: float64 d x d, as fitted; samples use ``tau`` times it.
         tau: scale of the covariance for samples (the papers': 0.01 to 0.5).
-        label: class index that the judges see.
+        label: class index that the judges see (reference classifiers that give a second opinion).
         prediction: class index that the model predicts.
         weight: share of all failures that the region represents, in [0, 1].
-        stability: share of the other restarts of the mixture that found the region too, in [0, 1]; 1 without others.
+        recurrence: share of the other restarts of the mixture that found the region too, in [0, 1]; 1 without others.
     """
 
     mean: Array
@@ -38,7 +39,7 @@ class Region:
     label: int
     prediction: int
     weight: float
-    stability: float = 1.0
+    recurrence: float = 1.0
 
     def sample_codes(self, count: int, seed: int, stage: int, item: int) -> Tensor:
         """``count`` latent codes, float32, from N(mean, tau * covariance); the other arguments determine the noise."""
@@ -73,12 +74,12 @@ class Region:
         """Whether both have the same label and prediction."""
         return (self.label, self.prediction) == (other.label, other.prediction)
 
-    def with_stability(self, restarts: Sequence[Sequence["Region"]], min_overlap: float) -> "Region":
-        """The region with its stability: the share of ``restarts`` with a region of this error that overlaps it."""
+    def with_recurrence(self, restarts: Sequence[Sequence["Region"]], min_overlap: float) -> "Region":
+        """The region with its recurrence: the share of ``restarts`` with a region of this error that overlaps it."""
         if not restarts:
             return self
         found = [any(self.same_error(r) and self.overlap(r) > min_overlap for r in regions) for regions in restarts]
-        return replace(self, stability=sum(found) / len(found))
+        return replace(self, recurrence=sum(found) / len(found))
 
 
 def distill(
@@ -90,9 +91,9 @@ def distill(
     than there can be regions: with more, it would describe few failures image by image, differently in each restart.
     ``"plain"`` fits one mixture to all codes, as the paper does; most of a region's responsibility decides its kind.
 
-    Dropped are regions below ``min_weight`` or with fewer than ``min_failures`` failures, and regions that most of the
-    other restarts do not find: of the same kind, at least half as large, with an overlap above ``stability``. What
-    every restart finds in failures without structure, such as one round cloud, is left to fresh draws to decide on.
+    Regions below ``min_weight`` or with fewer than ``min_failures`` failures are dropped, and so are regions that most
+    of the other restarts do not find: of the same kind, at least half as large, with an overlap above ``stability``. In
+    failures without structure every restart may find the same regions; fresh draws decide about those.
 
     Raises:
         DefuseError: codes that are not finite.
@@ -133,8 +134,8 @@ def _stable(
     mixtures = fit_mixtures(codes, n_components, seed, kinds=kinds.numpy(), n_init=settings.restarts, device=device)
     min_weight = max(settings.min_weight, settings.min_failures / total)
     best, *others = (_regions(mixture, pairs, total, RESTART_WEIGHT * min_weight, settings) for mixture in mixtures)
-    regions = [region.with_stability(others, settings.stability) for region in best if region.weight >= min_weight]
-    return [region for region in regions if region.stability > MIN_STABILITY]
+    regions = [region.with_recurrence(others, settings.stability) for region in best if region.weight >= min_weight]
+    return [region for region in regions if region.recurrence > MIN_RECURRENCE]
 
 
 def _regions(

@@ -29,7 +29,7 @@ class CandidateResult:
         folder: an absolute path.
         predicted: number of held-out tiles by predicted class.
         failed, drawn: the failure rate, as counts.
-        facts: what a reviewer should know, one sentence each.
+        facts: for the reviewer, one sentence each.
     """
 
     id: str

@@ -1,8 +1,9 @@
 """The search for failures: latent codes near training images whose decoded image the model gets wrong.
 
-Noise depends on (seed, image, draw) alone, never on batch size, order, processes or interruptions. The adaptive search
-goes where draws failed, which is subject to rounding (:class:`~pytest_defuse.discover.verdicts.Evaluator`): on one
-machine the result is the same, between devices it is equal up to float rounding.
+Noise depends only on (seed, image, draw), never on batch size, order, processes or interruptions. The adaptive search
+depends on which draws failed, which is subject to rounding (:class:`~pytest_defuse.discover.verdicts.Evaluator`): on
+one machine the result is the same, between devices it is equal up to float rounding. Judges are reference classifiers
+that give a second opinion.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +24,9 @@ from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
 
 VERSION = "4"
-"""Version of what a piece of the journal means; a search begun by another version is not continued."""
+"""Version of the pieces in the journal; a search that another version began is not continued."""
 PIECE_DRAWS = 4096
-"""Draws in one piece of the journal, about: some seconds of work, lost at most when the search is interrupted."""
+"""Approximate draws per journal piece: a few seconds of work, the most that an interruption loses. Our choice."""
 PAPER_PIECE_DRAWS = 8192
 """The same in mode ``paper``, which is faster because it evaluates no judges. Each piece ends in smaller batches, which
 are slower per image; benchmarks/search.py measures the mode against a bare loop."""
@@ -33,10 +34,10 @@ are slower per image; benchmarks/search.py measures the mode against a bare loop
 MIN_ROUNDS = 8
 """Minimum number of rounds of the adaptive search; our choice."""
 ROUND_PASSES = 7500
-"""Forward passes per round, about, in a budget for more rounds than that: the default budget (60,000) divided by
-``MIN_ROUNDS``. Images with failures get their next block of draws in the next round."""
+"""Approximate forward passes per round, if the budget is enough for more rounds than ``MIN_ROUNDS``: the default budget
+(60,000) divided by these. Images with failures get their next block of draws in the next round."""
 EXPLORATION = 0.05
-"""Fraction of a round's blocks that goes to images at random, so that every image gets some; our choice."""
+"""Fraction of a round's blocks at random images, so that every image is searched around; our choice."""
 
 PAPER_STAGE, ADAPTIVE_STAGE, EXPLORATION_STAGE = range(3)  # stages of the random numbers
 
@@ -101,7 +102,7 @@ class _Blocks(Columns):
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """What :func:`search_failures` received. ``missing`` is how many failures each image may keep, int64 N."""
+    """The arguments of :func:`search_failures`."""
 
     evaluator: Evaluator
     images: LatentImages
@@ -127,7 +128,7 @@ class _Search:
 
     def adaptive(self) -> SearchResult:
         images, settings = self.images, self.settings
-        self.advance(len(images.indices))  # the model has read every reconstruction
+        self.advance(len(images.indices))  # the model has classified every reconstruction
         result = self._run({"adaptive-0": self._reconstructions}, passes=len(images.indices))
         spent = torch.zeros_like(images.indices)
         size = max(1, PIECE_DRAWS // settings.draws)
@@ -145,14 +146,17 @@ class _Search:
         return result
 
     def _reconstructions(self) -> Piece:
-        misread = (self.images.logit_margins <= 0).nonzero().squeeze(1)
-        zeros = torch.zeros_like(misread)
-        return self._evaluate(self.images.means[misread], misread, zeros, torch.ones_like(self.images.indices))
+        wrong = (self.images.logit_margins <= 0).nonzero().squeeze(1)
+        zeros = torch.zeros_like(wrong)
+        return self._evaluate(self.images.means[wrong], wrong, zeros, torch.ones_like(self.images.indices))
 
     def _allocate(
         self, failures: FailedDraws, missing: Tensor, spent: Tensor, max_blocks: int, round_number: int
     ) -> _Blocks:
-        """At most ``max_blocks`` blocks at images that may keep more failures; each had ``spent`` blocks before."""
+        """At most ``max_blocks`` blocks at images that may keep more failures.
+
+        ``missing`` is how many more each image may keep, ``spent`` how many blocks it had before, both int64 N.
+        """
         images, settings = self.images, self.settings
         counts = settings.cap - missing
         is_open = (missing > 0).nonzero().squeeze(1)
@@ -194,9 +198,10 @@ class _Search:
         return self.settings.steps if self.settings.mode == "gradient" else 0
 
     def _evaluate(self, codes: Tensor, positions: Tensor, numbers: Tensor, missing: Tensor) -> Piece:
-        """The failures among draws, rechecked in float32 while ``missing`` allows, and the forward passes it took.
+        """The failures among draws, rechecked in float32, and the forward passes that this took.
 
-        ``positions`` and ``numbers``, int64, are those of the image and of the draw at this image.
+        ``positions`` and ``numbers``, int64 n, are those of the image and of the draw at this image; ``missing``, int64
+        N, is how many more failures each image may keep.
         """
         source_labels = self.images.labels[positions]
         suspects = self.evaluator.screen(codes, source_labels).nonzero().squeeze(1)
@@ -223,7 +228,7 @@ class _Search:
     def _run(
         self, work: Mapping[str, Callable[[], Piece]], failures: FailedDraws | None = None, passes: int = 0
     ) -> SearchResult:
-        """The failures and passes before and those of the pieces of work, computed now or earlier."""
+        """The failures and passes so far, and those of the pieces of work, computed now or earlier."""
         failures = failures or self._no_failures
         count = len(failures)
 

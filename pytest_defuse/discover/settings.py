@@ -87,13 +87,15 @@ class DiscoverySettings(Settings):
         0.3, "Regions of one error are merged if their Bhattacharyya coefficient is above this."
     )
     tiles: Count = setting(256, "Tiles in each of a candidate's two sheets.", "Defuse, section 4.1: 256 images")
-    candidates: Count = setting(12, "Maximum number of candidates; those that cover most training images come first.")
+    candidates: Count = setting(
+        12, "Maximum number of candidates; those that cover the most training images come first."
+    )
     confidence: OpenShare = setting(
         0.9, "Minimum softmax probability of a confident judge; calibration on held-out images may raise it."
     )
     generator: Literal["default", "paper"] = setting(
         "default",
-        "The built-in generator. `default` is trained to keep what a judge sees, `paper`, the papers', on pixels.",
+        "The built-in generator. `default` is trained to keep what a judge sees; `paper`, the papers', only on pixels.",
         "`benchmarks/generator.py --plain` compares both",
     )
     latent: int = setting(
@@ -106,7 +108,7 @@ class DiscoverySettings(Settings):
         0.5, "Weight of the KL term of the default generator.", "our choice: the papers' 4 blurs small strokes away"
     )
     generator_steps: Count = setting(
-        2000, "Optimiser steps of the default generator.", "`benchmarks/generator.py`, on MNIST"
+        2000, "Optimizer steps of the default generator.", "`benchmarks/generator.py`, on MNIST"
     )
     min_reconstruction: OpenShare = setting(
         0.85, "Minimum accuracy of the model on reconstructions, as a share of its accuracy on the images."

@@ -92,7 +92,7 @@ def _novelties(discovery: Discovery, subject: Subject, model: Classifier) -> dic
 
 
 def nearest_errors(images: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-    """How far images are from known errors, by L2 distance between pixels (Defuse, section 4.3).
+    """The distance of images from known errors, by L2 distance between pixels (Defuse, section 4.3).
 
     Args:
         images: uint8 n x C x H x W.

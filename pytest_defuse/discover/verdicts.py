@@ -1,4 +1,7 @@
-"""What is said of draws: the model's predictions, the judges' labels, and whether a draw is a failure."""
+"""Verdicts on draws: the model's predictions, the judges' labels, and whether a draw is a failure.
+
+Judges are reference classifiers that give a second opinion.
+"""
 
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,7 +41,7 @@ class Verdicts(Columns):
 class Evaluator:
     """Decodes latent codes in batches and evaluates the images.
 
-    :meth:`screen` computes in the fastest type of the device; what is kept is decided by :meth:`verdicts`, in float32.
+    :meth:`screen` computes in the fastest type of the device; :meth:`verdicts`, in float32, decides what is kept.
     Both read the uint8 pixels that a PNG stores. On one machine the results do not depend on batch size or order
     (bit-exact on the CPUs tried). Between devices they can differ where a draw lies within rounding of a decision.
 

@@ -99,7 +99,7 @@ class FeatureNetwork:
 
         hooked = self._module.register_forward_pre_hook if self._takes_input else self._module.register_forward_hook
         with hooked(keep):
-            self.classifier.read(images)
+            self.classifier.forward(images)
         where = f"the {self.name} of {self.classifier.name}"
         if len(recorded) != 1:
             raise DefuseError(

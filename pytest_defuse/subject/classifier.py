@@ -58,7 +58,7 @@ class Classifier:
         """
         if not len(pixels):  # some models fail on an empty batch
             return torch.empty(0, self.class_count)
-        logits = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), pixels)
+        logits = self.batches(lambda batch: self._checked(self.forward_pixels(batch), len(batch)), pixels)
         if not torch.isfinite(logits).all():
             bad = int((~torch.isfinite(logits)).any(dim=1).sum())
             raise DefuseError(
@@ -71,11 +71,11 @@ class Classifier:
         """Predicted class indices, int64 N, of uint8 pixels N x C x H x W."""
         return self.logits(pixels).argmax(dim=1)
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward_pixels(self, pixels: Tensor) -> Tensor:
         """The model's output for one batch of uint8 pixels, on its device."""
-        return self.read(pixels.to(self.device).float() / 255)
+        return self.forward(pixels.to(self.device).float() / 255)
 
-    def read(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """The model's output for float images in [0, 1] on its device; differentiable."""
         output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
         return output
@@ -102,7 +102,7 @@ class Classifier:
         assert self.image_shape, "the identity requires the image shape"
         with seeded(0), torch.inference_mode():
             images = fixed_images(self.image_shape)
-            outputs = self.batches(lambda batch: self._checked(self.forward(batch), len(batch)), images)
+            outputs = self.batches(lambda batch: self._checked(self.forward_pixels(batch), len(batch)), images)
             return Identity(fingerprint, outputs)
 
     @cached_property

@@ -300,9 +300,7 @@ def test_another_normalize_begins_another_search(tmp_path: Path) -> None:
     first = discover(wrong, BRIEF, cache=tmp_path)
     progress = Sentences()
     second = discover(right, BRIEF, cache=tmp_path, progress=progress)
-    assert (
-        "starting a new search: different model or normalize, panel of judges from the last one" in progress.sentences
-    )
+    assert "starting a new search because model or normalize and panel of judges changed" in progress.sentences
     assert second.failures == discover(right, BRIEF, cache=tmp_path / "fresh").failures != first.failures
 
 

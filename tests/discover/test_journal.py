@@ -67,7 +67,7 @@ def test_another_search_is_a_new_one_and_says_why(tmp_path: Path, part: str) -> 
     journal, _ = opened(tmp_path)
     journal.once("piece", lambda: {"number": torch.tensor(1)})
     other, message = opened(tmp_path, **{part: "changed"})
-    assert message == f"starting a new search: different {part} from the last one"
+    assert message == f"starting a new search because {part} changed"
     assert int(other.once("piece", lambda: {"number": torch.tensor(2)})["number"]) == 2
     back, _ = opened(tmp_path)
     assert int(back.once("piece", lambda: {"number": torch.tensor(3)})["number"]) == 1

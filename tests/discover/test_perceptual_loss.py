@@ -57,11 +57,11 @@ def test_the_judge_does_not_change(pixels: Tensor) -> None:
 
 def test_a_judge_without_convolutions_is_compared_by_its_logits(pixels: Tensor) -> None:
     maps = FeatureMaps(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 3), pixels)
-    assert [m.shape for m in maps.of(pixels / 255)] == [(40, 3)]
+    assert [m.shape for m in maps.maps(pixels / 255)] == [(40, 3)]
 
 
 def test_images_are_normalised_for_the_judge(pixels: Tensor) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     shifted = Classifier(module, 3, normalize=lambda images: images - 0.5)
-    logits = FeatureMaps(shifted, pixels).of(pixels / 255)[-1]
+    logits = FeatureMaps(shifted, pixels).maps(pixels / 255)[-1]
     torch.testing.assert_close(logits, shifted.logits(pixels))

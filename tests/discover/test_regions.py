@@ -165,7 +165,7 @@ def structured(count: int) -> FailedDraws:
 def test_regions_that_every_restart_finds_are_kept() -> None:
     found = distill(structured(60), DiscoverySettings(components=20), seed=0)
     assert len(found) == 6
-    assert all(r.stability == 1 for r in found)
+    assert all(r.recurrence == 1 for r in found)
     assert_allclose(sum(r.weight for r in found), 1, atol=0.02)
 
 
@@ -180,8 +180,8 @@ def test_normal_codes_are_at_most_one_region_per_kind(clustering: str) -> None:
     assert len({(r.label, r.prediction) for r in found}) == len(found) <= 2
 
 
-def test_stability_is_the_share_of_restarts_that_find_the_region() -> None:
+def test_recurrence_is_the_share_of_restarts_that_find_the_region() -> None:
     one, distant = region(), region((100.0, 0.0))
-    assert one.with_stability([[one], [distant]], 0.5).stability == 0.5
-    assert one.with_stability([[distant], [replace(one, label=7)]], 0.5).stability == 0
-    assert one.with_stability([], 0.5).stability == 1
+    assert one.with_recurrence([[one], [distant]], 0.5).recurrence == 0.5
+    assert one.with_recurrence([[distant], [replace(one, label=7)]], 0.5).recurrence == 0
+    assert one.with_recurrence([], 0.5).recurrence == 1
