@@ -55,7 +55,7 @@ lint: .venv/ready
 reference: .venv/ready
 	$(BIN)/python docs/reference.py
 
-# What .venv holds is what constraints.txt says, hatchling included, so that it is the same next year.
+# Installs the versions in constraints.txt, hatchling included, so that .venv is the same next year.
 .venv/ready: pyproject.toml constraints.txt
 	@echo "Setting up .venv (PyTorch is large: some minutes the first time)"
 	$(PYTHON) -m venv .venv

@@ -4,7 +4,7 @@
     python benchmarks/correction.py [mnist|fashion|gtsrb] [--grid] [--cache .benchmarks]
 
 Corrects the model on every scenario in the store of benchmarks/discovery.py that is not rejected, with its label or
-else the proposed one. Prints one table: the model before, more training alone (lambda = 0), finetuning on single
+else the proposed one. Prints one table: the model before, only more training (lambda = 0), finetuning on single
 adversarial images only (the papers' baseline), the default search, and with --grid the papers' grid of 17 lambdas.
 """
 
@@ -33,7 +33,7 @@ from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 
-CONTROL = "lambda = 0, more training alone"
+CONTROL = "lambda = 0, only more training"
 PAPER = {
     "mnist": ("before - / 98.3 / 29.1", "adversarial only - / 99.1 / 58.3", "Defuse - / 99.1 / 96.4"),
     "gtsrb": ("before 98.8 / 98.7 / 27.8", "Defuse 98.1 / 97.7 / 85.6"),
@@ -137,7 +137,7 @@ class Row:
 def adversarial(case: Case, seed: int) -> nn.Module:
     """The model finetuned on single adversarial images instead of scenarios, chosen by the same search."""
     settings = CorrectionSettings()
-    # A temporary folder, so that states of another version are not resumed.
+    # A temporary folder, so that states from another version are not resumed.
     with seeded(seed), TemporaryDirectory() as folder:
         parts = replace(
             correction_data(case.subject, case.scenarios, settings, seed), tiles={"adversarial": case.adversarial}

@@ -3,9 +3,9 @@
     python benchmarks/discovery.py [mnist|fashion|gtsrb] [--cache .benchmarks] [--mode paper --draws 500]
 
 Mode ``paper`` is the papers' search and clustering, without judges (reference classifiers that give a second opinion).
-The papers' generator (``--generator paper``) trains for an hour on one core. The model misreads many of its
-reconstructions, so this mode accepts a generator if the model reads half of them. The judges decide in every mode
-whether the fresh draws in the table fail. The store is CACHE/COLLECTION-MODE.
+The papers' generator (``--generator paper``) trains for an hour on one core. The model misclassifies many of its
+reconstructions, so this mode accepts a generator if the model is correct on half of them. The judges decide in every
+mode whether the fresh draws in the table fail. The store is CACHE/COLLECTION-MODE.
 """
 
 import argparse

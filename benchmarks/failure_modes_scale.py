@@ -38,7 +38,7 @@ def peak() -> float:
 
 
 def main(folder: Path, groups: int = 1000, images: int = 1300, features: int = 2048) -> None:
-    """Write the file if it is missing, else search it, so that the peak memory is that of the search alone."""
+    """Write the file if it is missing, else search it, so that the peak memory is that of the search only."""
     file = folder / f"features-{groups}-{images}-{features}.npy"
     if not file.exists():
         labels, failed = written(file, groups, images, features)

@@ -31,7 +31,7 @@ import torch
 from safetensors.torch import load_model
 from torch import nn
 
-# The network of the example project: 12 million multiply-adds an image.
+# The network of the example project: 12 million multiply-adds per image.
 def net():
     features = (nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25))
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))

@@ -182,7 +182,7 @@ class Bench:
 
 
 def save_grid(generator: ImageGenerator, train: torch.Tensor, held_out: torch.Tensor, file: Path) -> None:
-    """Training images, their reconstructions, and draws near them, three times; then held-out images likewise."""
+    """Training images, their reconstructions, and draws near them, three times; then the same for held-out images."""
     std = generator.encode(train[:2000])[0].std(dim=0)
     rows = []
     for chosen in torch.linspace(0, len(train) - 1, 60).long().split(20):

@@ -23,7 +23,7 @@ FIGURE_COLUMNS = 6
 """Images in a row. The sizes below are in pixels, and our choice."""
 TILE, GAP = 96, 6
 MARGIN, LINE = 150, 18
-"""Width of the names of the rows, and height of a line of text."""
+"""Width of the names of the rows, and height of a line of text. Our choice."""
 RED = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
 SAMPLE_STAGE = 9
 """Stage of the random numbers that choose images; no other part of an explanation uses it."""

@@ -20,9 +20,10 @@ from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 
 DIGITS = 4
-"""Decimals of a stored confidence: 0.01% is finer than reports show, and keeps a baseline small."""
+"""Decimals of a stored confidence: 0.01% is finer than reports show, and keeps a baseline small. Our choice."""
 BATCHES_PER_PART = 4
-"""Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share."""
+"""Batches of the test set that one process takes at a time: few parts to lock, enough for all workers to share.
+Our choice."""
 ScoredRows = Sequence[tuple[int, float]]
 """Class index and confidence, one per image."""
 COLUMNS = ("predicted", "confidences", "labels", "baseline")

@@ -9,7 +9,7 @@ from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.statistics.accuracy import Accuracy
 
 ERRORS_SHOWN = 3
-"""Most frequent wrong classes in the sentence: it should fit on a few terminal lines."""
+"""Most frequent wrong classes in the sentence: it should fit on a few terminal lines. Our choice."""
 
 
 def sentence(verdict: Verdict) -> str:

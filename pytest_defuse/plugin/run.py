@@ -107,7 +107,7 @@ class SubjectRun:
         baseline = load_baseline(file).of(self.subject.name)
         if baseline.model == self.model.fingerprint and not baseline.same_model(self.model):
             self.progress.say(
-                f"{file} counts as the baseline of another model: this one has the same weights, but other logits for "
+                f"{file} counts as a baseline from another model: this one has the same weights, but other logits for "
                 "the same images"
             )
         return baseline

@@ -11,11 +11,12 @@ from pytest_defuse.scenarios.schema import ScenarioRecord, Split, TileFormat
 from pytest_defuse.scenarios.sheets import grid, sheet_size, tile_corner
 
 WIDEST_TILE = 64
-"""Pixels. A page shows a sheet of larger tiles as a thumbnail."""
+"""Pixels. A page shows a sheet of larger tiles as a thumbnail. Our choice."""
 CELL, GAP, LINE = 32, 4, 10
-"""Width of a tile, gap between tiles and height of a line of text, in units of the drawing; the font's size is 8."""
-LONGEST, BESIDE = 6, 2
-"""Letters of a class that fit below a tile, and those that fit there next to its index."""
+"""Width of a tile, gap between tiles and height of a line of text, in units of the drawing; the font's size is 8.
+Our choice."""
+LONGEST, LONGEST_NEXT_TO_INDEX = 6, 2
+"""Letters of a class that fit below a tile, and those that fit there next to its index. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class CaptionedSheet:
     Attributes:
         name: unique on the page.
         url: of the sheet; may be a data URL.
-        beside: whether the predicted class is next to the index, instead of one line below.
+        one_line: whether the predicted class is next to the index, instead of one line below.
     """
 
     name: str
@@ -53,7 +54,7 @@ class CaptionedSheet:
     tile_height: int
     cell_height: float
     captions: tuple[Caption, ...]
-    beside: bool
+    one_line: bool
     cell_width: int = CELL
     line: int = LINE
 
@@ -70,9 +71,9 @@ def captioned(
     """
     sheet, tile, label = record.sheet(split), record.tile, record.label or record.proposed_label
     columns, rows = grid(sheet.images)
-    beside = all(len(text) <= BESIDE for text in predicted or ())
+    one_line = all(len(text) <= LONGEST_NEXT_TO_INDEX for text in predicted or ())
     cell_height = CELL * tile.height / tile.width
-    step_x, step_y = CELL + GAP, cell_height + LINE * (1 if beside else 2) + GAP
+    step_x, step_y = CELL + GAP, cell_height + LINE * (1 if one_line else 2) + GAP
     captions = []
     for number in range(sheet.images):
         row, column = divmod(number, columns)
@@ -96,7 +97,7 @@ def captioned(
     width, height = columns * step_x - GAP, rows * step_y - GAP
     size = sheet_size(sheet.images, tile, record.gap)
     return CaptionedSheet(
-        name, url, width, height, *size, tile.width, tile.height, cell_height, tuple(captions), beside
+        name, url, width, height, *size, tile.width, tile.height, cell_height, tuple(captions), one_line
     )
 
 

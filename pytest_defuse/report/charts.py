@@ -13,9 +13,9 @@ BINS = 20
 CONFUSED_CLASSES = 20
 """Rows and columns of a confusion matrix, as many as a page shows without scrolling. Our choice."""
 GOLDEN_ANGLE = 137.508
-"""Degrees between the hues of consecutive classes: any number of them stays far apart."""
+"""Degrees between the hues of consecutive classes, which keeps the hues of any number of classes apart."""
 DIAMOND = 7
-"""Half the width of a failure's mark, in units of the map, which is 1000 wide."""
+"""Half the width of a failure's mark, in units of the map, which is 1000 wide. Our choice."""
 
 
 @dataclass(frozen=True)

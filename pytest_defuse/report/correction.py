@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pytest_defuse.correct.results import CorrectionResult, TrialResult
 
 WIDTH, HEIGHT, MARGIN = 460, 300, 48
-"""Of the figure, in pixels; its margin holds the axes' labels."""
+"""Of the figure, in pixels; its margin contains the axes' labels. Our choice."""
 NAME = 56, 12
-"""Maximum width and height of a point's name, in pixels: ten characters of 11 pixels."""
+"""Maximum width and height of a point's name, in pixels: ten characters of 11 pixels. Our choice."""
 
 
 def correction_notes(result: CorrectionResult) -> list[str]:

@@ -13,7 +13,7 @@ from pytest_defuse.scenarios.differences import KINDS, Change, Difference, Side
 from pytest_defuse.scenarios.schema import SPLITS, Split
 
 IMAGE_BUDGET = 8_000_000
-"""Maximum number of characters of inline sheets: about 35 of 256 tiles of 28 x 28 grey pixels."""
+"""Maximum number of characters of inline sheets: about 35 of 256 tiles of 28 x 28 grey pixels. Our choice."""
 
 
 def headline(difference: Difference) -> str:

@@ -20,9 +20,9 @@ from pytest_defuse.report.results import Results, confidences_of, flips_of
 IMAGE_BUDGET = 3_500_000
 """Characters for images: with the text of many scenarios, the page stays below 5 MB (tests/report/test_html.py)."""
 BARS_SHOWN = 8
-"""Predicted classes with a separate bar: as many as fit next to a sheet."""
+"""Predicted classes with a separate bar: as many as fit next to a sheet. Our choice."""
 CAPTION = 130
-"""About the number of characters that the page needs for one tile with its prediction."""
+"""Approximate number of characters that the page needs for one tile with its prediction (templates/parts.html)."""
 
 
 @dataclass(frozen=True)

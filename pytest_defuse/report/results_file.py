@@ -19,7 +19,7 @@ from pytest_defuse.runtime.validation import first_invalid_value
 FORMAT = 2
 """Format 1 stored what verdicts now derive, and both counts and rates of a tree's nodes."""
 DERIVED = ("correct", "total", "outcome", "bound", "reason")
-"""Properties of a verdict that the file also holds, for other tools. They are not read back."""
+"""Properties of a verdict that the file also contains, for other tools. They are not read back."""
 OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}
 """Names of outcomes in format 1."""
 
@@ -38,7 +38,7 @@ def load_results(path: Path, start: Path) -> Results:
     """Read a file of :func:`dump_results` of this or an earlier version; relative paths begin at ``start``.
 
     Raises:
-        DefuseError: the file cannot be read, has a newer format, or does not hold results.
+        DefuseError: the file cannot be read, has a newer format, or contains no results.
     """
     make = f"make it with pytest --defuse-results={path}"
     try:
@@ -49,7 +49,7 @@ def load_results(path: Path, start: Path) -> Results:
         raise DefuseError(f"{path} is not JSON ({error}): {make}.") from error
     number = data.get("format") if isinstance(data, dict) else None
     if not isinstance(number, int):
-        raise DefuseError(f"{path} holds no results of a run: {make}.")
+        raise DefuseError(f"{path} contains no results of a run: {make}.")
     if number > FORMAT:
         raise DefuseError(
             f"{path} has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it."
@@ -59,7 +59,7 @@ def load_results(path: Path, start: Path) -> Results:
     except ValidationError as error:
         raise DefuseError(f"{path}: {first_invalid_value(error)}: {make}.") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DefuseError(f"{path} does not hold results of format {number}: {make}.") from error
+        raise DefuseError(f"{path} contains no results in format {number}: {make}.") from error
     return _with_paths(results, lambda name: os.path.normpath(start.absolute() / name))
 
 
@@ -79,7 +79,7 @@ def _with_paths(results: Results, move: Callable[[str], str]) -> Results:
 
 
 def _upgraded(data: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 in the shape of format 2, changed in place."""
+    """Format 1 converted to format 2, in place."""
     for verdict in [*data.get("scenarios", []), *data.get("test_sets", []), *data.get("overall", [])]:
         comparison = verdict.get("comparison")
         total = len(verdict["predicted"])

@@ -16,7 +16,7 @@ from pytest_defuse.report.tables import Table
 
 STYLES = {"PASS": "green", "FAIL": "red", "INCONCLUSIVE": "yellow", "chosen": "bold"}
 SHORT_NAME = 16
-"""Characters of a first column that is not wrapped: an id such as ``3-as-5-a1b2c3`` has 13."""
+"""Characters of a first column that is not wrapped: an id such as ``3-as-5-a1b2c3`` has 13. Our choice."""
 
 
 def render(results: Results, *, width: int, color: bool, start: Path, verbose: bool = False) -> str:

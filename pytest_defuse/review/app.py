@@ -34,7 +34,7 @@ from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Scenario, all_scenarios
 
 SHEET_WIDTH = 1024
-"""Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form."""
+"""Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form. Our choice."""
 VOTED_TILES = 10
 """Tiles of a scenario on which each person votes (Defuse paper, section 4.1); tiles are independent draws."""
 HEADERS = {

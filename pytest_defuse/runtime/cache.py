@@ -139,7 +139,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 @contextmanager
 def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, a file beside it that is removed afterwards, and remove what killed writers left."""
+    """Hold the lock of a file, a second file that is removed afterwards, and remove what killed writers left."""
     lock = FileLock(file.with_name(f"{file.name}.lock"))
     with writing(file):
         make_folder(file.parent)

@@ -72,7 +72,7 @@ class Subject:
         if not _sequence_of(str, self.classes):
             raise DefuseError('Subject(classes=...) must be a list of names, such as ["cat", "dog"].')
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise DefuseError("Subject(classes=...) must hold at least two names, each once.")
+            raise DefuseError("Subject(classes=...) must have at least two names, each once.")
         if self.judges is not None and not (_sequence_of(nn.Module, self.judges) and self.judges):
             raise DefuseError("Subject(judges=...) must be a list of at least one torch.nn.Module, or None.")
         if not isinstance(self.feature_network, nn.Module | None):
@@ -138,7 +138,7 @@ class Subject:
         """
         if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(
-                f"{where} holds images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "
+                f"{where} has images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "
                 f"{size_words(self.image_shape)}: discover again, or give the subject images of that size."
             )
 

@@ -106,7 +106,7 @@ def untouched(subject: Subject) -> Iterator[None]:
 
 
 def correction_of(subject: Subject, *scenarios: Scenario, **options: Any) -> Correction:
-    """A brief correction with its states beside the store."""
+    """A brief correction with its states next to the store."""
     options = {"cache": scenarios[0].store.folder.parent / "cache" if scenarios else Path(), **options}
     return correct(subject, scenarios, options.pop("minimum", {}), options.pop("settings", BRIEF), **options)
 

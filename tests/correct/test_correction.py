@@ -182,7 +182,7 @@ def test_a_label_that_is_not_a_class_is_refused(subject: Subject, scenario: Scen
 
 def test_tiles_of_another_size_are_refused(subject: Subject, scenario: Scenario) -> None:
     larger = replace(subject, test=[(np.zeros((1, 7, 7), dtype=np.uint8), 0)])
-    with untouched(larger), pytest.raises(DefuseError, match=r"correction\.png holds images of 6 x 6 grey"):
+    with untouched(larger), pytest.raises(DefuseError, match=r"correction\.png has images of 6 x 6 grey"):
         correction_of(larger, scenario)
 
 

@@ -341,7 +341,7 @@ def test_judges_are_trained_if_the_subject_has_none(tmp_path: Path, monkeypatch:
     ("changes", "message"),
     [
         ({"train": [(TRAIN[0][0], 0)] * 4}, "train contains images of one class only"),
-        ({"train": [(torch.zeros(3, 12, 12), 0), (torch.ones(3, 12, 12), 1)]}, "train holds images of 12 x 12 RGB"),
+        ({"train": [(torch.zeros(3, 12, 12), 0), (torch.ones(3, 12, 12), 1)]}, "train has images of 12 x 12 RGB"),
         ({"train": []}, r"Subject\(train=...\) is empty"),
         ({"model": nn.Flatten()}, r"the model of subject 'bars' returned shape \(8, 144\) for 2 classes"),
         ({"judges": [nn.Flatten()]}, r"judge 1 of subject 'bars' returned shape \(2, 144\) for 2 classes"),

@@ -130,7 +130,7 @@ def test_it_is_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
     assert torch.equal(second.encode(halves.pixels)[0], first.encode(halves.pixels)[0])
 
 
-@pytest.mark.parametrize("judged", [False, True], ids=["pixels alone", "with a judge"])
+@pytest.mark.parametrize("judged", [False, True], ids=["pixels only", "with a judge"])
 @pytest.mark.parametrize("settings", [GeneratorSettings(latent_dim=4), GeneratorSettings.paper(80, latent_dim=4)])
 def test_a_trained_generator_is_found_by_its_hash(
     settings: GeneratorSettings, judged: bool, halves: LabelledImages, tmp_path: Path
@@ -180,7 +180,7 @@ class Sides(nn.Module):
 
 
 class UpperLeftPixel(nn.Module):
-    """Two logits that depend on the upper left pixel alone."""
+    """Two logits that depend only on the upper left pixel."""
 
     def forward(self, images: Tensor) -> Tensor:
         pixel = images[:, 0, 0, 0]

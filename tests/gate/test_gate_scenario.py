@@ -162,7 +162,7 @@ def test_images_of_another_size_are_refused(scenario: Scenario, subject: Subject
     with pytest.raises(DefuseError) as caught:
         gate(scenario, larger)
     assert str(caught.value) == (
-        f"{scenario.sheet_file('held_out')} holds images of 4 x 4 grey, but the test set of subject 'shades' is "
+        f"{scenario.sheet_file('held_out')} has images of 4 x 4 grey, but the test set of subject 'shades' is "
         "6 x 5 RGB: discover again, or give the subject images of that size."
     )
 

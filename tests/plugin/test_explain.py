@@ -87,7 +87,7 @@ def test_results_alone_hold_the_figures_of_the_page(project: pytest.Pytester) ->
 @pytest.mark.slow
 def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) -> None:
     store = Store(project.path / "fixtures" / "spots")
-    # Chosen alone, a test of failure modes is all the discovery that there is.
+    # If only a test of failure modes is selected, no other discovery runs.
     result = project.runpytest("--defuse-discover", "-k", "failure_modes")
     result.assert_outcomes(failed=1)
     candidates = store.scenarios("candidate")

@@ -1,4 +1,4 @@
-"""The gate in pytest: one item a scenario, under no xdist, -n0 and -n2."""
+"""The gate in pytest: one item per scenario, without xdist, with -n0 and with -n2."""
 
 import json
 import xml.etree.ElementTree as ET

@@ -30,7 +30,7 @@ def test_no_subject(project: pytest.Pytester) -> None:
     ("changes", "sentence"),
     [
         ('classes=["dark", "light", "bright"]', "*returned shape (*, 2) for 3 classes*: its logits must be N x 3*"),
-        ('classes=["dark"]', "*classes=...) must hold at least two names*"),
+        ('classes=["dark"]', "*classes=...) must have at least two names*"),
         ('name="a/b"', "*name='a/b') becomes a folder*"),
         ("test=images(0, 1)", "*test=...) is empty*"),
         ("test=[(torch.zeros(1, 8, 8), 7)]", "test?0? has label 7, but a label is an index into the 2 classes*"),
@@ -74,7 +74,7 @@ def test_missing_sheet(project: pytest.Pytester, accept: Accept) -> None:
 def test_sheet_of_another_size(project: pytest.Pytester, accept: Accept) -> None:
     accept()
     project.makeconftest(CONFTEST.replace("1, 8, 8", "1, 9, 9"))
-    says(project.runpytest(), "*held_out.png holds images of 8 x 8 grey, but the test set*is 9 x 9 grey*")
+    says(project.runpytest(), "*held_out.png has images of 8 x 8 grey, but the test set*is 9 x 9 grey*")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def test_another_forward_with_the_same_weights_is_another_model(
     other.progress.say = sentences.append
     assert not any(result.predictions.same_model for result in saved(other, options))
     assert sentences == [
-        f"{options.baseline} counts as the baseline of another model: this one has the same weights, but other logits "
+        f"{options.baseline} counts as a baseline from another model: this one has the same weights, but other logits "
         "for the same images"
     ]
 

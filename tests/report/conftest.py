@@ -147,7 +147,7 @@ def discovery(candidate: Callable[..., CandidateResult]) -> Callable[..., Discov
 
 @pytest.fixture
 def correction(tmp_path: Path) -> Callable[..., CorrectionResult]:
-    """A correction that chose lambda 1 and holds its bounds."""
+    """A correction that chose lambda 1 and passes its bounds."""
 
     def make(**changes: Any) -> CorrectionResult:
         values: dict[str, Any] = {

@@ -182,7 +182,7 @@ def test_every_tile_has_its_index_and_class_beneath_it() -> None:
     drawn = captioned("name", "url", tall_record(0), "correction", predicted)
     assert [caption.index for caption in drawn.captions] == [0, 1, 2, 3, 4]
     assert [caption.predicted for caption in drawn.captions] == ["5", "5", "a lon…", "5", "a lon…"]
-    assert not drawn.beside
+    assert not drawn.one_line
     assert drawn.captions[2].title == "tile 2: predicted a long name"
     assert drawn.captions[3].title == "tile 3: predicted 5 (excluded)"
     assert [caption.wrong for caption in drawn.captions] == [False, False, True, False, True]
@@ -216,7 +216,7 @@ def test_small_tiles_are_inlined_exactly_and_large_ones_as_thumbnails() -> None:
 def test_a_scenario_of_the_example_can_be_drawn() -> None:
     scenario = Store(Path(__file__).parents[2] / "fixtures" / "digits").scenarios("accepted")[0]
     drawn = captioned("x", "url", scenario.record, "held_out", scenario.machine.held_out.predicted)
-    assert drawn.beside
+    assert drawn.one_line
     wrong = sum(caption.wrong for caption in drawn.captions)
     sheet = scenario.record.sheets.held_out
     assert wrong == sheet.images - (sheet.predicted or {}).get(scenario.record.label or "", 0)

@@ -70,11 +70,11 @@ def test_annotations_are_printed(saved: Path, capsys: pytest.CaptureFixture[str]
     ("content", "sentence"),
     [
         ("{", "is not JSON"),
-        ("[]", "holds no results of a run"),
+        ("[]", "contains no results of a run"),
         ('{"format": 99}', "has format 99, but this pytest-defuse reads formats up to 2: upgrade it"),
         ('{"format": 2, "scenarios": [{"id": "3"}]}', "scenarios.0.subject: is missing"),
-        ('{"format": 1, "scenarios": [{"id": "3"}]}', "does not hold results of format 1"),
-        ('{"format": 1, "scenarios": 3}', "does not hold results of format 1"),
+        ('{"format": 1, "scenarios": [{"id": "3"}]}', "contains no results in format 1"),
+        ('{"format": 1, "scenarios": 3}', "contains no results in format 1"),
     ],
 )
 def test_invalid_file_is_reported(

@@ -41,7 +41,7 @@ def test_a_planted_feature_is_found_first(seed: int) -> None:
 
 
 def test_random_failures_have_no_rule() -> None:
-    """Not even without the margins delta and tau, which alone let much chance through."""
+    """Not even without the thresholds delta and tau, which many chance results would pass."""
     quiet = 0
     for seed in range(20):
         features, failed = planted(seed, images=900)

@@ -44,7 +44,7 @@ def test_classes_other_than_a_list_of_names_are_refused(classes: Any) -> None:
 
 @pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "cat"], ["cat", "dog", "cat"]])
 def test_classes_are_at_least_two_names_each_once(classes: list[str]) -> None:
-    with pytest.raises(DefuseError, match="must hold at least two names, each once"):
+    with pytest.raises(DefuseError, match="must have at least two names, each once"):
         subject(classes=classes)
 
 
@@ -106,5 +106,5 @@ def test_class_names_have_indices() -> None:
 
 def test_images_of_another_size_are_refused() -> None:
     subject().check_images(torch.zeros(3, 1, 4, 4), "train")
-    with pytest.raises(DefuseError, match=r"train holds images of 4 x 4 RGB, but the test set .* is 4 x 4 grey"):
+    with pytest.raises(DefuseError, match=r"train has images of 4 x 4 RGB, but the test set .* is 4 x 4 grey"):
         subject().check_images(torch.zeros(3, 3, 4, 4), "train")
