@@ -39,11 +39,7 @@ def attempt_path(corrected: Path) -> Path:
 
 
 def check_output(output: Path, checkpoint: str | Path | None) -> None:
-    """Check the path of the corrected weights before any work.
-
-    Raises:
-        DefuseError: it is the model's own checkpoint or a folder, or it cannot be written.
-    """
+    """Raise DefuseError, before any work, if the output is a folder, the model's checkpoint, or cannot be written."""
     if checkpoint is not None and output.resolve() == Path(checkpoint).resolve():
         raise DefuseError(f"{output} is the model's own checkpoint, which is never overwritten: name another output.")
     if output.is_dir():

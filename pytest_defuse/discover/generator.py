@@ -260,11 +260,7 @@ def _loss(
 
 
 def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
-    """Check the shapes and types of a generator's codes and images, for uint8 pixels N x C x H x W.
-
-    Raises:
-        DefuseError: they cannot be used.
-    """
+    """Raise DefuseError if the shape or type of a generator's output is unusable, for uint8 pixels N x C x H x W."""
     mean, std = generator.encode(pixels)
     if mean.ndim != 2 or len(mean) != len(pixels) or std.shape != mean.shape or not mean.is_floating_point():
         raise DefuseError(

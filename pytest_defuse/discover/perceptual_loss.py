@@ -1,7 +1,4 @@
-"""The generator's perceptual loss: a distance between feature maps of a judge (Johnson et al. 2016).
-
-A judge is a reference classifier that gives a second opinion.
-"""
+"""The perceptual loss: a distance between feature maps of a judge, a reference classifier (Johnson et al. 2016)."""
 
 from contextlib import ExitStack
 

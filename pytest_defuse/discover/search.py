@@ -153,10 +153,7 @@ class _Search:
     def _allocate(
         self, failures: FailedDraws, missing: Tensor, spent: Tensor, max_blocks: int, round_number: int
     ) -> _Blocks:
-        """At most ``max_blocks`` blocks at images that may keep more failures.
-
-        ``missing`` is how many more each image may keep, ``spent`` how many blocks it had before, both int64 N.
-        """
+        """At most ``max_blocks`` blocks. Each image, N, may keep ``missing`` more failures and had ``spent`` blocks."""
         images, settings = self.images, self.settings
         counts = settings.cap - missing
         is_open = (missing > 0).nonzero().squeeze(1)

@@ -1,7 +1,4 @@
-"""Verdicts on draws: the model's predictions, the judges' labels, and whether a draw is a failure.
-
-Judges are reference classifiers that give a second opinion.
-"""
+"""Verdicts on draws by the model and by judges (reference classifiers that give a second opinion)."""
 
 from dataclasses import dataclass, field, replace
 from functools import partial

@@ -50,11 +50,7 @@ class SubjectBaseline:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
     def of_scenario(self, scenario_id: str, sha256: str, count: int) -> tuple[str | None, ...]:
-        """The class names predicted for ``count`` images of a scenario; all None if they are not in the baseline.
-
-        Raises:
-            DefuseError: the baseline has other images of the scenario.
-        """
+        """The class names predicted for ``count`` images of a scenario; all None if it is not in the baseline."""
         return _matching(self.scenarios.get(scenario_id), sha256, count, f"scenario {scenario_id}", "the store's")
 
     def of_test(self, sha256: str, count: int) -> tuple[str | None, ...]:

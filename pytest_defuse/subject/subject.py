@@ -116,11 +116,7 @@ class Subject:
         )
 
     def index_of(self, class_name: str) -> int:
-        """The class index of a name.
-
-        Raises:
-            DefuseError: the subject has no such class.
-        """
+        """The class index of a name; raises DefuseError if the subject has no such class."""
         if class_name not in self.classes:
             raise DefuseError(
                 f"{class_name!r} is not a class of subject {self.name!r}, which has: {', '.join(self.classes)}."
@@ -128,14 +124,7 @@ class Subject:
         return list(self.classes).index(class_name)
 
     def check_images(self, pixels: Tensor, where: str) -> None:
-        """Check that images have the size and mode of the test set.
-
-        Args:
-            where: names the images in messages.
-
-        Raises:
-            DefuseError: they have another size or mode.
-        """
+        """Raise DefuseError unless images have the size and mode of the test set; ``where`` names them in messages."""
         if tuple(pixels.shape[1:]) != self.image_shape:
             raise DefuseError(
                 f"{where} has images of {size_words(pixels.shape)}, but the test set of subject {self.name!r} is "
