@@ -68,11 +68,7 @@ def class_groups(classes: Sequence[str], labels: NDArray[np.int64], predictions:
 
 
 def mask_group(name: str, mask: Sequence[bool], images: int) -> Group:
-    """The images in a user's mask.
-
-    Raises:
-        DefuseError: the mask is not one bool for each image.
-    """
+    """The images in a user's mask; DefuseError if it is not one bool for each image."""
     values = np.asarray(mask)
     if values.dtype != bool or values.shape != (images,):
         raise DefuseError(

@@ -180,11 +180,7 @@ def _tiles(tiles: Sequence[TileTally]) -> str:
 
 
 def check_label(scenario: Scenario, label: str) -> None:
-    """Check that a scenario can be given a label.
-
-    Raises:
-        DefuseError: the label is not one of the classes, or each image has its own.
-    """
+    """Raise DefuseError if the label is not one of the classes, or each image has its own label."""
     classes = scenario.classes
     if label not in classes:
         raise DefuseError(f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(classes)}.")
@@ -195,11 +191,7 @@ def check_label(scenario: Scenario, label: str) -> None:
 
 
 def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
-    """Accept a scenario under a label, or reject it with None; ``changes`` are further keys of scenario.yaml.
-
-    Raises:
-        DefuseError: the label cannot be given, the scenario no longer exists, or its file is wrong.
-    """
+    """Accept a scenario under a label, or reject it with None; ``changes`` are further keys of scenario.yaml."""
     if label is not None:
         check_label(scenario, label)
     status = "rejected" if label is None else "accepted"
@@ -207,11 +199,7 @@ def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
 
 
 def tally_of(scenario: Scenario) -> Tally:
-    """The votes on a scenario's tiles, counted.
-
-    Raises:
-        DefuseError: a file of votes is wrong.
-    """
+    """The votes on a scenario's tiles, counted."""
     return tally(scenario.record, scenario.machine, scenario.votes(), scenario.store.record().voting)
 
 

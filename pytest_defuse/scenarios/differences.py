@@ -72,11 +72,7 @@ class Difference:
 
 
 def difference(base: Revision, head: Revision) -> Difference:
-    """Compare two revisions of a store; only what differs is read.
-
-    Raises:
-        DefuseError: git cannot read one of them.
-    """
+    """Compare two revisions of a store; only what differs is read."""
     touched = sorted({path for path, _ in base.blobs.items() ^ head.blobs.items()})
     folders = sorted({path.parts[:2] for path in touched if len(path.parts) > 2 and path.parts[1][0] != "."})
     changes = [change for folder in folders if (change := _change(base, head, *folder))]

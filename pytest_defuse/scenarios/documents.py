@@ -70,11 +70,7 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
 
 
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
-    """The document in ``data``, the content of ``file``.
-
-    Raises:
-        StoreError: the file is wrong; the message has one line per error.
-    """
+    """The document in ``data``, the content of ``file``."""
     try:
         content = without_lfs_pointer(data, file).decode()
     except UnicodeDecodeError as error:
@@ -113,11 +109,7 @@ def machine_of(document: Document[ScenarioRecord], folder: Path) -> MachineRecor
 
 
 def parse_machine_of(document: Document[ScenarioRecord], data: bytes, file: str) -> MachineRecord:
-    """The record in ``data``, the content of the machine.json ``file``.
-
-    Raises:
-        StoreError: it is wrong, or contradicts scenario.yaml.
-    """
+    """The record in ``data``, the content of the machine.json ``file``."""
     machine = parse_machine(data, file, document.record.machine)
     raise_if_any(_contradictions(document, document.record, machine))
     return machine

@@ -165,21 +165,13 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
 
 
 def check_format(number: int, file: str) -> None:
-    """Check that this version knows the format of a file.
-
-    Raises:
-        StoreError: the format is newer.
-    """
+    """Check that this version knows the format of a file."""
     if number > FORMAT:
         raise store_error(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
 
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
-    """The record in ``data``, the content of ``file``.
-
-    Raises:
-        StoreError: it is wrong, or its hash is not ``sha256``.
-    """
+    """The record in ``data``, the content of ``file``."""
     try:
         content = json.loads(without_lfs_pointer(data, file))
     except (ValueError, RecursionError) as error:

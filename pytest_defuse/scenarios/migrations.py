@@ -95,9 +95,6 @@ def upgraded(data: Data, number: int, schema_name: str) -> Data:
     """The data of a file of format ``number`` in the present format; ``machine`` is the content of machine.json.
 
     Wrong values are left for the schema to report.
-
-    Raises:
-        OldFileError: the data cannot be converted.
     """
     for old in range(number, FORMAT):
         data = MIGRATIONS[old](data, schema_name)

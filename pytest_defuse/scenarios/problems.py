@@ -67,11 +67,7 @@ def unknown_class(name: str, classes: Sequence[str]) -> str:
 
 
 def plain_bytes(path: Path, maximum: int) -> bytes:
-    """The bytes of a regular file.
-
-    Raises:
-        StoreError: the file is missing, larger than ``maximum`` bytes, or a symbolic link.
-    """
+    """The bytes of a regular file."""
     try:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode):
@@ -90,22 +86,14 @@ def plain_bytes(path: Path, maximum: int) -> bytes:
 
 
 def plain_folder(folder: Path) -> Path:
-    """The folder, which must not lead out of the store.
-
-    Raises:
-        StoreError: it is a symbolic link.
-    """
+    """The folder, which must not lead out of the store."""
     if folder.is_symlink():
         raise store_error(folder, "is a symbolic link: put the folder itself in its place")
     return folder
 
 
 def without_lfs_pointer(data: bytes, file: str) -> bytes:
-    """The content of a file.
-
-    Raises:
-        StoreError: it is only a Git LFS pointer.
-    """
+    """The content of a file."""
     if data.startswith(LFS_POINTER):
         raise store_error(file, "is a Git LFS pointer, not the file: run 'git lfs pull'")
     return data

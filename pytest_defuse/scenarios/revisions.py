@@ -20,11 +20,7 @@ class Repository:
 
     @staticmethod
     def around(root: Path) -> "Repository":
-        """The repository that holds the store ``root``, which need not exist now.
-
-        Raises:
-            DefuseError: there is none.
-        """
+        """The repository that holds the store ``root``, which need not exist now."""
         start = root.absolute()
         while not start.is_dir():
             start = start.parent
@@ -33,21 +29,13 @@ class Repository:
         return Repository(top, PurePosixPath(folder.as_posix()))
 
     def commit(self, name: str) -> str:
-        """The full hash of a revision.
-
-        Raises:
-            DefuseError: no revision has this name.
-        """
+        """The full hash of a revision."""
         missing = f"There is no git revision {name!r} here: fetch it first (a shallow clone has few of them)."
         arguments = ("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
         return _git(self.top, *arguments, failure=missing).decode().strip()
 
     def merge_base(self, base: str, head: str) -> str:
-        """The last commit that two have in common.
-
-        Raises:
-            DefuseError: there is none.
-        """
+        """The last commit that two have in common."""
         missing = f"{base} and {head} have no common commit here: fetch more of their history."
         return _git(self.top, "merge-base", base, head, failure=missing).decode().strip()
 

@@ -79,9 +79,6 @@ def decode_sheet(data: bytes, file: str, sheet: SheetRecord, tile: TileFormat, g
     """The tiles in ``data``, the content of ``file``, N x C x H x W, excluded ones among them.
 
     The size is checked before any pixel is decoded, so an image of another size costs no memory.
-
-    Raises:
-        StoreError: the data is a Git LFS pointer, not a PNG, or has other pixels than those recorded.
     """
     data = without_lfs_pointer(data, file)
     size = sheet_size(sheet.images, tile, gap)

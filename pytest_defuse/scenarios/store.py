@@ -118,11 +118,7 @@ class Scenario:
         return read_sheet(self.sheet_file(split), sheet, self.record.tile, self.record.gap)[sheet.kept]
 
     def labels(self, split: Split) -> list[str]:
-        """The class that each tile of :meth:`pixels` shows.
-
-        Raises:
-            DefuseError: the scenario has no label.
-        """
+        """The class that each tile of :meth:`pixels` shows; DefuseError if the scenario has no label."""
         kept, named = self.record.sheet(split).kept, self.machine.tiles(split).labels
         if named is not None:
             return [named[tile] for tile in kept]
@@ -146,11 +142,7 @@ class Scenario:
         return counted.get(self.record.label, 0) / sum(counted.values()) if counted and self.record.label else None
 
     def votes(self) -> list[VotesRecord]:
-        """The votes on single tiles, by annotator.
-
-        Raises:
-            StoreError: a file of votes is wrong; the message has every error of every file.
-        """
+        """The votes on single tiles, by annotator."""
         classes, folder = self.classes, plain_folder(self.folder / "votes")
         votes: list[VotesRecord] = []
         problems: list[Problem] = []
@@ -173,11 +165,7 @@ class Store:
         return (self.folder / "store.yaml").exists()
 
     def record(self) -> StoreRecord:
-        """What store.yaml holds.
-
-        Raises:
-            StoreError: it is missing or wrong.
-        """
+        """What store.yaml holds."""
         return read_document(self.folder / "store.yaml", StoreRecord).record
 
     def folders(self) -> list[Path]:
@@ -186,11 +174,7 @@ class Store:
         return sorted(folder for folder in found if not folder.name.startswith("."))
 
     def scenarios(self, *statuses: Status) -> list[Scenario]:
-        """All scenarios, or those of these statuses, sorted by id.
-
-        Raises:
-            StoreError: a file is wrong; the message has every error of every file.
-        """
+        """All scenarios, or those of these statuses, sorted by id."""
         folders = self.folders()
         shared = self.record() if folders else None
         problems: list[Problem] = []
@@ -199,11 +183,7 @@ class Store:
         return [scenario for scenario in found if scenario and (not statuses or scenario.record.status in statuses)]
 
     def get(self, scenario_id: str) -> Scenario:
-        """The scenario with this id.
-
-        Raises:
-            DefuseError: there is none, or its file is wrong.
-        """
+        """The scenario with this id."""
         if not re.fullmatch(r"[a-z0-9-]+", scenario_id) or not (self.folder / scenario_id).is_dir():
             ids = [path.parent.name for path in sorted(self.folder.glob("*/scenario.yaml"))]
             known = f"it has {', '.join(ids)}" if ids else "it is empty"
@@ -211,11 +191,7 @@ class Store:
         return self._read(self.folder / scenario_id)
 
     def open_for(self, record: StoreRecord) -> None:
-        """Write store.yaml if there is none.
-
-        Raises:
-            DefuseError: the present one has other classes or tiles.
-        """
+        """Write store.yaml if there is none; DefuseError if the present one has other classes or tiles."""
         path = self.folder / "store.yaml"
         with self._writing():
             if not self.exists():
@@ -319,11 +295,7 @@ class Store:
             replace_text(path, document.text)
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
-        """The YAML files of the store, with their kinds.
-
-        Raises:
-            StoreError: a folder is a symbolic link.
-        """
+        """The YAML files of the store, with their kinds."""
         yield plain_folder(self.folder) / "store.yaml", StoreRecord
         for folder in map(plain_folder, self.folders()):
             yield folder / "scenario.yaml", ScenarioRecord
@@ -372,11 +344,7 @@ def stores(root: Path) -> list[Store]:
 
 
 def outdated(stores: Iterable[Store]) -> list[tuple[Document[FileRecord], Document[FileRecord]]]:
-    """The files of older formats, each as it is and as :func:`migrate` writes it.
-
-    Raises:
-        StoreError: a file cannot be read or rewritten; the message has every error of every file.
-    """
+    """The files of older formats, each as it is and as :func:`migrate` writes it."""
     problems: list[Problem] = []
     found = []
     for path, kind in (file for store in stores for file in store.files()):
@@ -418,11 +386,7 @@ def all_scenarios(root: Path) -> list[Scenario]:
 
 
 def stores_below(root: Path) -> list[Store]:
-    """The stores of all subjects below a folder, by name.
-
-    Raises:
-        DefuseError: there is none.
-    """
+    """The stores of all subjects below a folder, by name."""
     if found := stores(root):
         return found
     raise DefuseError(
@@ -432,11 +396,7 @@ def stores_below(root: Path) -> list[Store]:
 
 
 def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
-    """The scenario called ``<id>`` or ``<subject>/<id>``.
-
-    Raises:
-        DefuseError: there is none, or several subjects have this id.
-    """
+    """The scenario called ``<id>`` or ``<subject>/<id>``; DefuseError if there is none, or several subjects have it."""
     found = [scenario for scenario in scenarios if name in (scenario.id, scenario.full_name)]
     if not found:
         raise DefuseError(f"There is no scenario {name!r}: see pytest-defuse list.")

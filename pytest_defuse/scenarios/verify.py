@@ -88,11 +88,7 @@ class _Search:
 
 
 def budget_warnings(store: Store, document: Document[StoreRecord] | None = None) -> list[Problem]:
-    """What exceeds a store's budgets of bytes and scenarios.
-
-    Raises:
-        StoreError: store.yaml is missing or wrong.
-    """
+    """What exceeds a store's budgets of bytes and scenarios."""
     document = document or read_document(store.folder / "store.yaml", StoreRecord)
     budgets, found = document.record.budgets, []
     folders = store.folders()

@@ -54,11 +54,7 @@ def edited(document: Document[R], record: R) -> Document[R]:
 
 
 def rewritten(document: Document[R]) -> Document[R]:
-    """The document in the present format and canonical form, with its comments.
-
-    Raises:
-        StoreError: the new text would not read back as the same record.
-    """
+    """The document in the present format and canonical form, with its comments; see :func:`edited` for errors."""
     text = _with_comments(canonical_text(document.record), document)
     return _read_back(text, document, document.record)
 

@@ -82,11 +82,7 @@ class Classifier:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256, in hex, over state, architecture and ``normalize``; see :func:`model_fingerprint`.
-
-        Raises:
-            DefuseError: ``normalize`` fails or is random.
-        """
+        """sha256, in hex, over state, architecture and ``normalize``; errors as for :func:`model_fingerprint`."""
         assert self.image_shape, "the identity requires the image shape"
         with seeded(0):
             return model_fingerprint(self.module, self.normalize, self.image_shape, device=self.device, name=self.name)

@@ -33,9 +33,6 @@ def read_export(text: str) -> Responses:
     """The answers in a JSON export: annotations are votes of people, predictions are votes of models.
 
     Of several annotations of a task by one person the last one counts; skipped ones do not.
-
-    Raises:
-        DefuseError: the text is not such an export.
     """
     try:
         tasks = json.loads(text)
