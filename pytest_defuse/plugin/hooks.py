@@ -13,7 +13,6 @@ from pytest_defuse.plugin.markers import MARKERS, fixtures_of
 from pytest_defuse.plugin.options import TABLE, resolve
 from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.statistics.accuracy import Accuracy
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,6 +81,8 @@ def pytest_collection_modifyitems(
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Explain a comparison with an accuracy: the difference in images, and whether it may be chance."""
+    from pytest_defuse.statistics.accuracy import Accuracy
+
     accuracy = next((side for side in (left, right) if isinstance(side, Accuracy)), None)
     return accuracy.explain(op, left, right) if accuracy else None
 

@@ -1,10 +1,12 @@
-"""The table of options, and their resolution: command line, then environment, then ini file, then default."""
+"""The table of options, and their resolution: command line, then environment, then ini file, then default.
+
+The values here are NamedTuples: every pytest session creates the classes, and a dataclass takes several times as long.
+"""
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_defuse.runtime.errors import DefuseError
 
@@ -12,8 +14,7 @@ if TYPE_CHECKING:
     from pytest_defuse.scenarios.bounds import Bounds
 
 
-@dataclass(frozen=True)
-class Option:
+class Option(NamedTuple):
     """One option, a switch without ``metavar``: ``--defuse-<name>``, ``DEFUSE_<NAME>``, ini key ``defuse_<name>``."""
 
     name: str
@@ -49,8 +50,7 @@ TABLE = (
 )
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The resolved options of one session.
 
     Relative paths start at the rootdir or, if given on the command line, at the folder in which pytest was started.
@@ -78,8 +78,7 @@ class Options:
         return bool(self.report or self.results)
 
 
-@dataclass(frozen=True)
-class Sources:
+class Sources(NamedTuple):
     """The places that an option's value may come from.
 
     Attributes:

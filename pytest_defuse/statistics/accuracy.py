@@ -5,6 +5,8 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pytest_defuse.statistics.significance import critical_value
+
 DEFAULT_CONFIDENCE = 0.95
 """Confidence of an interval that is only shown: the convention in statistics."""
 
@@ -16,8 +18,6 @@ def wilson_interval(successes: int, total: int, confidence: float = DEFAULT_CONF
     """
     if total == 0:
         return 0.0, 1.0
-    from pytest_defuse.statistics.significance import critical_value  # this module is loaded in every pytest session
-
     z = critical_value(confidence)
     share, shrinkage = successes / total, z * z / total
     centre = (share + shrinkage / 2) / (1 + shrinkage)

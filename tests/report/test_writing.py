@@ -39,7 +39,7 @@ def test_reports_are_written_in_folders_that_need_not_exist(
 ) -> None:
     names = {"report": "r.html", "summary": "s.md", "results": "r.json", "code_quality": "q.json"}
     report, summary, saved, quality = paths = [tmp_path / "out" / name for name in names.values()]
-    assert write_reports(replace(options, **dict(zip(names, paths, strict=True))), everything) == []
+    assert write_reports(options._replace(**dict(zip(names, paths, strict=True))), everything) == []
     assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert summary.read_text(encoding="utf-8").startswith("## digits")
     assert load_results(saved, Path()) == everything
@@ -61,7 +61,7 @@ def test_an_unwritable_file_is_reported_and_the_others_are_written(
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     (tmp_path / "file").touch()
-    named = replace(options, report=tmp_path / "file" / "r.html", summary=tmp_path / "s.md")
+    named = options._replace(report=tmp_path / "file" / "r.html", summary=tmp_path / "s.md")
     first, second = write_reports(named, everything)
     assert first.startswith(f"{tmp_path / 'file' / 'r.html'} cannot be written (")
     assert second.startswith(f"{tmp_path} cannot be written (")
@@ -76,7 +76,7 @@ def test_a_run_without_results_says_so_and_keeps_the_baseline(
     baseline, step = tmp_path / "baseline.json", tmp_path / "step.md"
     baseline.write_text("an earlier run's")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
-    assert write_reports(replace(options, save_baseline=baseline, summary=tmp_path / "s.md"), Results()) == []
+    assert write_reports(options._replace(save_baseline=baseline, summary=tmp_path / "s.md"), Results()) == []
     assert baseline.read_text() == "an earlier run's"
     assert not step.exists()
     assert (tmp_path / "s.md").read_text() == "## pytest-defuse: no results\n"
