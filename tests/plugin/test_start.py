@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "torchvision", "numpy", "scipy", "sklearn", "pydantic", "PIL", "jinja2", "rich", "yaml", "filelock")
+HEAVY = (
+    *("torch", "torchvision", "numpy", "scipy", "sklearn", "pydantic", "PIL", "jinja2", "rich", "yaml", "filelock"),
+    "pytest_defuse.statistics",  # needed only where an accuracy is compared
+)
 
 
 def loaded_after(code: str) -> list[str]:
