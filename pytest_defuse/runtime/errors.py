@@ -1,4 +1,4 @@
-"""The one exception that a user reads."""
+"""The exceptions that a user reads."""
 
 
 class DefuseError(Exception):
@@ -6,3 +6,7 @@ class DefuseError(Exception):
 
     The pytest layer and the command line print only the message, without a traceback.
     """
+
+
+class InconclusiveError(DefuseError):
+    """Something that was required cannot be judged, for example because there are too few images."""
