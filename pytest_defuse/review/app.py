@@ -5,6 +5,8 @@ Every request reads the store again, so the page shows what git or an editor cha
 
 import contextlib
 import getpass
+import hashlib
+import secrets
 import socket
 import subprocess
 import webbrowser
@@ -22,28 +24,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.report.captions import captioned
+from pytest_defuse.review.guard import Guard
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
-from pytest_defuse.scenarios.sheets import sheet_size, tile_corner
+from pytest_defuse.scenarios.problems import plain_bytes
+from pytest_defuse.scenarios.sheets import MAX_PNG_BYTES, sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Scenario, all_scenarios
 
 SHEET_WIDTH = 1024
 """Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form. Our choice."""
 VOTED_TILES = 10
 """Tiles of a scenario on which each person votes (Defuse paper, section 4.1); tiles are independent draws."""
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; script-src 'self'; "
-    "style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-}
+MAX_FORM_BYTES = 2**20
+"""Maximum size of a form, 1 MiB: notes of some 200 pages. Our choice."""
+MAX_FIELDS = 8
+"""Maximum number of fields of a form; the page sends at most four."""
 TEMPLATES = Environment(
     loader=ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]),
     autoescape=True,
@@ -58,13 +59,14 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
         port: 0 for a free one.
         annotator: name for the votes on single tiles; by default git's user, or the system's.
     """
-    app = create_app(root, annotator_name(annotator or _user()))
+    token = secrets.token_urlsafe()
+    app = create_app(root, token, annotator_name(annotator or _user()))
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except (OSError, OverflowError) as error:
         raise DefuseError(f"Port {port} cannot be used ({error}): choose another with --port.") from error
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-    print(f"Review at {address} (press Ctrl-C to stop)", flush=True)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}/?token={token}"
+    print(f"Review at {address} (works once, in one browser; press Ctrl-C to stop)", flush=True)
     if browser:
         webbrowser.open(address)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
@@ -72,8 +74,13 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
         server.run(sockets=[listener])
 
 
-def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
-    """The page as an ASGI application; votes on single tiles are written under the name ``annotator``."""
+def create_app(root: Path, token: str, annotator: str = "reviewer") -> Starlette:
+    """The page as an ASGI application.
+
+    Args:
+        token: opens the page once, as ``/?token=...``; every other request needs the cookie that it is exchanged for.
+        annotator: name for the votes on single tiles.
+    """
     all_scenarios(root)  # raises if there is no store, or a file is wrong
     review = _Review(root, annotator)
     return Starlette(
@@ -87,7 +94,10 @@ def create_app(root: Path, annotator: str = "reviewer") -> Starlette:
             Mount("/static", StaticFiles(packages=[("pytest_defuse.review", "static")])),
         ],
         # Another site can have its name resolve to 127.0.0.1, but the Host of such a request is that name.
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False),
+            Middleware(Guard, token=token),
+        ],
         exception_handlers={DefuseError: review.error},
     )
 
@@ -121,7 +131,61 @@ class _Review:
         return _page("index.html", scenarios=scenarios, candidates=_candidates(scenarios), decided=decided)
 
     def scenario(self, request: Request) -> Response:
+        return self._scenario_page(request)
+
+    def sheet(self, request: Request) -> Response:
+        """The file itself, never one that a symbolic link leads to."""
+        *_, scenario = self._find(request)
+        return Response(plain_bytes(scenario.sheet_file("correction"), MAX_PNG_BYTES), media_type="image/png")
+
+    async def decision(self, request: Request) -> Response:
+        """Write the decision, then show the next candidate; if scenario.yaml has changed, show both decisions."""
+        form = await _form(request)
         scenarios, at, scenario = self._find(request)
+        before = scenario.record.notes
+        notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
+        tally = tally_of(scenario) if "by_votes" in form else None
+        if tally and tally.outcome == "undecided":
+            raise HTTPException(400, "The votes leave this scenario undecided.")
+        if tally:
+            label = tally.label if tally.outcome == "scenario" else None
+        else:
+            label = _label(form, scenario, none="reject")
+        if _is_stale(form, scenario):
+            return self._scenario_page(request, refused=(label, notes))
+        if tally:
+            decide_by_votes(scenario, tally)
+        else:
+            decide(scenario, label, notes=before if notes == before.strip() else notes)
+        candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
+        target = address_of(candidates[0]) if candidates else "/"
+        return RedirectResponse(f"{target}?{urlencode({'decided': scenario.full_name})}", status_code=303)
+
+    def next_tile(self, request: Request) -> Response:
+        """One tile that the annotator has not voted on, without predictions; after the last one, the scenario."""
+        return self._vote_page(request)
+
+    async def vote(self, request: Request) -> Response:
+        """Write a vote on one tile, then show the next; none if scenario.yaml has changed."""
+        form = await _form(request)
+        *_, scenario = self._find(request)
+        tile = form.get("tile", [""])[0]
+        if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
+            raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
+        label = _label(form, scenario, none="none")
+        if _is_stale(form, scenario):
+            return self._vote_page(request, refused=(int(tile), label))
+        scenario.store.vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
+        return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
+
+    def _scenario_page(self, request: Request, refused: tuple[str | None, str] | None = None) -> Response:
+        """The page of a scenario.
+
+        Args:
+            refused: label and notes of a decision on an older state of scenario.yaml.
+        """
+        scenarios, at, scenario = self._find(request)
+        seen, scenario = _as_shown(scenario)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")  # raises if the sheet is not the one recorded: nobody must label it
         width, _ = sheet_size(sheet.images, record.tile, record.gap)
@@ -129,8 +193,11 @@ class _Review:
         evidence = scenario.machine.evidence
         return _page(
             "scenario.html",
+            status=409 if refused else 200,
             scenario=scenario,
             record=record,
+            seen=seen,
+            refused=refused,
             sheet=sheet,
             sheet_width=width * max(1, SHEET_WIDTH // width),
             tiles=captioned("tiles", address, record, "correction", scenario.machine.correction.predicted),
@@ -144,31 +211,14 @@ class _Review:
             decided=_decided(request, scenarios),
         )
 
-    def sheet(self, request: Request) -> Response:
-        *_, scenario = self._find(request)
-        return FileResponse(scenario.sheet_file("correction"), headers=HEADERS)
+    def _vote_page(self, request: Request, refused: tuple[int, str | None] | None = None) -> Response:
+        """The page of one tile.
 
-    async def decision(self, request: Request) -> Response:
-        """Write the decision, then show the next candidate."""
-        form = await _form(request)
-        scenarios, at, scenario = self._find(request)
-        if "by_votes" in form:
-            tally = tally_of(scenario)
-            if tally.outcome == "undecided":
-                raise HTTPException(400, "The votes leave this scenario undecided.")
-            decide_by_votes(scenario, tally)
-        else:
-            label = _label(form, scenario, none="reject")
-            before = scenario.record.notes
-            notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
-            decide(scenario, label, notes=before if notes == before.strip() else notes)
-        candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
-        target = address_of(candidates[0]) if candidates else "/"
-        return RedirectResponse(f"{target}?{urlencode({'decided': scenario.full_name})}", status_code=303)
-
-    def next_tile(self, request: Request) -> Response:
-        """One tile that the annotator has not voted on, without predictions; after the last one, the scenario."""
+        Args:
+            refused: tile and label of a vote on an older state of scenario.yaml.
+        """
         *_, scenario = self._find(request)
+        seen, scenario = _as_shown(scenario)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")
         tiles = sheet.kept[:VOTED_TILES]
@@ -180,7 +230,10 @@ class _Review:
         corner = tile_corner(left[0], sheet.images, record.tile, record.gap)
         return _page(
             "vote.html",
+            status=409 if refused else 200,
             scenario=scenario,
+            seen=seen,
+            refused=refused,
             annotator=self.annotator,
             tile=left[0],
             window=(*corner, record.tile.width, record.tile.height),
@@ -189,17 +242,6 @@ class _Review:
             position=len(tiles) - len(left) + 1,
             count=len(tiles),
         )
-
-    async def vote(self, request: Request) -> Response:
-        """Write a vote on one tile, then show the next."""
-        form = await _form(request)
-        *_, scenario = self._find(request)
-        tile = form.get("tile", [""])[0]
-        if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
-            raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
-        label = _label(form, scenario, none="none")
-        scenario.store.vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
-        return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
 
     def error(self, request: Request, error: Exception) -> Response:
         return _page("error.html", status=500, problems=str(error).splitlines())
@@ -217,7 +259,7 @@ class _Review:
 
 def _page(template: str, status: int = 200, **values: Any) -> Response:
     text = TEMPLATES.get_template(template).render(address_of=address_of, **values)
-    return HTMLResponse(text, status, HEADERS)
+    return HTMLResponse(text, status)
 
 
 async def _form(request: Request) -> dict[str, list[str]]:
@@ -225,7 +267,30 @@ async def _form(request: Request) -> dict[str, list[str]]:
     origin = request.headers.get("origin")
     if origin is not None and origin != f"http://{request.headers['host']}":
         raise HTTPException(403, "This form was sent by another page.")
-    return parse_qs((await request.body()).decode(errors="replace"), keep_blank_values=True)
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            raise HTTPException(413, f"This form has more than {MAX_FORM_BYTES:,} bytes: shorten the notes.")
+    try:
+        return parse_qs(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise HTTPException(400, f"This is no form of this page ({error}).") from error
+
+
+def _hash(scenario: Scenario) -> str:
+    return hashlib.sha256(scenario.yaml.read_bytes()).hexdigest()
+
+
+def _as_shown(scenario: Scenario) -> tuple[str, Scenario]:
+    """The hash of scenario.yaml, and the scenario read after it, so that a change in between is a conflict."""
+    seen = _hash(scenario)
+    return seen, scenario.store.get(scenario.id)
+
+
+def _is_stale(form: dict[str, list[str]], scenario: Scenario) -> bool:
+    """Whether scenario.yaml is no longer the file that the page of this form showed."""
+    return form.get("seen") != [_hash(scenario)]
 
 
 def _label(form: dict[str, list[str]], scenario: Scenario, *, none: str) -> str | None:

@@ -41,7 +41,7 @@ def address(store: Store) -> Iterator[str]:
         text=True,
     ) as server:
         assert server.stdout is not None
-        found = re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())
+        found = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S+", server.stdout.readline())
         assert found
         yield found[0]
         server.send_signal(signal.SIGINT)
@@ -68,6 +68,9 @@ def test_labelling_with_buttons_and_keys(store: Store, address: str, browser: "s
     first, second, third = (scenario.id for scenario in store.scenarios())
 
     page.goto(address)
+    home = address.partition("?")[0]
+    page.wait_for_url(home)
+    assert [cookie["sameSite"] for cookie in page.context.cookies()] == ["Strict"]
     page.get_by_role("link", name="Review candidates").click()
     sheet = page.get_by_role("img", name="Contact sheet of 9 images")
     sync_api.expect(sheet).to_have_js_property("naturalWidth", 24)  # waits until the image has loaded
@@ -88,9 +91,21 @@ def test_labelling_with_buttons_and_keys(store: Store, address: str, browser: "s
     page.keyboard.press("2")
     page.wait_for_url(f"**/{third}?**")
     page.keyboard.press("r")
-    page.wait_for_url(f"{address}?**")
+    page.wait_for_url(f"{home}?decided=**")
     assert decisions(store) == [("accepted", "horse"), ("accepted", "dog"), ("rejected", None)]
     assert errors == []
+
+
+def test_the_address_opens_one_browser(store: Store, address: str, browser: "sync_api.Browser") -> None:
+    first, second = (browser.new_context().new_page() for _ in range(2))
+    first.goto("about:blank")
+    first.set_content(f'<a href="{address}">from another site</a>')
+    first.get_by_role("link").click()
+    first.get_by_role("link", name="Review candidates").wait_for()
+    reply = second.goto(address)
+    assert reply is not None
+    assert reply.status == 403
+    assert decisions(store) == [("candidate", None)] * 3
 
 
 def test_labelling_without_javascript(store: Store, address: str, browser: "sync_api.Browser") -> None:
