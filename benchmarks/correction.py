@@ -140,7 +140,7 @@ def adversarial(case: Case, seed: int) -> nn.Module:
     # A temporary folder, so that states from another version are not resumed.
     with seeded(seed), TemporaryDirectory() as folder:
         parts = replace(
-            correction_data(case.subject, case.scenarios, settings, seed), tiles={"adversarial": case.adversarial}
+            correction_data(case.subject, case.scenarios, settings), tiles={"adversarial": case.adversarial}
         )
         finetuning = Finetuning(case.subject, parts, settings, seed=seed, device="cpu", folder=Path(folder))
         search = Search(finetuning, {})

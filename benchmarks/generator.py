@@ -39,7 +39,7 @@ from torch.nn import functional as F
 from torchvision import datasets
 
 from pytest_defuse.discover.generator import GeneratorSettings, trained_generator
-from pytest_defuse.discover.judge_calibration import calibrate, judges_report, split_off
+from pytest_defuse.discover.judge_calibration import calibrate, judges_report
 from pytest_defuse.discover.judges import Judges, JudgeSettings, augment, trained_judges
 from pytest_defuse.discover.latent_images import MIN_ACTIVE_VARIANCE
 from pytest_defuse.runtime.determinism import seeded
@@ -48,7 +48,7 @@ from pytest_defuse.runtime.training import Schedule, train_once
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import LabelledImages, to_pixels
+from pytest_defuse.subject.images import LabelledImages, split_off, to_pixels
 
 Parts = tuple[LabelledImages, LabelledImages, LabelledImages]
 """Training images, held-out images for calibration, test images."""
@@ -62,7 +62,7 @@ def mnist(kind: Callable[..., datasets.MNIST] = datasets.MNIST) -> Parts:
         data = kind(str(DATA), train=train, download=False)
         return LabelledImages(data.data[:, None], data.targets)
 
-    train, held_out = split_off(images(True), seed=0)
+    train, held_out = split_off(images(True))
     return train, held_out, images(False)
 
 

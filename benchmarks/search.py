@@ -40,7 +40,7 @@ from pytest_defuse.discover.search import SearchResult, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.plugin.progress import VisibleProgress
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages, quantise
@@ -87,7 +87,9 @@ def literal_loop(bench: Bench, images: LatentImages, settings: DiscoverySettings
     start, count = time.perf_counter(), 0
     for position in range(draws // settings.draws):
         failures: list[tuple[float, Tensor]] = []
-        e = random_numbers(0, position).beta(settings.a, settings.b, (settings.draws, images.latent_dim))
+        e = random_numbers(0, Stream.PAPER_DRAWS, position).beta(
+            settings.a, settings.b, (settings.draws, images.latent_dim)
+        )
         z = (images.means[position] + torch.from_numpy(e)).float().to(device)
         for code, norm in zip(z, np.linalg.norm(e, axis=1), strict=True):
             image = quantise(decode(code[None]).sigmoid()).float() / 255
@@ -167,7 +169,7 @@ def uniform_search(bench: Bench, std: Tensor, noise: float, passes: int) -> Fail
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(codes)))
     parts = []
     for number, indices in enumerate(order.repeat(-(-passes // len(order)))[:passes].split(4096)):
-        e = torch.from_numpy(random_numbers(0, 7, number).standard_normal((len(indices), codes.shape[1]))).float()
+        e = torch.from_numpy(np.random.default_rng([7, number]).standard_normal((len(indices), codes.shape[1]))).float()
         z = codes[indices] + noise * std * e
         suspects = evaluator.screen(z, bench.images.labels[indices]).nonzero().squeeze(1)
         verdicts = evaluator.verdicts(z[suspects], bench.images.labels[indices[suspects]])

@@ -83,7 +83,7 @@ def correct(
         )
     trainable_copy(subject, settings)  # errors are raised before anything is computed
     with seeded(seed):
-        data = correction_data(subject, scenarios, settings, seed)
+        data = correction_data(subject, scenarios, settings)
         model = subject.classifier(device).identity
         parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}
         key = fingerprint("correction", version=4, device=str(device), **parts)

@@ -7,10 +7,11 @@ import torch
 
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario
-from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.images import LabelledImages, found_in
 from pytest_defuse.subject.subject import Subject
 
 SHIFTED_IMAGES = 1000
@@ -40,39 +41,29 @@ class CorrectionData:
         return fingerprint("correction data", train=self.train.hash, validation=self.validation.hash, tiles=tiles)
 
 
-def correction_data(
-    subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings, seed: int
-) -> CorrectionData:
+def correction_data(subject: Subject, scenarios: Sequence[Scenario], settings: CorrectionSettings) -> CorrectionData:
     """Read the images of a correction.
 
     Raises:
         DefuseError: images cannot be read, or tiles do not fit the subject.
     """
-    train, validation = subject.train_images, subject.validation_images
-    source = "the subject's validation set"
-    if validation is None:
-        train, validation = _split(train, seed)
-        source = "a tenth of the training set, not used for finetuning"
+    tiles = {scenario.id: labelled_tiles(scenario, subject, "correction") for scenario in scenarios}
+    train, validation = subject.split
+    trained_on = (tile for images in tiles.values() for tile in images.pixels)
+    validation = validation[~found_in(validation.pixels, trained_on)]
+    if not len(validation):
+        raise DefuseError(
+            "Every validation image is also a correction tile: give other Subject(validation=...) images."
+        )
+    own = "the subject's validation set"
+    source = own if subject.validation is not None else "a tenth of the training set, not used for finetuning"
     return CorrectionData(
         train,
         validation,
         shifted_copies(validation[:SHIFTED_IMAGES]) if settings.search == "halving" else {},
-        {scenario.id: labelled_tiles(scenario, subject, "correction") for scenario in scenarios},
+        tiles,
         source,
     )
-
-
-def _split(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Split every class at random into nine tenths and one tenth; classes of fewer than ten images stay in training."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    labels = images.labels[order]
-    tenth = torch.zeros(len(images), dtype=torch.bool)
-    for label in labels.unique():
-        positions = (labels == label).nonzero().squeeze(1)
-        tenth[positions[: len(positions) // 10]] = True
-    if not tenth.any():
-        tenth[0] = True
-    return images[order[~tenth]], images[order[tenth]]
 
 
 def labelled_tiles(scenario: Scenario, subject: Subject, split: Split) -> LabelledImages:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.subject.images import LabelledImages, quantise
 
 CHUNK_SIZE = 1024
@@ -28,7 +28,8 @@ def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
     shifted = {}
     for number, (name, change) in enumerate(SHIFTS.items()):
         chunks = [
-            change(chunk, random_numbers(0, number, part)) for part, chunk in enumerate(images.pixels.split(CHUNK_SIZE))
+            change(chunk, random_numbers(0, Stream.SHIFTS, number, part))
+            for part, chunk in enumerate(images.pixels.split(CHUNK_SIZE))
         ]
         shifted[name] = LabelledImages(torch.cat(chunks), images.labels)
     return shifted

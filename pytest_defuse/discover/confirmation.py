@@ -12,6 +12,7 @@ from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.verdicts import Evaluator
+from pytest_defuse.runtime.determinism import Stream
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.statistics.accuracy import wilson_interval
 
@@ -22,8 +23,6 @@ COVERAGE_MASS = 0.95
 ROUND_FACTOR = 4
 """A sheet is filled in at most ROUND_FACTOR / rho rounds of draws; a failure rate above rho needs about 1 / rho. Our
 choice."""
-
-CONFIRMATION_STAGE, SHEET_STAGE = 3, 4  # stages of the random numbers, after those of search.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +72,7 @@ def confirm(
     drawn, failure_counts = settings.confirmations, []
     with progress.task("confirming regions", len(regions)) as advance:
         for number, region in enumerate(regions):
-            codes = region.sample_codes(drawn, seed, CONFIRMATION_STAGE, number)
+            codes = region.sample_codes(drawn, seed, Stream.CONFIRMATION, number)
             verdicts = evaluator.verdicts(codes, torch.full((drawn,), region.label))
             failure_counts.append(int((verdicts.failed & (verdicts.labels == region.label)).sum()))
             advance(1, f"{failure_counts[-1]} of {drawn} fail")
@@ -91,7 +90,7 @@ def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettin
     count, batches = 2 * settings.tiles, []
     # More than rho of the draws from a confirmed region show its label, so a few rounds are always enough.
     for attempt in range(ROUND_FACTOR * int(1 / settings.rho) + 1):
-        codes = region.sample_codes(count, seed, SHEET_STAGE + attempt, number)
+        codes = region.sample_codes(count, seed, Stream.SHEETS, number, attempt)
         shown = evaluator.confidently_shows(codes, region.label)
         batches.append(evaluator.generator.decode(codes[shown]).cpu())
         if sum(map(len, batches)) >= count:

@@ -10,7 +10,7 @@ from pytest_defuse.discover.confirmation import TestedRegion, confirm, sheet_ima
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.generator import GeneratorSettings, check_generator, trained_generator
 from pytest_defuse.discover.journal import Journal
-from pytest_defuse.discover.judge_calibration import JudgesReport, calibrate, judges_report, split_off
+from pytest_defuse.discover.judge_calibration import JudgesReport, calibrate, judges_report
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
 from pytest_defuse.discover.label_evidence import label_evidence
 from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample_indices
@@ -192,9 +192,7 @@ def _judges_and_generator(
     progress: Progress,
 ) -> tuple[Judges, ImageGenerator]:
     """The judges, calibrated on images that they were not trained on, and a generator that keeps what a judge sees."""
-    training, held_out = subject.train_images, subject.validation_images
-    if held_out is None:
-        training, held_out = split_off(training, seed)
+    training, held_out = subject.split
     if subject.judges is None:
         panel = trained_judges(
             training, len(subject.classes), JudgeSettings(), seed=seed, device=device, cache=cache, progress=progress

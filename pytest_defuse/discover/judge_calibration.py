@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from pytest_defuse.discover.judges import Judges
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.statistics.accuracy import balanced_accuracy
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
 
 TARGET_ACCURACY = 0.995
-"""Minimum accuracy of confident verdicts on held-out images that calibration aims at; our choice."""
+"""Minimum balanced accuracy of confident verdicts on held-out images that calibration aims at; our choice."""
 ACCURACY_TOLERANCE = 0.02
-"""A judge that is less accurate than the model by more than this is reported; our choice."""
+"""A judge whose balanced accuracy is below the model's by more than this is reported; our choice."""
 MIN_CONFIDENT = 0.5
 """Judges that are confident about a smaller share of the held-out images are reported; our choice."""
 
@@ -32,16 +34,6 @@ class JudgesReport:
     warnings: tuple[str, ...]
 
 
-def split_off(images: LabelledImages, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """A random nine tenths to train on, and a tenth (at least one image) to hold out.
-
-    Near-duplicates, such as the frames of one video, overstate the accuracy: use a validation set instead.
-    """
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
-    held_out = max(1, len(images) // 10)
-    return images[order[held_out:]], images[order[:held_out]]
-
-
 def calibrate(
     panel: Sequence[Classifier],
     held_out: LabelledImages,
@@ -51,16 +43,17 @@ def calibrate(
 ) -> Judges:
     """The panel with the smallest confidence, at least ``min_confidence``, at which its confident verdicts are right.
 
-    That is: at least ``target_accuracy`` of its confident verdicts on the held-out images are correct; if no confidence
-    reaches that, the one with the highest accuracy. ``min_confidence`` is a floor because generated images are more
-    unusual than held-out ones, and a small held-out set says little about rare errors.
+    That is: the balanced accuracy of its confident verdicts on the held-out images, the mean over the classes, is at
+    least ``target_accuracy``; if no confidence reaches that, the one with the highest. So rare classes count as much as
+    common ones. ``min_confidence`` is a floor because generated images are more unusual than held-out ones, and a small
+    held-out set says little about rare errors.
     """
-    labels, confidences = Judges(panel).verdicts(held_out.pixels)
+    predictions, confidences = Judges(panel).verdicts(held_out.pixels)
     ranked = confidences.argsort(descending=True, stable=True)[: int((confidences >= min_confidence).sum())]
-    confidences, correct = confidences[ranked], (labels == held_out.labels)[ranked]
     if not len(ranked):
         return Judges(panel, min_confidence)
-    accuracies = correct.cumsum(0) / torch.arange(1, len(correct) + 1)
+    confidences, labels = confidences[ranked], held_out.labels[ranked]
+    accuracies = _balanced_accuracies(predictions[ranked] == labels, labels)
     # Verdicts of equal confidence are included together, so only the last of them is a possible threshold.
     distinct = torch.cat([confidences[1:] < confidences[:-1], torch.tensor([True])])
     accurate = distinct & (accuracies >= min(target_accuracy, accuracies[distinct].max().item()))
@@ -72,32 +65,41 @@ def judges_report(judges: Judges, model: Classifier, held_out: LabelledImages) -
     """Measure the judges and the model on held-out images.
 
     Raises:
-        DefuseError: a judge is not better than always predicting the most common class.
+        DefuseError: a judge is not better than always predicting one class.
     """
-    classifiers = (*judges.panel, model)
-    *accuracies, model_accuracy = (_share(c.predict(held_out.pixels) == held_out.labels) for c in classifiers)
-    most_common = held_out.labels.bincount().max().item() / len(held_out)
-    warnings = []
-    for judge, accuracy in zip(judges.panel, accuracies, strict=True):
-        finding = f"{judge.name} is correct on {accuracy:.1%} of {len(held_out)} held-out images"
-        if accuracy <= most_common < 1:
+    labels = held_out.labels.tolist()
+    correct = [(c.predict(held_out.pixels) == held_out.labels).tolist() for c in (*judges.panel, model)]
+    *balanced, of_model = (balanced_accuracy(each, labels) for each in correct)
+    classes, warnings = len(set(labels)), []
+    for judge, accuracy in zip(judges.panel, balanced, strict=True):
+        finding = (
+            f"{judge.name} is correct on {accuracy:.1%} of {len(labels)} held-out images, averaged over the classes"
+        )
+        if accuracy <= 1 / classes < 1:
             raise DefuseError(
-                f"{finding}, not more than always predicting the most common class: check its weights, that it accepts "
-                "the output of Subject(normalize=...), and the order of Subject(classes=...)."
+                f"{finding}, not more than always predicting one class: check its weights, that it accepts the output "
+                "of Subject(normalize=...), and the order of Subject(classes=...)."
             )
-        if accuracy < model_accuracy - ACCURACY_TOLERANCE:
+        if accuracy < of_model - ACCURACY_TOLERANCE:
             warnings.append(
-                f"{finding}, the model on {model_accuracy:.1%}: some failures will be errors of the judge; give better "
+                f"{finding}, the model on {of_model:.1%}: some failures will be errors of the judge; give better "
                 "judges with Subject(judges=...)."
             )
-    confident = _share(judges.labels(held_out.pixels)[1])
+    confident = judges.labels(held_out.pixels)[1].double().mean().item()
     if confident < MIN_CONFIDENT:
         warnings.append(
             f"The judges are confident about only {confident:.1%} of the held-out images, so most failures will be "
             "missed: give better judges with Subject(judges=...)."
         )
-    return JudgesReport(tuple(accuracies), tuple(warnings))
+    return JudgesReport(tuple(map(fmean, correct[:-1])), tuple(warnings))
 
 
-def _share(hits: Tensor) -> float:
-    return hits.double().mean().item()
+def _balanced_accuracies(correct: Tensor, labels: Tensor) -> Tensor:
+    """The balanced accuracy of the first 1, 2, ..., n images, float64 n, over the classes that are among them."""
+    total = torch.zeros(len(labels), dtype=torch.float64)
+    classes = torch.zeros_like(total)
+    for label in labels.unique():
+        images = (labels == label).cumsum(0)
+        total += ((labels == label) & correct).cumsum(0) / images.clamp(min=1)
+        classes += images > 0
+    return total / classes

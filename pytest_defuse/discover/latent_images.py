@@ -8,9 +8,10 @@ from torch import Tensor
 
 from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.discover.verdicts import Evaluator
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
+from pytest_defuse.statistics.accuracy import balanced_accuracy
 from pytest_defuse.subject.images import LabelledImages
 
 RADIUS_QUANTILE = 0.999
@@ -20,8 +21,6 @@ MIN_ACTIVE_VARIANCE = 0.01
 """A latent dimension is active if the variance of its means is above this (Burda et al. 2016, section 5.1)."""
 MIN_STD = 1e-6
 """Minimum standard deviation of a dimension, so that one in which all codes are equal can be divided by. Our choice."""
-SAMPLE_STAGE = 9
-"""Stage of the random numbers (:func:`~pytest_defuse.runtime.determinism.random_numbers`) that choose images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +80,7 @@ def sample_indices(count: int, maximum: int, seed: int) -> Tensor:
     """Ascending indices, int64, of at most ``maximum`` of ``count`` images: all, or a seeded random sample."""
     if count <= maximum:
         return torch.arange(count)
-    return torch.from_numpy(random_numbers(seed, SAMPLE_STAGE).permutation(count)[:maximum]).sort().values
+    return torch.from_numpy(random_numbers(seed, Stream.SEARCHED_IMAGES).permutation(count)[:maximum]).sort().values
 
 
 def locate(
@@ -122,11 +121,9 @@ def check_reconstructions(images: LatentImages, min_ratio: float) -> None:
     Raises:
         DefuseError: the accuracy on reconstructions is 0, or below ``min_ratio`` times that on the images.
     """
-    classes = [images.labels == label for label in images.labels.unique()]
-    accuracy, rebuilt = (
-        float(np.mean([correct[of_class].double().mean().item() for of_class in classes]))
-        for correct in (images.correct, images.logit_margins > 0)
-    )
+    labels = images.labels.tolist()
+    accuracy = balanced_accuracy(images.correct.tolist(), labels)
+    rebuilt = balanced_accuracy((images.logit_margins > 0).tolist(), labels)
     if rebuilt < min_ratio * accuracy:
         raise DefuseError(
             f"The generator does not reconstruct the images well enough: averaged over the classes, the model is "

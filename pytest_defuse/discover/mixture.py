@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.cluster import kmeans_plusplus
 from torch import Tensor
 
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import derived_seed
 from pytest_defuse.runtime.errors import DefuseError
 
 Array = NDArray[np.float64]
@@ -96,7 +96,7 @@ def fit_mixtures(
     _check(codes, n_components, kinds)
     n_components = min(n_components, len(codes))
     prior = Prior.of(codes, n_components)
-    starts = (_kmeans_start(codes, n_components, random_numbers(seed, number)) for number in range(n_init))
+    starts = (_kmeans_start(codes, n_components, derived_seed(seed, number, 32)) for number in range(n_init))
     mixtures = [fit_from(codes, start, prior, kinds=kinds, max_iter=max_iter, device=device) for start in starts]
     return sorted(mixtures, key=lambda mixture: -mixture.lower_bound)
 
@@ -280,10 +280,10 @@ def _outer(vectors: Tensor) -> Tensor:
     return vectors[:, :, None] * vectors[:, None, :]
 
 
-def _kmeans_start(codes: Array, n_components: int, numbers: np.random.Generator) -> Array:
+def _kmeans_start(codes: Array, n_components: int, seed: int) -> Array:
     """Hard responsibilities n x K: the nearest of K k-means++ centres, the largest cluster first as sticks prefer."""
     points = codes - codes.mean(0)
-    centres, _ = kmeans_plusplus(points, n_components, random_state=int(numbers.integers(2**32)))
+    centres, _ = kmeans_plusplus(points, n_components, random_state=seed)
     nearest = torch.cdist(torch.from_numpy(points), torch.from_numpy(centres)).argmin(1).numpy()
     order = np.argsort(-np.bincount(nearest, minlength=n_components), kind="stable")
     start: Array = np.eye(n_components)[np.argsort(order)[nearest]]

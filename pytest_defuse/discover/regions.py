@@ -10,7 +10,7 @@ from torch import Tensor
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.mixture import Array, Mixture, fit_mixtures
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 
 MIN_RECURRENCE = 0.5
 """A region is kept if more than this fraction of the other restarts finds it too: a majority. Our choice."""
@@ -41,10 +41,10 @@ class Region:
     weight: float
     recurrence: float = 1.0
 
-    def sample_codes(self, count: int, seed: int, stage: int, item: int) -> Tensor:
+    def sample_codes(self, count: int, seed: int, stream: Stream, item: int, draw: int = 0) -> Tensor:
         """``count`` latent codes, float32, from N(mean, tau * covariance); the other arguments determine the noise."""
         cholesky = np.linalg.cholesky(self.tau * self.covariance)
-        e = random_numbers(seed, stage, item).standard_normal((count, len(self.mean)))
+        e = random_numbers(seed, stream, item, draw).standard_normal((count, len(self.mean)))
         return torch.from_numpy(self.mean + e @ cholesky.T).float()
 
     def mahalanobis(self, codes: Array) -> Array:

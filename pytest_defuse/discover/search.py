@@ -20,7 +20,7 @@ from pytest_defuse.discover.journal import Journal, Piece
 from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.verdicts import Evaluator
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
 
 VERSION = "4"
@@ -38,8 +38,6 @@ ROUND_PASSES = 7500
 (60,000) divided by these. Images with failures get their next block of draws in the next round."""
 EXPLORATION = 0.05
 """Fraction of a round's blocks at random images, so that every image is searched around; our choice."""
-
-PAPER_STAGE, ADAPTIVE_STAGE, EXPLORATION_STAGE = range(3)  # stages of the random numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +115,7 @@ class _Search:
 
     def _paper_piece(self, positions: Tensor) -> Piece:
         draws, images, settings = self.settings.draws, self.images, self.settings
-        streams = [random_numbers(self.seed, PAPER_STAGE, int(index)) for index in images.indices[positions]]
+        streams = [random_numbers(self.seed, Stream.PAPER_DRAWS, int(index)) for index in images.indices[positions]]
         shape = (draws, images.latent_dim)
         e = torch.from_numpy(np.concatenate([stream.beta(settings.a, settings.b, shape) for stream in streams]))
         nearest_first = e.norm(dim=1).argsort(stable=True)
@@ -162,7 +160,7 @@ class _Search:
         promising = with_failures[rates.argsort(descending=True, stable=True)]
         by_margin = np.lexsort((images.logit_margins[without].abs(), spent[without]))
         ranked = torch.cat([promising, without[torch.from_numpy(by_margin)]])
-        numbers = random_numbers(self.seed, EXPLORATION_STAGE, round_number)
+        numbers = random_numbers(self.seed, Stream.EXPLORATION, round_number)
         shuffled = is_open[torch.from_numpy(numbers.permutation(len(is_open)))]
         explored = int(EXPLORATION * max_blocks)
         positions = torch.cat([ranked[: max_blocks - explored], shuffled[:explored]]).unique()
@@ -179,8 +177,9 @@ class _Search:
     def _piece(self, blocks: _Blocks, missing: Tensor) -> Piece:
         images, settings = self.images, self.settings
         shape = (settings.draws, images.latent_dim)
-        streams = zip(images.indices[blocks.positions].tolist(), blocks.numbers.tolist(), strict=True)
-        e = np.stack([random_numbers(self.seed, ADAPTIVE_STAGE, *stream).standard_normal(shape) for stream in streams])
+        sources = zip(images.indices[blocks.positions].tolist(), blocks.numbers.tolist(), strict=True)
+        streams = (random_numbers(self.seed, Stream.ADAPTIVE_DRAWS, *block) for block in sources)
+        e = np.stack([stream.standard_normal(shape) for stream in streams])
         offsets = blocks.noise[:, None, None] * images.std * torch.from_numpy(e)
         codes = images.within_radius((blocks.centres[:, None] + offsets).flatten(0, 1).float())
         if self._gradient_steps:

@@ -78,7 +78,7 @@ def explain(
     groups = [*class_groups(subject.classes, labels, predictions), *masks]
     feature_names = {**(names or {}).get(network.earlier_key, {}), **(names or {}).get(network.key, {})}
     failed = predictions != labels
-    modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=feature_names)
+    modes = find_failure_modes(features, failed, groups, settings, seed=seed, names=feature_names, labels=labels)
     return Explanation(subject, model, network, features, predictions, failed, modes, settings, seed)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask
-from pytest_defuse.rules.honest_split import Rows, Rule, Rules, honest_rules, rows_of
+from pytest_defuse.rules.honest_split import Labels, Rows, Rule, Rules, honest_rules, rows_of
 from pytest_defuse.rules.trees import Conditions, matches
 from pytest_defuse.runtime.errors import DefuseError
 
@@ -86,9 +86,10 @@ def find_failure_modes(
     *,
     seed: int = 0,
     names: Mapping[int, str] | None = None,
+    labels: Labels | None = None,
 ) -> FailureModes:
     """The failure modes in groups of images, by :func:`honest_rules`, which takes the same arguments."""
     by_name = {str(group): group for group in groups}
     rows = ((name, group.rows) for name, group in by_name.items())
-    found = honest_rules(features, failed, rows, settings or ExplainSettings(), seed=seed, names=names)
+    found = honest_rules(features, failed, rows, settings or ExplainSettings(), seed=seed, names=names, labels=labels)
     return FailureModes(**vars(found), groups=by_name)

@@ -16,7 +16,7 @@ from pytest_defuse.explain.explanation import Explanation
 from pytest_defuse.explain.visuals import feature_attack, heatmaps, most_activating
 from pytest_defuse.rules.honest_split import Rows
 from pytest_defuse.rules.trees import Node, rule_words
-from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.subject.images import quantise
 
 FIGURE_COLUMNS = 6
@@ -25,8 +25,6 @@ TILE, GAP = 96, 6
 MARGIN, LINE = 150, 18
 """Width of the names of the rows, and height of a line of text. Our choice."""
 RED = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
-SAMPLE_STAGE = 9
-"""Stage of the random numbers that choose images; no other part of an explanation uses it."""
 
 
 def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image:
@@ -70,7 +68,7 @@ def overlaid(pixels: Tensor, maps: Tensor) -> Tensor:
 
 
 def _sample(rows: Rows, seed: int) -> Rows:
-    return np.sort(random_numbers(seed, SAMPLE_STAGE).permutation(rows)[:FIGURE_COLUMNS])
+    return np.sort(random_numbers(seed, Stream.FIGURES).permutation(rows)[:FIGURE_COLUMNS])
 
 
 def _figure(title: Sequence[str], rows: Sequence[tuple[str, Tensor, Sequence[str]]]) -> Image.Image:

@@ -12,7 +12,7 @@ from pytest_defuse.explain.explanation import Explanation, matching_images
 from pytest_defuse.explain.failure_modes import FailureMode
 from pytest_defuse.rules.honest_split import Rows
 from pytest_defuse.rules.trees import matches
-from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles
 from pytest_defuse.scenarios.schema import (
     FORMAT,
@@ -27,8 +27,7 @@ from pytest_defuse.scenarios.schema import (
 from pytest_defuse.scenarios.sheets import pixel_hash, sheet_record, tile_format
 from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
 from pytest_defuse.statistics.accuracy import wilson_interval
-
-CORRECTION_STAGE, HELD_OUT_STAGE = 5, 6  # stages of the random numbers that choose tiles, apart from figures.py's
+from pytest_defuse.subject.images import found_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Slice:
     mode: FailureMode
     label: int  # class index
     rows: Rows  # test images that were not used to find the rule
-    correction: Tensor  # *training* images, uint8 N x C x H x W: a corrected model has seen no test image
+    correction: Tensor  # *training* images, uint8 N x C x H x W: no test image, and no validation image
 
 
 def store_failure_modes(store: Store, explanation: Explanation, cache: Path | None = None) -> Stored:
@@ -78,7 +77,9 @@ def slice_of(explanation: Explanation, mode: FailureMode, cache: Path | None = N
     rows = rows[matches(mode.path, explanation.features[rows])]
     train = subject.train_images
     correction = train.pixels[matching_images(explanation.network, train, mode.path, cache) & (train.labels == label)]
-    return Slice(mode, label, rows, _sample(explanation, correction, CORRECTION_STAGE))
+    # A correction chooses its model on the validation images, so it must not train on them.
+    correction = correction[~found_in(correction, subject.split[1].pixels)]
+    return Slice(mode, label, rows, _sample(explanation, correction, Stream.CORRECTION_TILES))
 
 
 def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord, MachineRecord, Tensor]:
@@ -87,7 +88,7 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
     label = subject.classes[selected.label]
     failed, drawn = int(explanation.failed[selected.rows].sum()), len(selected.rows)
     low, high = wilson_interval(failed, drawn)
-    rows = _sample(explanation, torch.from_numpy(selected.rows), HELD_OUT_STAGE)
+    rows = _sample(explanation, torch.from_numpy(selected.rows), Stream.HELD_OUT_TILES)
     tiles = subject.test_images.pixels[rows]
     held_out = [subject.classes[index] for index in explanation.predictions[rows.numpy()].tolist()]
     correction = [subject.classes[index] for index in explanation.model.predict(selected.correction).tolist()]
@@ -123,8 +124,8 @@ def _tiles(pixels: Tensor, predicted: list[str]) -> Tiles:
     return Tiles(predicted=tuple(predicted), sources=sources)
 
 
-def _sample(explanation: Explanation, items: Tensor, stage: int) -> Tensor:
+def _sample(explanation: Explanation, items: Tensor, stream: Stream) -> Tensor:
     """A random sample of as many items as fit in a sheet, in their order."""
     budget = Budgets.of(tile_format(explanation.subject.test_images.pixels[:1].numpy())).tiles
-    order = random_numbers(explanation.seed, stage).permutation(len(items))
+    order = random_numbers(explanation.seed, stream).permutation(len(items))
     return items[np.sort(order[: min(explanation.settings.tiles, budget)])]

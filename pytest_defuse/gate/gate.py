@@ -89,7 +89,6 @@ class GatedScenario(Gated):
         return torch.from_numpy(self.scenario.pixels("held_out"))
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class GatedAccuracy(Gated, Accuracy):
     """What ``defuse_test_accuracy`` and ``defuse_overall`` return: an accuracy with the verdict that it is part of."""
 
@@ -98,7 +97,9 @@ class GatedAccuracy(Gated, Accuracy):
     @staticmethod
     def of(verdict: TestSetResult | OverallResult) -> "GatedAccuracy":
         """The accuracy of a verdict."""
-        return GatedAccuracy(verdict.correct, verdict.total, verdict.confidence, verdict=verdict)
+        accuracy = GatedAccuracy(verdict.correct, verdict.total, verdict.confidence)
+        accuracy.verdict = verdict
+        return accuracy
 
 
 def gate_scenarios(

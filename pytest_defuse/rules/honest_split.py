@@ -14,10 +14,13 @@ from pytest_defuse.rules.gain import Features, Mask
 from pytest_defuse.rules.rates import Cluster
 from pytest_defuse.rules.settings import RuleSettings
 from pytest_defuse.rules.trees import Conditions, Node, evaluated, fit_tree, rule_words
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 
 Rows = NDArray[np.int64]
 """Indices of images."""
+
+Labels = NDArray[np.int64]
+"""Class indices of images."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def honest_rules(
     *,
     seed: int = 0,
     names: Mapping[int, str] | None = None,
+    labels: Labels | None = None,
 ) -> Rules:
     """Find rules in groups of images.
 
@@ -105,9 +109,10 @@ def honest_rules(
         groups: name and rows of each group.
         seed: decides which half of the images is used to grow the trees.
         names: names of features, by column.
+        labels: class indices, int64 N: both halves have the same share of each label's failures and successes.
     """
     paper = settings.selection == "paper"
-    grows = np.ones(len(failed), dtype=bool) if paper else random_numbers(seed).permutation(len(failed)) % 2 == 0
+    grows = np.ones(len(failed), dtype=bool) if paper else _half(failed, labels, seed)
     measures = grows if paper else ~grows
     trees: dict[str, Node] = {}
     skipped: list[str] = []
@@ -133,6 +138,16 @@ def honest_rules(
     ]
     rules.sort(key=lambda rule: rule.importance, reverse=True)
     return Rules(tuple(rules), trees, tuple(skipped), measures)
+
+
+def _half(failed: Mask, labels: Labels | None, seed: int) -> Mask:
+    """A random half of the images, bool N, stratified by label and failure."""
+    order = random_numbers(seed, Stream.RULE_HALVES).permutation(len(failed))
+    strata = failed if labels is None else 2 * labels + failed
+    by_stratum = order[np.argsort(strata[order], kind="stable")]
+    half = np.zeros(len(failed), dtype=bool)
+    half[by_stratum[::2]] = True
+    return half
 
 
 def rows_of(features: Features, rows: Rows) -> Features:

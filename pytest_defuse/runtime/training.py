@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from pytest_defuse.runtime.cache import NO_OUTPUTS, Tensors, cached_weights
-from pytest_defuse.runtime.determinism import random_numbers, seed_all, seeded
+from pytest_defuse.runtime.determinism import derived_seed, seed_all, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.state_files import read_state, write_state
@@ -131,7 +131,7 @@ class Training:
             write_state({}, self.state, self.outputs)  # a folder that cannot be written to is reported before any work
         saved = time.monotonic()
         for step in range(start, steps):
-            seed_all(int(random_numbers(self.seed, step).integers(2**63)))
+            seed_all(derived_seed(self.seed, step, 63))
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             self.network.zero_grad(set_to_none=True)

@@ -2,8 +2,11 @@
 
 import math
 import operator
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import compress
+from statistics import fmean
+from typing import Self
 
 from pytest_defuse.statistics.significance import critical_value
 
@@ -25,44 +28,34 @@ def wilson_interval(successes: int, total: int, confidence: float = DEFAULT_CONF
     return max(0.0, centre - half) if successes else 0.0, min(1.0, centre + half) if successes < total else 1.0
 
 
-@dataclass(frozen=True, eq=False)
-class Accuracy:
-    """``correct`` of ``total`` images; compares like the number ``correct / total`` and prints its interval."""
+class Accuracy(float):
+    """``correct`` of ``total`` images: the number ``correct / total`` in [0, 1], which prints its interval.
+
+    Without images it is NaN.
+    """
 
     correct: int
     total: int
-    confidence: float = DEFAULT_CONFIDENCE
+    confidence: float
+
+    def __new__(cls, correct: int, total: int, confidence: float = DEFAULT_CONFIDENCE) -> Self:
+        """The accuracy ``correct / total``; ``confidence`` is that of its interval, in (0, 1)."""
+        accuracy = super().__new__(cls, correct / total if total else math.nan)
+        accuracy.correct, accuracy.total, accuracy.confidence = correct, total, confidence
+        return accuracy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.correct, self.total, self.confidence), vars(self)
 
     @property
     def value(self) -> float:
-        """The share of correct images, in [0, 1]; NaN without images."""
-        return self.correct / self.total if self.total else math.nan
+        """The plain number."""
+        return float(self)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Wilson's interval at this object's confidence."""
         return wilson_interval(self.correct, self.total, self.confidence)
-
-    def __float__(self) -> float:
-        return self.value
-
-    def __eq__(self, other: object) -> bool:
-        return self.value == float(other) if isinstance(other, (int, float, Accuracy)) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.value)
-
-    def __lt__(self, other: "float | Accuracy") -> bool:
-        return self.value < float(other)
-
-    def __le__(self, other: "float | Accuracy") -> bool:
-        return self.value <= float(other)
-
-    def __gt__(self, other: "float | Accuracy") -> bool:
-        return self.value > float(other)
-
-    def __ge__(self, other: "float | Accuracy") -> bool:
-        return self.value >= float(other)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -75,7 +68,7 @@ class Accuracy:
         """Lines that explain why ``left op right`` is false, where one of them is this accuracy."""
         lines = [f"{_shown(left)} {op} {_shown(right)}"]
         other = right if left is self else left
-        if not isinstance(other, (int, float, Accuracy)) or not self.total:
+        if not isinstance(other, (int, float)) or not self.total:
             return lines
         difference = abs(self.value - float(other))
         images = math.ceil(difference * self.total - 1e-9)  # 1e-9: no further image for a rounding error
@@ -89,6 +82,12 @@ class Accuracy:
 def accuracy_of(predicted: Sequence[object], labels: Sequence[object]) -> Accuracy:
     """The accuracy of predicted classes against labels, one per image."""
     return Accuracy(sum(map(operator.eq, predicted, labels)), len(labels))
+
+
+def balanced_accuracy(correct: Sequence[bool], labels: Sequence[int]) -> float:
+    """The mean over the labels of the share of correct images with each label, in [0, 1]; at least one image."""
+    totals, hits = Counter(labels), Counter(compress(labels, correct))
+    return fmean(hits[label] / total for label, total in totals.items())
 
 
 def _shown(side: object) -> str:

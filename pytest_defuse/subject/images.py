@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.runtime.errors import DefuseError
 
 
@@ -182,6 +182,32 @@ def to_pixels(image: Any, where: str) -> Tensor:
             "give plain pixels here and the normalisation to Subject(normalize=...)."
         )
     return quantise(tensor)
+
+
+def split_off(images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    """Nine tenths of the images, and a random tenth of each class (at least one image); always the same ones.
+
+    Classes of fewer than ten images stay in the first part. Near-duplicates, such as the frames of one video, can be on
+    both sides, and then accuracies on the tenth are too high.
+    """
+    order = torch.from_numpy(random_numbers(0, Stream.VALIDATION_SPLIT).permutation(len(images)))
+    tenth = torch.zeros(len(images), dtype=torch.bool)
+    for label in images.labels.unique():
+        of_class = order[images.labels[order] == label]
+        tenth[of_class[: len(of_class) // 10]] = True
+    if not tenth.any():
+        tenth[order[0]] = True
+    return images[~tenth], images[tenth]
+
+
+def found_in(pixels: Tensor, others: Iterable[Tensor]) -> Tensor:
+    """Which images, uint8 N x C x H x W, are pixel for pixel among other images, each uint8 C x H x W: bool N."""
+    known = {_digest(image) for image in others}
+    return torch.tensor([_digest(image) in known for image in pixels], dtype=torch.bool)
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest()
 
 
 def quantise(images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
-from pytest_defuse.subject.images import Dataset, LabelledImages, load, map_style, size_words
+from pytest_defuse.subject.images import Dataset, LabelledImages, load, map_style, size_words, split_off
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +97,12 @@ class Subject:
     def validation_images(self) -> LabelledImages | None:
         """The validation set, read at the first access; None without one."""
         return None if self.validation is None else load(self.validation, "validation", self.classes)
+
+    @cached_property
+    def split(self) -> tuple[LabelledImages, LabelledImages]:
+        """Images to train on, and validation images: all of ``train``, or its nine tenths of :func:`split_off`."""
+        validation = self.validation_images
+        return split_off(self.train_images) if validation is None else (self.train_images, validation)
 
     def shift_images(self, name: str) -> LabelledImages:
         """The shift set of a name, read at every call."""

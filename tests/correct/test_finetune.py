@@ -30,7 +30,7 @@ def finetuned(subject: Subject, scenario: Scenario, tmp_path: Path) -> Train:
         nonlocal runs
         runs += 1
         settings = PLAIN.replace(**changes)
-        images = correction_data(subject, [scenario], settings, 0)
+        images = correction_data(subject, [scenario], settings)
         folder = tmp_path / f"run{runs}"
         finetuning = Finetuning(subject, images, settings, seed=0, device="cpu", folder=folder)
         return plain_copy(subject.model, finetuning.weights(lambda_, 1e-2, epochs))

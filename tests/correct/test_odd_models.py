@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pytest_defuse.correct.checkpoints import save_checkpoint
 from pytest_defuse.correct.data import correction_data
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, SIDES, THOROUGH, Net, correction_of, planted, same, sides, trained_net, weights
@@ -83,10 +84,20 @@ def test_training_images_from_a_generator_of_batches(subject: Subject, scenario:
 
 def test_a_rare_class_stays_in_training(subject: Subject, scenario: Scenario) -> None:
     rare = [pair for pair in sides(300, seed=0) if pair[1] == 1] + [pair for pair in sides(9, seed=5) if pair[1] == 0]
-    parts = correction_data(replace(subject, train=rare), [scenario], BRIEF, 0)
+    parts = correction_data(replace(subject, train=rare), [scenario], BRIEF)
     count = sum(label == 0 for _, label in rare)
     assert int((parts.train.labels == 0).sum()) == count
     assert len(parts.train) + len(parts.validation) == len(rare)
+
+
+def test_no_trial_is_scored_on_tiles_that_it_was_trained_on(subject: Subject, scenario: Scenario) -> None:
+    """A sheet of an earlier version, or one that people brought, can hold validation images."""
+    tiles = [(tile, 0) for tile in scenario.pixels("correction")]
+    other = sides(40, seed=9)
+    parts = correction_data(replace(subject, validation=[*other, *tiles]), [scenario], BRIEF)
+    assert len(parts.validation) == len(other)
+    with pytest.raises(DefuseError, match="Every validation image is also a correction tile"):
+        correction_data(replace(subject, validation=tiles), [scenario], BRIEF)
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import BayesianGaussianMixture
 
 from pytest_defuse.discover.mixture import Array, Mixture, Prior, fit_from, fit_mixtures
-from pytest_defuse.runtime.determinism import random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from tests.examples import fewer_examples
 
@@ -23,22 +22,22 @@ COUNTS = (1200, 600, 200)
 
 
 def normal(*shape: int, stage: int = 9) -> Array:
-    return random_numbers(0, stage, *shape[:1]).standard_normal(shape)
+    return np.random.default_rng([0, stage, *shape[:1]]).standard_normal(shape)
 
 
 def soft_start(count: int, n_components: int) -> Array:
-    return random_numbers(1).dirichlet(np.full(n_components, 0.3), count)
+    return np.random.default_rng([1]).dirichlet(np.full(n_components, 0.3), count)
 
 
 def hard_start(count: int, n_components: int) -> Array:
-    return np.eye(n_components)[random_numbers(2).integers(n_components, size=count)]
+    return np.eye(n_components)[np.random.default_rng([2]).integers(n_components, size=count)]
 
 
 @pytest.fixture(scope="module")
 def codes() -> Array:
     """Three distant groups with standard deviations 1 and 0.3."""
     groups = [
-        mean + random_numbers(0, number).standard_normal((count, 2)) * [1.0, 0.3]
+        mean + np.random.default_rng([0, number]).standard_normal((count, 2)) * [1.0, 0.3]
         for number, (mean, count) in enumerate(zip(MEANS, COUNTS, strict=True))
     ]
     return np.concatenate(groups)
@@ -174,7 +173,7 @@ def test_equal_codes_still_have_a_covariance() -> None:
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Array, Array]:
-    numbers = random_numbers(draw(st.integers(0, 2**32)))
+    numbers = np.random.default_rng([draw(st.integers(0, 2**32))])
     count, dim, n_components = draw(st.integers(2, 60)), draw(st.integers(1, 4)), draw(st.integers(1, 6))
     codes = numbers.standard_normal((count, dim)) @ numbers.standard_normal((dim, dim))
     codes[: draw(st.integers(0, count))] = codes[0]  # duplicates
@@ -201,7 +200,7 @@ def test_the_lower_bound_never_falls_and_every_code_is_counted_once(problem: tup
 @given(problems(), st.integers(0, 2**32))
 def test_the_order_of_the_codes_does_not_matter(problem: tuple[Array, Array], seed: int) -> None:
     codes, start = problem
-    order = random_numbers(seed).permutation(len(codes))
+    order = np.random.default_rng([seed]).permutation(len(codes))
     one, other = fit(codes, start), fit(codes[order], start[order])
     assert_allclose(one.kind_counts, other.kind_counts, rtol=1e-6)
     assert_allclose(one.means, other.means, rtol=1e-6, atol=1e-6)
@@ -217,7 +216,7 @@ def test_shifted_rotated_and_scaled_codes_give_the_shifted_rotated_and_scaled_mi
     dim = codes.shape[1]
     variance = np.trace(np.cov(codes.T).reshape(dim, dim))
     assume(variance > 1e-2)  # equal codes get a constant covariance
-    numbers = random_numbers(seed)
+    numbers = np.random.default_rng([seed])
     matrix, shift = scale * np.linalg.qr(numbers.standard_normal((dim, dim)))[0], 10 * numbers.standard_normal(dim)
     one, other = fit(codes, start), fit(codes @ matrix.T + shift, start)
     assert_allclose(other.kind_counts, one.kind_counts, rtol=1e-5)

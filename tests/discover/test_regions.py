@@ -11,7 +11,6 @@ from torch import Tensor
 from pytest_defuse.discover.failed_draws import FailedDraws
 from pytest_defuse.discover.regions import Region, distill, merge_overlapping
 from pytest_defuse.discover.settings import DiscoverySettings
-from pytest_defuse.runtime.determinism import random_numbers
 
 SETTINGS = DiscoverySettings(min_failures=20, components=3)
 
@@ -22,14 +21,14 @@ def region(mean: object = (0.0, 0.0), weight: float = 0.5, label: int = 0, predi
 
 @st.composite
 def regions(draw: st.DrawFn) -> Region:
-    numbers = random_numbers(draw(st.integers(0, 2**32)))
+    numbers = np.random.default_rng([draw(st.integers(0, 2**32))])
     root = numbers.standard_normal((3, 3)) * draw(st.floats(0.1, 5))
     covariance = root @ root.T + 1e-3 * np.eye(3)
     return Region(numbers.standard_normal(3), covariance, draw(st.floats(0.01, 1)), 0, 1, draw(st.floats(0.01, 1)))
 
 
 def group(mean: tuple[float, float], count: int, label: int = 0, prediction: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    numbers = random_numbers(0, count, label, prediction).standard_normal((count, 2))
+    numbers = np.random.default_rng([0, count, label, prediction]).standard_normal((count, 2))
     return (
         torch.from_numpy(numbers * 0.3 + mean).float(),
         torch.tensor([label] * count),
@@ -175,7 +174,7 @@ def test_normal_codes_are_at_most_one_region_per_kind(clustering: str) -> None:
     # Fresh draws decide whether that region fails. Uniform codes can have more regions: every restart may find the same
     # Gaussians that tile a box, and only confirmation on fresh draws rejects them.
     draws = failures(group((0, 0), 500), group((0, 0), 300, prediction=2))
-    draws = replace(draws, codes=torch.from_numpy(random_numbers(3).standard_normal((800, 6))).float())
+    draws = replace(draws, codes=torch.from_numpy(np.random.default_rng([3]).standard_normal((800, 6))).float())
     found = distill(draws, DiscoverySettings(components=20, clustering=clustering), seed=0)
     assert len({(r.label, r.prediction) for r in found}) == len(found) <= 2
 

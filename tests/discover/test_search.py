@@ -14,7 +14,7 @@ from pytest_defuse.discover.latent_images import LatentImages
 from pytest_defuse.discover.search import SearchResult, search_failures
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.verdicts import Evaluator
-from pytest_defuse.runtime.determinism import random_numbers
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
@@ -137,7 +137,7 @@ def test_the_paper_search_equals_the_literal_loop(folder: Path, images: LatentIm
     found = search(folder, images, settings=PAPER)
     expected = set()
     for image, label, mean in zip(images.indices.tolist(), images.labels.tolist(), images.means, strict=True):
-        stream = random_numbers(0, 0, image)
+        stream = random_numbers(0, Stream.PAPER_DRAWS, image)
         failed = []
         for draw in range(PAPER.draws):
             e = stream.beta(2.0, 2.0, 2)

@@ -10,6 +10,7 @@ import torch
 from pytest_defuse.explain import ExplainSettings, Explanation, explain
 from pytest_defuse.explain.slices import slice_of, store_failure_modes
 from pytest_defuse.scenarios.store import Store
+from pytest_defuse.subject.images import found_in
 from tests.explain.spots import MARK, pairs, spots
 
 
@@ -54,7 +55,20 @@ def test_sheets_have_all_matching_images_held_out_from_test_correction_from_trai
     assert explanation.modes.measures[found.rows].all()
     assert found.rows.tolist() == explanation.modes.rows(mode.group, mode.path, explanation.features).tolist()
     expected = train.pixels[torch.from_numpy(marked(train.pixels.numpy())) & (train.labels == 1)]
+    expected = expected[~found_in(expected, explanation.subject.split[1].pixels)]
     assert torch.equal(found.correction, expected)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["a tenth of train", "the subject's own"])
+def test_no_validation_image_is_on_a_correction_sheet(store: Store, own: bool) -> None:
+    """A correction chooses among models by their accuracy on validation images, so it must not train on them."""
+    train = pairs(600, 1)
+    subject = spots(train=train, validation=train[:200]) if own else spots(train=train)
+    validation = subject.split[1].pixels
+    for scenario in store_failure_modes(store, explain(subject, subject.classifier(), seed=5)).new:
+        tiles = torch.from_numpy(scenario.pixels("correction"))
+        assert not found_in(tiles, validation).any()
+        assert found_in(tiles, subject.train_images.pixels).all()
 
 
 def test_a_slice_does_not_depend_on_predictions(explanation: Explanation) -> None:

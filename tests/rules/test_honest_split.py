@@ -28,6 +28,20 @@ def planted(seed: int, images: int = 1500) -> tuple[np.ndarray, np.ndarray]:
     return features, random.random(images) < np.where(features[:, 17] > 0.8, 0.6, 0.1)
 
 
+def test_both_halves_have_the_same_share_of_failures_of_each_label() -> None:
+    """With a plain random half, a group of 20 failures is often skipped because one half has fewer than 10."""
+    features, _ = planted(0, images=400)
+    labels = np.arange(400) % 10
+    failed = np.arange(400) < 200
+    groups = [(str(label), np.flatnonzero(labels == label)) for label in range(10)]
+    for seed in range(5):
+        found = honest_rules(features, failed, groups, RuleSettings(min_failures=10), seed=seed, labels=labels)
+        assert not found.skipped
+        assert found.measures.sum() == 200
+        counts = np.bincount(labels[found.measures & failed])
+        assert counts.tolist() == [10] * 10
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_planted_feature_is_found_first(seed: int) -> None:
     features, failed = planted(seed, images=3000)

@@ -6,10 +6,10 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pytest_defuse.runtime.determinism import random_numbers, seeded
+from pytest_defuse.runtime.determinism import Stream, derived_seed, random_numbers, seeded
 
 seeds = st.integers(0, 2**64)
-streams = st.lists(st.integers(0, 2**40), min_size=1, max_size=3).map(tuple)
+streams = st.tuples(st.sampled_from(Stream), st.integers(0, 2**40), st.integers(0, 2**40))
 
 
 def states() -> tuple[object, ...]:
@@ -69,17 +69,25 @@ def test_random_numbers_depend_on_seed_and_stream_only(seed: int, stream: tuple[
 
 @given(seeds, seeds, streams, streams)
 def test_other_seeds_and_streams_give_other_numbers(a: int, b: int, one: tuple[int, ...], two: tuple[int, ...]) -> None:
-    assume((a, one + (0,) * (3 - len(one))) != (b, two + (0,) * (3 - len(two))))
+    assume((a, one) != (b, two))
     assert not set(random_numbers(a, *one).random(64)) & set(random_numbers(b, *two).random(64))
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
 def test_neighbouring_streams_never_overlap(position: int) -> None:
-    streams = np.zeros((10, 3), dtype=int)
-    streams[:, position] = range(10)
+    streams = [[0, 0, 0] for _ in range(10)]
+    for number, stream in enumerate(streams):
+        stream[position] = list(Stream)[number] if position == 0 else number
     numbers = np.stack([random_numbers(0, *stream).random(2000) for stream in streams])
     assert len(np.unique(numbers)) == numbers.size
     assert np.abs(np.corrcoef(numbers) - np.eye(10)).max() < 0.1
+
+
+def test_derived_seeds_differ_by_seed_and_number_and_fit_their_bits() -> None:
+    seeds = {derived_seed(seed, number, 63) for seed in range(10) for number in range(10)}
+    assert len(seeds) == 100
+    assert max(seeds) > 2**60
+    assert all(derived_seed(0, number, 32) < 2**32 for number in range(100))
 
 
 def test_a_stream_has_at_most_three_numbers() -> None:

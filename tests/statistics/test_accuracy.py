@@ -1,12 +1,16 @@
+import copy
+import json
 import math
+import pickle
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pytest_defuse.statistics.accuracy import Accuracy, wilson_interval
+from pytest_defuse.statistics.accuracy import Accuracy, balanced_accuracy, wilson_interval
 
 
 @st.composite
@@ -61,6 +65,31 @@ def test_an_accuracy_compares_like_a_number() -> None:
     assert accuracy < Accuracy(10, 10)
     assert float(accuracy) == accuracy.value == 0.9
     assert hash(accuracy) == hash(0.9)
+
+
+def test_an_accuracy_works_wherever_a_float_does() -> None:
+    accuracy = Accuracy(2, 3)
+    assert isinstance(accuracy, float)
+    assert accuracy == pytest.approx(0.6667, abs=1e-4)
+    assert pytest.approx(accuracy) == 2 / 3
+    assert round(accuracy, 2) == 0.67
+    assert f"{accuracy:.1%} {accuracy:.2f}" == "66.7% 0.67"
+    assert json.loads(json.dumps({"accuracy": accuracy})) == {"accuracy": 2 / 3}
+    assert 1 - accuracy == pytest.approx(1 / 3)
+    assert f"{accuracy}" == str(accuracy)
+
+
+@pytest.mark.parametrize("copied", [lambda a: pickle.loads(pickle.dumps(a)), copy.copy, copy.deepcopy])
+def test_a_copy_keeps_counts_and_confidence(copied: Callable[[Accuracy], Accuracy]) -> None:
+    accuracy = copied(Accuracy(45, 50, 0.99))
+    assert (accuracy, accuracy.correct, accuracy.total, accuracy.confidence) == (0.9, 45, 50, 0.99)
+    assert str(accuracy) == str(Accuracy(45, 50, 0.99))
+
+
+def test_balanced_accuracy_counts_every_class_once() -> None:
+    labels = [0] * 98 + [1, 1]
+    assert balanced_accuracy([True] * 98 + [False, False], labels) == 0.5
+    assert balanced_accuracy([True] * 98 + [True, False], labels) == 0.75
 
 
 def test_accuracies_sort() -> None:

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject import images as images_module
-from pytest_defuse.subject.images import content_hash, load, map_style, quantise, size_words, to_pixels
+from pytest_defuse.subject.images import (
+    LabelledImages,
+    content_hash,
+    found_in,
+    load,
+    map_style,
+    quantise,
+    size_words,
+    split_off,
+    to_pixels,
+)
 
 CLASSES = ["cat", "dog", "eel"]
 GREY = torch.arange(20, dtype=torch.uint8).view(1, 4, 5)
@@ -228,3 +238,22 @@ def test_an_iterable_is_read_once_and_kept(kind: str) -> None:
 def test_a_map_style_data_set_stays_as_it_is() -> None:
     pairs = [(GREY, 0)]
     assert map_style(pairs) is pairs
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=300))
+def test_a_tenth_of_each_class_is_split_off_and_nothing_is_lost(labels: list[int]) -> None:
+    pixels = torch.arange(len(labels)).view(-1, 1, 1, 1).to(torch.uint8)
+    images = LabelledImages(pixels, torch.tensor(labels))
+    train, tenth = split_off(images)
+    expected = [labels.count(label) // 10 for label in range(5)]
+    assert tenth.labels.bincount(minlength=5).tolist() == expected or (not any(expected) and len(tenth) == 1)
+    both = sorted([*train.pixels.flatten().tolist(), *tenth.pixels.flatten().tolist()])
+    assert both == sorted(pixels.flatten().tolist())
+    assert torch.equal(split_off(images)[1].pixels, tenth.pixels)
+
+
+def test_images_are_found_by_their_pixels() -> None:
+    pixels = torch.arange(4).view(4, 1, 1, 1).expand(4, 3, 2, 2).to(torch.uint8)
+    assert found_in(pixels, pixels[[3, 1]].clone()).tolist() == [False, True, False, True]
+    assert found_in(pixels, []).tolist() == [False] * 4
+    assert found_in(pixels[:0], pixels).tolist() == []
