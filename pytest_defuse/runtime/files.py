@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pytest_defuse.runtime.errors import DefuseError
@@ -20,11 +22,20 @@ def temporary_name(name: str, code: str = "[0-9a-f]" * 8) -> str:
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a temporary file in the same folder, then rename it to ``path``.
 
-    A reader sees the old file or the new one, never a part of it; after an error the old file is unchanged.
+    A reader sees the old file or the new one, never a part of it; after an error the old file is unchanged. A symbolic
+    link stays, and its target is replaced. Devices, pipes and the output of this process, such as ``/dev/stdout``, are
+    written to.
 
     Args:
         write: writes the file at the path that it is given.
     """
+    if (stream := _stream(path)) is not None:
+        with os.fdopen(stream, "wb") as output, tempfile.TemporaryDirectory() as folder:
+            write(Path(folder, "file"))
+            output.write(Path(folder, "file").read_bytes())
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name, secrets.token_hex(4)))
     try:
@@ -40,8 +51,25 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with newline line endings, as :func:`replace_file` does."""
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    """Write UTF-8 text with newline line endings, as :func:`replace_file` does.
+
+    Surrogates, which UTF-8 does not have, are escaped: they come from names of files that are not UTF-8.
+    """
+    data = text.encode(errors="backslashreplace")
+    replace_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def _stream(path: Path) -> int | None:
+    """A new descriptor of a device, a pipe or the output of this process; None for a file, a folder or nothing."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    for output in (1, 2):
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(status, os.fstat(output)):
+                return os.dup(output)  # shares its position: later output does not overwrite the text
+    return None if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) else os.open(path, os.O_WRONLY)
 
 
 def append_text(path: Path, text: str) -> None:

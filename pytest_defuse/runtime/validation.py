@@ -52,7 +52,7 @@ def invalid_value(detail: ErrorDetails) -> tuple[Sequence[str | int], str]:
         context["expected"] = one_of(choices)  # pydantic gives them in a text that may change
     template = _WORDS.get(detail["type"])
     words = template.format_map(context) if template else f"cannot be used ({detail['msg']})"
-    shown = f" (it is {_shortened(repr(value))})" if isinstance(value, str | int | float) else ""
+    shown = f" (it is {shortened(repr(value))})" if isinstance(value, str | int | float) else ""
     return [*detail["loc"], *([context["key"]] if "key" in context else [])], words + shown
 
 
@@ -68,5 +68,6 @@ def one_of(words: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A text in a sentence: at most 80 characters of it."""
     return text if len(text) <= 80 else f"{text[:77]}..."

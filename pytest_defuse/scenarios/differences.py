@@ -1,6 +1,6 @@
 """What changed in a store between two revisions, in the words of a review."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -8,8 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.documents import Document, R, parse_document, parse_machine_of
-from pytest_defuse.scenarios.machine import MachineRecord, Tiles, counts
+from pytest_defuse.scenarios.machine import MachineRecord, counts
 from pytest_defuse.scenarios.problems import Problem, listed, read_or_report, store_error
 from pytest_defuse.scenarios.revisions import Revision
 from pytest_defuse.scenarios.schema import SPLITS, Record, ScenarioRecord, Split, StoreRecord, VotesRecord
@@ -86,7 +87,7 @@ def _change(base: Revision, head: Revision, subject: str, scenario: str) -> Chan
     """The change of a scenario; None if only other files of its folder changed."""
     before, after = (_side(revision, PurePosixPath(subject, scenario)) for revision in (base, head))
     if before and after:
-        found = list(_details(before, after))
+        found = list(details_of(before, after))
         kinds = [kind for kind in KINDS if any(kind == other for other, _ in found)]
         details = dict.fromkeys(sentence for kind in kinds for other, sentence in found if kind == other)
     elif side := after or before:
@@ -150,10 +151,15 @@ def facts(record: ScenarioRecord, machine: MachineRecord) -> list[str]:
     return sentences + (machine.evidence.in_words(record.proposed_label) if machine.evidence else [])
 
 
-def _details(before: Side, after: Side) -> Details:
+def details_of(before: Side, after: Side) -> Details:
     """Everything that differs between two sides of a scenario."""
     for problem in after.problems:
         yield "unreadable", str(problem)
+    for problem in before.problems:
+        if problem not in after.problems:
+            yield "edited", f"before: {problem}"
+    if not before.record and after.record and after.machine:
+        yield from (("edited", fact) for fact in facts(after.record, after.machine))
     if before.record and after.record:
         yield from _edits(before.record, after.record)
         for split in SPLITS:
@@ -163,8 +169,8 @@ def _details(before: Side, after: Side) -> Details:
     if before.machine and after.machine:
         for split in SPLITS:
             old, new = before.machine.tiles(split), after.machine.tiles(split)
-            yield from _changed(old, new, Tiles.model_fields, f"{split}: ")
-        yield from _changed(before.machine, after.machine, ("evidence", "region"))
+            yield from _changed(old, new, f"{split}: ")
+        yield from _changed(before.machine, after.machine, but=("format", *SPLITS))
     cast, now = ({vote.annotator: vote for vote in side.votes} for side in (before, after))
     voters = [name for name in sorted(cast.keys() | now.keys()) if cast.get(name) != now.get(name)]
     if voters:
@@ -173,7 +179,7 @@ def _details(before: Side, after: Side) -> Details:
 
 
 def _edits(before: ScenarioRecord, after: ScenarioRecord) -> Details:
-    """Changed keys of scenario.yaml, but for the hashes of pixels and machine.json."""
+    """Changed keys of scenario.yaml, except for the hashes of pixels and machine.json."""
     if before.status != after.status:
         yield "relabelled", f"status {before.status} -> {after.status}"
     if before.label != after.label:
@@ -182,18 +188,22 @@ def _edits(before: ScenarioRecord, after: ScenarioRecord) -> Details:
         old, new = before.sheet(split), after.sheet(split)
         if set(old.excluded) != set(new.excluded):
             yield "edited", f"{split}: excluded tiles {_numbers(old.excluded)} -> {_numbers(new.excluded)}"
-        yield from _changed(old, new, ("predicted",), f"{split}: ")
+        yield from _changed(old, new, f"{split}: ", but=("images", "sha256", "excluded"))
     for key in ("description", "notes"):
         if getattr(before, key) != (text := getattr(after, key)):
             yield "edited", f"{key}: {' '.join(text.split()) or 'removed'}"
-    compared = {"format", "id", "status", "label", "sheets", "description", "notes", "machine"}
-    yield from _changed(before, after, (key for key in ScenarioRecord.model_fields if key not in compared))
+    compared = ("format", "id", "status", "label", "sheets", "description", "notes", "machine")
+    yield from _changed(before, after, but=compared)
 
 
-def _changed(before: Record, after: Record, keys: Iterable[str], of: str = "") -> Details:
-    for key in keys:
-        if getattr(before, key) != getattr(after, key):
-            yield "edited", f"{of}{key.replace('_', ' ')} changed"
+def _changed(before: Record, after: Record, of: str = "", *, but: Collection[str] = ()) -> Details:
+    """Changed fields of a record, except for some: the values of bounds, texts and numbers, and the names of others."""
+    for key in type(before).model_fields:
+        old, new = getattr(before, key), getattr(after, key)
+        if key not in but and old != new:
+            plain = all(isinstance(value, str | int | float | dict | None) for value in (old, new))
+            words = f"{_value(old)} -> {_value(new)}" if plain else "changed"
+            yield "edited", f"{of}{key.replace('_', ' ')} {words}"
 
 
 def _pixels(before: Pixels | None, after: Pixels | None) -> str:
@@ -222,8 +232,13 @@ def _shared(base: Revision, head: Revision, path: PurePosixPath) -> list[str]:
         return [str(problem) for problem in problems]
     if old is None or new is None:
         return [f"{place} is {'new' if old is None else 'gone'}"]
-    keys = [key for key in ("classes", "tile", "budgets", "voting") if getattr(old, key) != getattr(new, key)]
+    keys = [key for key in StoreRecord.model_fields if key != "format" and getattr(old, key) != getattr(new, key)]
     return [f"{place}: {', '.join(keys)} changed"] if keys else []
+
+
+def _value(value: object) -> str:
+    """A value of scenario.yaml in a sentence, at most 80 characters of it."""
+    return shortened("(none)" if value in (None, {}) else str(value))
 
 
 def _name(label: str | None) -> str:

@@ -21,6 +21,7 @@ from pytest_defuse.scenarios.migrations import OldFileError, upgraded
 from pytest_defuse.scenarios.problems import (
     Problem,
     StoreError,
+    check_size,
     plain_bytes,
     raise_if_any,
     store_error,
@@ -59,6 +60,11 @@ class Document(Generic[R]):
     machine: MachineRecord | None = None
     byte_order_mark: str = ""
 
+    @property
+    def content(self) -> bytes:
+        """The file's bytes."""
+        return (self.byte_order_mark + self.text).encode()
+
     def problem(self, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:
         """A problem at the line of a key: ``file:line: key: words``."""
         return _problem(self.file, self.root, keys, words, warning=warning)
@@ -71,6 +77,7 @@ def read_document(path: Path, kind: type[R]) -> Document[R]:
 
 def parse_document(data: bytes, file: str, kind: type[R]) -> Document[R]:
     """The document in ``data``, the content of ``file``."""
+    check_size(len(data), MAX_YAML_BYTES, file)
     try:
         content = without_lfs_pointer(data, file).decode()
     except UnicodeDecodeError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from pytest_defuse.runtime.validation import invalid_value
-from pytest_defuse.scenarios.problems import Problem, StoreError, store_error, without_lfs_pointer
+from pytest_defuse.scenarios.problems import Problem, StoreError, check_size, store_error, without_lfs_pointer
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     SPLITS,
@@ -172,6 +172,7 @@ def check_format(number: int, file: str) -> None:
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     """The record in ``data``, the content of ``file``."""
+    check_size(len(data), MAX_BYTES, file)
     try:
         content = json.loads(without_lfs_pointer(data, file))
     except (ValueError, RecursionError) as error:

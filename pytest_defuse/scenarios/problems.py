@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import replace_file
 
 T = TypeVar("T")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -69,20 +70,36 @@ def unknown_class(name: str, classes: Sequence[str]) -> str:
 def plain_bytes(path: Path, maximum: int) -> bytes:
     """The bytes of a regular file."""
     try:
-        status = path.lstat()
-        if stat.S_ISLNK(status.st_mode):
-            # Another clone does not have the target, or has a different one.
-            raise store_error(path, "is a symbolic link: put the file itself in its place")
+        status = plain_file(path).lstat()
         if not stat.S_ISREG(status.st_mode):
             raise store_error(path, "is not a file: restore it from git")
-        if status.st_size > maximum:
-            size = f"has {status.st_size:,} bytes, more than the limit of {maximum:,}"
-            raise store_error(path, f"{size}: restore it from git")
+        check_size(status.st_size, maximum, path)
         return path.read_bytes()
     except FileNotFoundError:
         raise store_error(path, "is missing: restore it from git, or remove the folder") from None
     except OSError as error:
         raise store_error(path, f"cannot be read ({error.strerror}): restore it from git") from error
+
+
+def write_plain(path: Path, data: bytes) -> None:
+    """Replace a file of a store; nothing is written through a symbolic link, which may lead out of the store."""
+    plain_folder(path.parent)
+    plain_file(path)
+    replace_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def check_size(size: int, maximum: int, file: PurePath | str) -> None:
+    """Check the number of bytes of a file, before it is read and before it is written."""
+    if size > maximum:
+        words = f"has {size:,} bytes, more than the limit of {maximum:,}"
+        raise store_error(file, f"{words}: shorten it, or restore it from git")
+
+
+def plain_file(path: Path) -> Path:
+    """The file, which must not be a symbolic link: another clone has another target or none."""
+    if path.is_symlink():
+        raise store_error(path, "is a symbolic link: put the file itself in its place")
+    return path
 
 
 def plain_folder(folder: Path) -> Path:

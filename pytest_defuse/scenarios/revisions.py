@@ -1,6 +1,7 @@
 """A store at a git revision, read from git's objects: nothing is checked out."""
 
 import io
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,8 +84,11 @@ class Revision:
 
 
 def _git(folder: Path, *arguments: str, stdin: bytes = b"", failure: str = "") -> bytes:
+    # In a hook, for example, GIT_DIR and GIT_INDEX_FILE name another repository than that of the folder.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], input=stdin, capture_output=True, check=False)
+        done = subprocess.run(command, input=stdin, env=environment, capture_output=True, check=False)
     except FileNotFoundError:
         raise DefuseError("git is not installed: install it to compare revisions.") from None
     if done.returncode:

@@ -6,11 +6,22 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.validation import first_invalid_value
 from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.scenarios.problems import listed
 
 FORMAT = 2
 MAX_PIXELS = 2**26
@@ -299,14 +310,19 @@ class StoreRecord(FileRecord):
 
     @model_validator(mode="after")
     def _classes_differ(self) -> Self:
-        if twice := [name for name, count in Counter(self.classes).items() if count > 1]:
-            raise inconsistent("classes", f"class {twice[0]!r} is given twice")
+        if twice := [repr(name) for name, count in Counter(self.classes).items() if count > 1]:
+            words = f"class {twice[0]} is" if len(twice) == 1 else f"classes {listed(twice)} are"
+            raise inconsistent("classes", f"{words} given twice")
         return self
 
     @staticmethod
     def of(classes: Sequence[str], tile: TileFormat) -> "StoreRecord":
         """The store of a subject with these classes and images, with default budgets and voting."""
-        return StoreRecord(format=FORMAT, classes=tuple(classes), tile=tile, budgets=Budgets.of(tile))
+        values = {"format": FORMAT, "classes": tuple(classes), "tile": tile, "budgets": Budgets.of(tile)}
+        try:
+            return StoreRecord.model_validate(values)
+        except ValidationError as error:
+            raise DefuseError(f"The classes cannot be stored: {first_invalid_value(error)}.") from error
 
 
 class SplitVotes(Record):

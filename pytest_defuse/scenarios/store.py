@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -16,19 +18,27 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_text, temporary_name
+from pytest_defuse.runtime.files import temporary_name
 from pytest_defuse.runtime.validation import first_invalid_value
 from pytest_defuse.scenarios.documents import (
     Document,
     machine_of,
-    parse_document,
     parse_machine_of,
     read_document,
     scenario_problems,
     vote_problems,
 )
 from pytest_defuse.scenarios.machine import MachineRecord, counts
-from pytest_defuse.scenarios.problems import Problem, listed, plain_folder, raise_if_any, read_or_report
+from pytest_defuse.scenarios.problems import (
+    Problem,
+    listed,
+    plain_file,
+    plain_folder,
+    raise_if_any,
+    read_or_report,
+    store_error,
+    write_plain,
+)
 from pytest_defuse.scenarios.schema import (
     FILE_RECORDS,
     FORMAT,
@@ -43,7 +53,7 @@ from pytest_defuse.scenarios.schema import (
     json_schema,
 )
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash, read_sheet, tile_format
-from pytest_defuse.scenarios.writing import canonical_text, edited, rewritten
+from pytest_defuse.scenarios.writing import edited, new_document, rewritten
 
 SCENARIO_FILES = ("scenario.yaml", "machine.json", *(f"{split}.png" for split in SPLITS))
 LEFTOVERS = (
@@ -195,8 +205,9 @@ class Store:
         path = self.folder / "store.yaml"
         with self._writing():
             if not self.exists():
+                document = new_document(record, str(path))
                 self._write_schemas()
-                replace_text(path, canonical_text(record))
+                write_plain(path, document.content)
             present = self.record()
             if (present.classes, present.tile) != (record.classes, record.tile):
                 raise DefuseError(
@@ -207,10 +218,9 @@ class Store:
 
     def _write_schemas(self) -> None:
         """Write the JSON Schemas that the first lines of the files name, for editors."""
-        folder = plain_folder(self.folder / ".schema")
         for kind in FILE_RECORDS:
             text = json.dumps(json_schema(kind), indent=1)
-            replace_text(folder / f"{kind.schema_name}.json", f"{text}\n")
+            write_plain(self.folder / ".schema" / f"{kind.schema_name}.json", f"{text}\n".encode())
 
     def feature_names(self) -> dict[str, dict[int, str]]:
         """Names that people give to features: by the key of their network and layer, then by number."""
@@ -229,8 +239,7 @@ class Store:
             if (tile_format(pixels), len(pixels), pixel_hash(pixels)) != (record.tile, sheet.images, sheet.sha256):
                 raise DefuseError(f"The {split} tiles of {record.id} are not those that its record describes.")
         folder = self.folder / record.id
-        text = canonical_text(record.rounded())
-        document = parse_document(text.encode(), str(folder / "scenario.yaml"), ScenarioRecord)
+        document = new_document(record.rounded(), str(folder / "scenario.yaml"))
         with self._writing():
             if not folder.exists():
                 parse_machine_of(document, machine.text.encode(), str(folder / "machine.json"))
@@ -239,9 +248,9 @@ class Store:
                     new = Path(temporary) / record.id
                     new.mkdir()
                     for split, pixels in tiles.items():
-                        (new / f"{split}.png").write_bytes(encode_sheet(pixels))
-                    replace_text(new / "machine.json", machine.text)
-                    replace_text(new / "scenario.yaml", document.text)
+                        write_plain(new / f"{split}.png", encode_sheet(pixels))
+                    write_plain(new / "machine.json", machine.text.encode())
+                    write_plain(new / "scenario.yaml", document.content)
                     new.rename(folder)
             return self._read(folder)
 
@@ -259,7 +268,7 @@ class Store:
                 raise DefuseError(f"Scenario {scenario_id}: {first_invalid_value(error)}.") from error
             document = edited(read_document(scenario.yaml, ScenarioRecord), record)
             raise_if_any(scenario_problems(document, scenario.machine, scenario.folder.name, self.record()))
-            replace_text(scenario.yaml, document.byte_order_mark + document.text)
+            write_plain(scenario.yaml, document.content)
             return replace(scenario, record=document.record)
 
     def vote(
@@ -290,9 +299,9 @@ class Store:
                 record = VotesRecord.model_validate(values)
             except ValidationError as error:
                 raise DefuseError(f"Votes of {annotator!r} on {scenario_id}: {first_invalid_value(error)}.") from error
-            document = parse_document(canonical_text(record).encode(), str(path), VotesRecord)
+            document = new_document(record, str(path))
             raise_if_any(vote_problems(document, scenario.record, classes))
-            replace_text(path, document.text)
+            write_plain(path, document.content)
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
         """The YAML files of the store, with their kinds."""
@@ -304,7 +313,7 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """What killed writers left, which the next writer removes; nothing behind a symbolic link out of the store."""
-        found = {path for pattern in LEFTOVERS for path in self.folder.glob(pattern)}
+        found = {path for pattern in LEFTOVERS for path in self.folder.glob(pattern) if _is_leftover(path)}
         return sorted(path for path in found if path.parent.resolve().is_relative_to(self.folder.resolve()))
 
     def _read(self, folder: Path, shared: StoreRecord | None = None) -> Scenario:
@@ -315,17 +324,21 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time; it first removes what a killed writer left."""
-        plain_folder(self.folder).mkdir(parents=True, exist_ok=True)
-        # The lock's file stays, and git ignores it: a process that waits for a removed file, and one that creates it
-        # again, would both acquire their lock, and the second of two updates would undo the first.
-        with FileLock(self.folder / ".lock"):
-            for leftover in self.leftovers():
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            for name, text in GIT_FILES.items():
-                if not (self.folder / name).exists():
-                    replace_text(self.folder / name, text)
-            yield
+        """One writer at a time; it first removes what a killed writer left. An error of the disk is one sentence."""
+        try:
+            plain_folder(self.folder).mkdir(parents=True, exist_ok=True)
+            # The lock's file stays, and git ignores it: a process that waits for a removed file, and one that creates
+            # it again, would both acquire their lock, and the second of two updates would undo the first.
+            with FileLock(plain_file(self.folder / ".lock")):
+                for leftover in self.leftovers():
+                    shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                for name, text in GIT_FILES.items():
+                    if not os.path.lexists(self.folder / name):
+                        write_plain(self.folder / name, text.encode())
+                yield
+        except OSError as error:
+            words = f"cannot be written ({error.strerror}): free disk space, or make the folder writable"
+            raise store_error(error.filename or self.folder, f"{words}; no file was changed in part") from error
 
 
 @dataclass(frozen=True)
@@ -371,13 +384,20 @@ def migrate(stores: Sequence[Store]) -> None:
         for store in stores:
             store._write_schemas()
             ignore = store.folder / ".gitignore"
-            if ignore.read_text(encoding="utf-8", errors="replace") in OLD_GITIGNORES:
-                replace_text(ignore, GIT_FILES[".gitignore"])
+            if not ignore.is_symlink() and ignore.read_text(encoding="utf-8", errors="replace") in OLD_GITIGNORES:
+                write_plain(ignore, GIT_FILES[".gitignore"].encode())
         for old, new in files:
             path = Path(old.file)
             if old.machine is not None:
-                replace_text(path.with_name("machine.json"), old.machine.text)
-            replace_text(path, new.text)
+                write_plain(path.with_name("machine.json"), old.machine.text.encode())
+            write_plain(path, new.content)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a path that a writer may have left holds nothing else, such as a person's files in ``.new-features``."""
+    made = [*SCENARIO_FILES, *map(temporary_name, SCENARIO_FILES)]
+    inside = [inner for inner in path.rglob("*") if inner.is_symlink() or not inner.is_dir()]
+    return not path.is_symlink() and all(any(fnmatch(inner.name, name) for name in made) for inner in inside)
 
 
 def all_scenarios(root: Path) -> list[Scenario]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from pytest_defuse.scenarios.documents import Document, R, SafeLoader, parse_document
-from pytest_defuse.scenarios.problems import read_or_report, store_error
+from pytest_defuse.scenarios.documents import MAX_YAML_BYTES, Document, R, SafeLoader, parse_document
+from pytest_defuse.scenarios.problems import check_size, read_or_report, store_error
 from pytest_defuse.scenarios.schema import FileRecord
 
 WIDTH = 110
@@ -22,6 +22,9 @@ WIDTH = 110
 
 COMMENT = re.compile("#[^\r\n\x85\u2028\u2029]*")
 """A comment, which ends with its line (YAML 1.1, section 4.2.3)."""
+
+UNKNOWN = "cannot hold a text with characters that YAML does not have: replace them"
+CHANGED = "cannot be rewritten without changing what it holds: edit it by hand"
 
 Keys = tuple[str, ...]
 Edit = tuple[int, int, str]
@@ -40,29 +43,36 @@ def canonical_text(record: FileRecord) -> str:
     return f"# yaml-language-server: $schema={record.schema_file}\n{body}"
 
 
+def new_document(record: R, file: str) -> Document[R]:
+    """A record in canonical form as the content of a new file; see :func:`edited` for errors."""
+    return _read_back(canonical_text(record), file, record, UNKNOWN)
+
+
 def edited(document: Document[R], record: R) -> Document[R]:
     """The document with the values of ``record``; other text stays byte for byte.
 
     Raises:
-        StoreError: the new text would not read back as ``record``.
+        StoreError: the new text would not read back as ``record``, or it is too long to be read.
     """
     old, new = (part.model_dump(mode="json") for part in (document.record, record))
     text = document.text
     for start, end, replacement in sorted(_edits(document.root, old, new, text), reverse=True):
         text = text[:start] + replacement + text[end:]
-    return _read_back(document.byte_order_mark + text, document, record)
+    return _read_back(document.byte_order_mark + text, document.file, record)
 
 
 def rewritten(document: Document[R]) -> Document[R]:
     """The document in the present format and canonical form, with its comments; see :func:`edited` for errors."""
     text = _with_comments(canonical_text(document.record), document)
-    return _read_back(text, document, document.record)
+    return _read_back(text, document.file, document.record)
 
 
-def _read_back(text: str, document: Document[R], record: R) -> Document[R]:
-    again = read_or_report(partial(parse_document, text.encode(), document.file, type(record)), [])
+def _read_back(text: str, file: str, record: R, failure: str = CHANGED) -> Document[R]:
+    data = text.encode()
+    check_size(len(data), MAX_YAML_BYTES, file)
+    again = read_or_report(partial(parse_document, data, file, type(record)), [])
     if again is None or again.record != record:
-        raise store_error(document.file, "cannot be rewritten without changing what it holds: edit it by hand")
+        raise store_error(file, failure)
     return again
 
 

@@ -414,7 +414,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(store: Store, capsys) ->
     (store.folder / ".lock").unlink()
     (store.folder / ".lock").mkdir()
     assert main(["label", ids(store)[0], "--reject"]) == 2
-    assert re.search(r"fixtures/digits/\.lock cannot be used \(.+\)\.\n$", capsys.readouterr().err)
+    assert re.search(r"fixtures/digits/\.lock cannot be written \(.+\): free disk space", capsys.readouterr().err)
 
 
 def test_help_names_the_exit_codes(capsys) -> None:

@@ -1,18 +1,31 @@
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import revisions
-from pytest_defuse.scenarios.differences import Change, Difference, difference
+from pytest_defuse.scenarios.differences import Change, Difference, Side, details_of, difference
 from pytest_defuse.scenarios.revisions import Revision
-from pytest_defuse.scenarios.schema import SheetRecord
+from pytest_defuse.scenarios.schema import SheetRecord, SplitVotes, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, migrate
 from pytest_defuse.scenarios.writing import canonical_text
-from tests.scenarios.planting import exclude, plant, random_tiles, record_of, with_machine, with_predictions
+from tests.scenarios.planting import (
+    STORE,
+    exclude,
+    machine_of,
+    plant,
+    random_tiles,
+    record_of,
+    with_machine,
+    with_predictions,
+)
 from tests.scenarios.repository import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -243,8 +256,7 @@ def test_a_revision_that_is_not_there_is_named(repository: Repository, name: str
     assert str(caught.value).startswith(f"There is no git revision {name!r} here")
 
 
-def test_outside_of_a_repository_git_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+def test_outside_of_a_repository_git_is_quoted(tmp_path: Path) -> None:
     with pytest.raises(DefuseError, match=r"^git rev-parse failed in .* \("):
         revisions.Repository.around(tmp_path / "fixtures")
 
@@ -294,3 +306,86 @@ def test_a_migration_changes_nothing(repository: Repository) -> None:
     repository.commit()
     found = compare(repository)
     assert (found.changes, found.problems) == ((), ())
+
+
+def test_bounds_are_shown_before_and_after(repository: Repository, scenario: Scenario) -> None:
+    for bounds in ({"min_accuracy": 0.0}, {"min_accuracy": 0.5}):
+        repository.store.update(scenario.id, bounds=bounds)
+        repository.commit()
+    assert only(compare(repository)).details == ("bounds {'min_accuracy': 0} -> {'min_accuracy': 0.5}",)
+    assert only(compare(repository, "HEAD~2", "HEAD~1")).details == ("bounds (none) -> {'min_accuracy': 0}",)
+
+
+def leaves(record: BaseModel) -> Iterator[tuple[str, BaseModel]]:
+    """Every single value in a record, with the record in which that value is another."""
+    for name in type(record).model_fields:
+        value = getattr(record, name)
+        if isinstance(value, BaseModel):
+            for inner, changed in leaves(value):
+                yield f"{name}.{inner}", record.model_copy(update={name: changed})
+        else:
+            other = {"other": 1} if isinstance(value, dict) else "other" if isinstance(value, str) else ("other",)
+            yield name, record.model_copy(update={name: other})
+
+
+def test_every_field_of_both_files_is_compared() -> None:
+    parts: dict[str, Any] = {"predicted": ["5", "5", "5", "3"]}
+    region = {"generator": "c" * 64, "weight": 0.25, "tau": 0.5, "mean": [0.5], "covariance": [[2]]}
+    machine = machine_of(correction=parts, held_out=parts, region=region, evidence=EVIDENCE)
+    votes = VotesRecord(format=2, annotator="anna", kind="human", correction=SplitVotes(sha256="a" * 64))
+    side = Side(PurePosixPath("s"), record_of(FIRST, SECOND, machine=machine), machine, (votes,), {}, {}, ())
+    # Formats do not matter, the folder has the id's name, and hashes are those of what is compared.
+    implied = {"format", "id", "machine", "sheets.correction.images", "sheets.held_out.images"}
+    assert side.record is not None
+    others = [
+        *((name, replace(side, record=changed)) for name, changed in leaves(side.record)),
+        *((name, replace(side, machine=changed)) for name, changed in leaves(machine)),
+        *((name, replace(side, votes=(changed,))) for name, changed in leaves(votes) if name not in implied),
+    ]
+    assert len(others) > 40
+    assert {name for name, other in others if not list(details_of(side, other))} <= implied
+    assert list(details_of(side, side)) == []
+
+
+def test_every_field_of_store_yaml_is_compared(repository: Repository) -> None:
+    path = repository.store.folder / "store.yaml"
+    changes: dict[str, Any] = {
+        "classes": ("a", "b"),
+        "tile": STORE.tile.model_copy(update={"width": 9}),
+        "budgets": STORE.budgets.model_copy(update={"tiles": 3}),
+        "voting": STORE.voting.model_copy(update={"rho": 0.25}),
+        "feature_names": {"0123456789ab": {"3": "stripes"}},
+    }
+    assert changes.keys() == StoreRecord.model_fields.keys() - {"format"}
+    for name, value in changes.items():
+        path.write_text(canonical_text(STORE.model_copy(update={name: value})))
+        repository.commit()
+        assert compare(repository).shared == (f"fixtures/digits/store.yaml: {name} changed",)
+        path.write_text(canonical_text(STORE))
+        repository.commit()
+
+
+def test_what_could_not_be_read_before_is_a_change(repository: Repository, scenario: Scenario) -> None:
+    good = scenario.yaml.read_text()
+    scenario.yaml.write_text("format: [")
+    repository.commit()
+    scenario.yaml.write_text(good)
+    repository.store.update(scenario.id, status="accepted", label="3")
+    repository.commit()
+    before, after, *_ = only(compare(repository)).details
+    assert before.startswith(f"before: fixtures/digits/{scenario.id}/scenario.yaml:1: not valid YAML")
+    assert after == "accepted, label 3"
+
+
+def test_the_environment_of_git_is_ignored(
+    repository: Repository, scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.store.update(scenario.id, notes="x")
+    repository.commit()
+    expected = compare(repository)
+    monkeypatch.chdir(repository.folder)
+    other = Repository(tmp_path / "other")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"):
+        monkeypatch.setenv(name, str(other.folder / ".git"))
+    monkeypatch.setenv("GIT_NAMESPACE", "x")
+    assert compare(repository).changes[0].details == expected.changes[0].details == ("notes: x",)

@@ -109,7 +109,7 @@ def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store)
 
 
 def add_and_die(folder: Path) -> None:
-    store_module.replace_text = lambda *_: os._exit(9)
+    store_module.write_plain = lambda path, _: (path.name == "machine.json" and os._exit(9)) or path.touch()
     Store(folder).add(record_of(FIRST, FIRST), machine_of(), FIRST, FIRST)
 
 
@@ -206,8 +206,8 @@ def test_an_update_that_cannot_be_written_leaves_the_old_file(
 
     before = files(store.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", disk_full)
-        with pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_bytes", disk_full)
+        with pytest.raises(DefuseError, match=r"cannot be written \(No space left on device\): free disk space"):
             store.update(scenario.id, notes="x")
     assert files(store.folder) == before
 
