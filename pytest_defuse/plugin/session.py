@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SESSION = pytest.StashKey["DefuseSession"]()
 RESULTS = pytest.StashKey["list[Result]"]()
 
+WITHOUT_TESTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
+"""pytest's options, by their names in its config, with which no test runs: such a session writes nothing."""
 MAX_NAMED = 5
 """Uncovered scenarios that a notice names, so that it has one or two lines. Our choice."""
 
@@ -48,6 +50,7 @@ class DefuseSession:
         self._accepted: dict[tuple[str, ...], list[Scenario]] = {}
         self._shared: Path | None = None
         self._notices: list[str] = []
+        self._partial = ""
         self._problems: list[str] = []
         self._annotations = ""
         for verb in ("discover", "correct"):
@@ -100,7 +103,10 @@ class DefuseSession:
             return
         if self._shared:
             shutil.rmtree(self._shared, ignore_errors=True)
+        self._partial = _interruption(session)
         self._notices = self._notes()
+        if any(self.config.getoption(name, False) for name in WITHOUT_TESTS):
+            return
         options = self.options
         reports = options.results or options.report or options.summary or options.code_quality
         if not (self.results or self.runs or reports):
@@ -146,7 +152,7 @@ class DefuseSession:
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results
 
-        return Results.of(self.results, self.failed, self._notices, to_repeat(sources_of(self.config)))
+        return Results.of(self.results, self.failed, self._notices, to_repeat(sources_of(self.config)), self._partial)
 
     def _notes(self) -> list[str]:
         """Notices about the run as a whole, before files are written."""
@@ -168,6 +174,14 @@ class DefuseSession:
         if self.config.get_verbosity() < 0 or capture is None:
             return Progress()
         return VisibleProgress(capture.global_and_fixture_disabled)
+
+
+def _interruption(session: pytest.Session) -> str:
+    """Why pytest stopped before the last test, in words; empty if it did not."""
+    codes = pytest.ExitCode
+    if session.exitstatus in (codes.OK, codes.TESTS_FAILED, codes.NO_TESTS_COLLECTED):
+        return str(session.shouldfail or session.shouldstop or "")
+    return "an internal error of pytest" if session.exitstatus == codes.INTERNAL_ERROR else "the run was interrupted"
 
 
 def collects_all(config: pytest.Config) -> bool:

@@ -84,8 +84,8 @@ def render_html(results: Results, start: Path = Path(), budget: int = IMAGE_BUDG
     album = Album(budget)
     # Failing scenarios come first, so that they get the images.
     worst_first = sorted(results.scenarios, key=lambda scenario: WORST_FIRST.index(scenario.outcome))
-    cards = {scenario.id: _scenario_card(scenario, results.arguments, album) for scenario in worst_first}
-    flips = list(_flip_groups(results, {name: card.sheet for name, card in cards.items()}, album))
+    cards = {(s.subject, s.id): _scenario_card(s, results.arguments, album) for s in worst_first}
+    flips = list(_flip_groups(results, {key: card.sheet for key, card in cards.items()}, album))
     return render_page(
         "report.html",
         results=results,
@@ -164,7 +164,7 @@ def _candidate_card(candidate: CandidateResult, album: Album) -> Card:
 
 
 def _flip_groups(
-    results: Results, sheets: Mapping[str, EmbeddedSheet], album: Album
+    results: Results, sheets: Mapping[tuple[str, str], EmbeddedSheet], album: Album
 ) -> Iterator[tuple[str, EmbeddedSheet, list[PredictedTile], int]]:
     """Of each set of images with flips its name, its sheet, the flips, and how many more there are."""
     for verdict in results.sets:
@@ -172,7 +172,7 @@ def _flip_groups(
         if not flips or verdict.comparison is None:
             continue
         if isinstance(verdict, ScenarioResult):
-            sheet, places = sheets[verdict.id], [flip.number for flip in flips]
+            sheet, places = sheets[verdict.subject, verdict.id], [flip.number for flip in flips]
         else:
             sheet, places = album.encoded(verdict.name, verdict.flip_sheet, len(flips)), list(range(len(flips)))
         tiles = [

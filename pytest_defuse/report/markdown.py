@@ -29,7 +29,7 @@ def _blocks(results: Results, start: Path) -> Iterable[str]:
     yield f"## {escape(words.headline(results))}"
     if results.scenarios:
         yield _table(tables.scenario_table(results.scenarios))
-    yield _items([*words.accuracy_sentences(results), *results.notices])
+    yield _items([*words.accuracy_sentences(results), *results.remarks])
     if several := [verdict for verdict in results.verdicts if len(verdict.checks) > 1]:
         yield from _folded("All bounds", _table(tables.check_table(*several)))
     changes = tables.comparison_table(results)

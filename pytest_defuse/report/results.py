@@ -1,21 +1,23 @@
 """All results of a run. They travel as JSON on test reports; every report renders them."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from itertools import chain
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import TypeAdapter
 
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.discover.results import DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult
+from pytest_defuse.gate.checks import WORST_FIRST
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import FLIPS_PER_SET, ModelResult, OverallResult, ScenarioResult, TestSetResult
 
 AnyVerdict = ScenarioResult | TestSetResult | OverallResult
 Result = AnyVerdict | ModelResult | DiscoveryResult | CorrectionResult | ExplanationResult
+V = TypeVar("V", ScenarioResult, TestSetResult, OverallResult)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Results:
         failed: ids of the subjects' tests that failed, for any reason.
         notices: sentences about the run as a whole, such as scenarios that no test covers.
         arguments: command line arguments of ``pytest`` that repeat the run.
+        partial: why tests that were collected did not run; empty for a complete run.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -56,6 +59,7 @@ class Results:
     failed: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    partial: str = ""
 
     @staticmethod
     def of(
@@ -63,14 +67,25 @@ class Results:
         failed: Sequence[str] = (),
         notices: Sequence[str] = (),
         arguments: Sequence[str] = (),
+        partial: str = "",
     ) -> "Results":
         """Results from their JSON values (:func:`encode`)."""
-        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments))
+        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments), partial=partial)
         for item in items:
             group, result = getattr(results, FIELDS[item["kind"]][0]), decode(item)
             if result not in group:
                 group.append(result)
-        return results
+        return results.merged()
+
+    def merged(self) -> "Results":
+        """These results with one verdict per set of images, however many tests evaluate it (:func:`merge`)."""
+        scenarios, overall, test_sets = merge(self.scenarios), merge(self.overall), merge(self.test_sets)
+        return replace(self, scenarios=scenarios, overall=overall, test_sets=test_sets)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences that a reader of any result should know: that the run is partial, and the notices."""
+        return (*([f"partial results, tests are missing: {self.partial}"] if self.partial else []), *self.notices)
 
     @property
     def verdicts(self) -> list[AnyVerdict]:
@@ -101,6 +116,18 @@ FIELDS = {
     for kind in get_args(field.type)
 }
 """The field of :class:`Results` and the class of each kind of result."""
+
+
+def merge(verdicts: Iterable[V]) -> list[V]:
+    """One verdict per set of images, in order: the worst, with the checks of every test that evaluates the set."""
+    groups: dict[tuple[Any, ...], list[V]] = {}
+    for verdict in verdicts:
+        groups.setdefault((verdict.subject, verdict.name, getattr(verdict, "scenarios", ())), []).append(verdict)
+    worst = [min(group, key=lambda verdict: WORST_FIRST.index(verdict.outcome)) for group in groups.values()]
+    return [
+        replace(verdict, checks=tuple(dict.fromkeys(check for part in group for check in part.checks)))
+        for verdict, group in zip(worst, groups.values(), strict=True)
+    ]
 
 
 def flips_of(verdict: ScenarioResult | TestSetResult) -> list[Flip]:

@@ -60,7 +60,7 @@ def load_results(path: Path, start: Path) -> Results:
         raise DefuseError(f"{path}: {first_invalid_value(error)}: {make}.") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DefuseError(f"{path} contains no results in format {number}: {make}.") from error
-    return _with_paths(results, lambda name: os.path.normpath(start.absolute() / name))
+    return _with_paths(results.merged(), lambda name: os.path.normpath(start.absolute() / name))
 
 
 def _with_paths(results: Results, move: Callable[[str], str]) -> Results:

@@ -70,7 +70,7 @@ def _blocks(results: Results, start: Path, verbose: bool) -> Iterator[Renderable
             yield from _drawn(tables.flip_table(flips))
         failing = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
         yield from (f"repeat: {words.gate_command(scenario, results.arguments)}" for scenario in failing)
-    yield from (Text(notice, STYLES["INCONCLUSIVE"]) for notice in results.notices)
+    yield from (Text(notice, STYLES["INCONCLUSIVE"]) for notice in results.remarks)
     for explanation in results.explanations:
         yield from words.explanation_sentences(explanation, start)
         if explanation.modes:

@@ -55,18 +55,19 @@ def relative(path: str | Path, start: Path) -> str:
 
 
 def worst_outcome(results: Results) -> Outcome | None:
-    """The worst outcome of tests, bounds and corrections; None if there is none."""
+    """The worst outcome of tests, bounds and corrections; None if there is none. A partial run passes nothing."""
     outcomes: list[Outcome] = [verdict.outcome for verdict in results.verdicts if verdict.checks]
     outcomes += ["FAIL" for _ in results.failed]
     outcomes += ["FAIL" if correction.problems else "PASS" for correction in results.corrections]
+    outcomes += ["INCONCLUSIVE"] if results.partial else []
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
 
 
 def headline(results: Results) -> str:
     """The run in one line: ``digits: 6 scenarios (1 FAIL, 5 PASS), 2 new candidates``."""
     if not results:
-        return "pytest-defuse: no results"
-    parts = []
+        return f"pytest-defuse: {'PARTIAL, ' if results.partial else ''}no results"
+    parts = ["PARTIAL"] if results.partial else []
     if results.scenarios:
         counts = Counter(scenario.outcome for scenario in results.scenarios)
         tally = [f"{counts[outcome]} {outcome}" for outcome in WORST_FIRST if counts[outcome]]

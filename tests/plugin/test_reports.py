@@ -10,6 +10,7 @@ import pytest
 from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.words import gate_command
 from pytest_defuse.scenarios.store import Scenario
+from tests.plugin.conftest import tree
 
 Accept = Callable[..., Scenario]
 
@@ -52,3 +53,78 @@ def test_a_quiet_run_in_a_service(
         assert command[:2] == ["pytest", "--defuse-seed=3"]
         again = project.runpytest(*command[1:])
         again.assert_outcomes(failed=1, deselected=2)
+
+
+REPORTS = {
+    "results": "results.json",
+    "report": "report.html",
+    "summary": "summary.md",
+    "code-quality": "quality.json",
+    "save-baseline": "baseline.json",
+}
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--fixtures", "--setup-plan"])
+def test_a_session_that_runs_no_test_writes_nothing(
+    project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    accept(mean=0.55)
+    (project.path / "step.md").touch()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "step.md"))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    before = tree(project.path)
+    files = [f"--defuse-{name}={file}" for name, file in REPORTS.items()]
+    result = project.runpytest(option, "-p", "no:cacheprovider", *files, "--defuse-cache=cache")
+    assert result.ret == pytest.ExitCode.OK
+    assert tree(project.path) == before
+    assert not (project.path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("test", "options", "reason"),
+    [
+        ("raise KeyboardInterrupt", (), "the run was interrupted"),
+        ("pytest.exit('enough', returncode=7)", (), "the run was interrupted"),
+        ("assert False", ("-x",), "stopping after 1 failures"),
+    ],
+)
+def test_an_interrupted_run_says_that_its_results_are_partial(
+    project: pytest.Pytester, accept: Accept, test: str, options: tuple[str, ...], reason: str
+) -> None:
+    accept(mean=0.55)
+    project.makepyfile(test_stop=f"import pytest\ndef test_stop(): {test}\ndef test_after(): pass")
+    result = project.runpytest_subprocess(
+        "test_model.py", "test_stop.py", "--defuse-results=r.json", "--defuse-summary=s.md", *options
+    )
+    assert json.loads((project.path / "r.json").read_text())["partial"] == reason
+    assert (project.path / "s.md").read_text().startswith("## toy: PARTIAL, 1 scenario (1 PASS)")
+    if result.ret != 7:  # pytest prints no summary after an exit code of the user's
+        result.stdout.fnmatch_lines([f"partial results, tests are missing: {reason}"])
+
+
+def test_a_complete_run_is_not_partial(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.45)
+    assert project.runpytest("--defuse-results=r.json").ret == pytest.ExitCode.TESTS_FAILED
+    assert json.loads((project.path / "r.json").read_text())["partial"] == ""
+
+
+def test_a_scenario_that_two_tests_gate_is_reported_once_with_the_worst_verdict(
+    project: pytest.Pytester, accept: Accept
+) -> None:
+    accept(mean=0.45)
+    project.makepyfile(
+        test_model="""
+        import pytest
+
+        @pytest.mark.defuse(min_accuracy=0.9)
+        def test_strict(defuse_scenario): defuse_scenario.check()
+
+        @pytest.mark.defuse(min_accuracy=0.0)
+        def test_loose(defuse_scenario): defuse_scenario.check()
+        """
+    )
+    result = project.runpytest("--defuse-results=r.json", "--defuse-summary=s.md")
+    result.assert_outcomes(passed=1, failed=1)
+    (scenario,) = json.loads((project.path / "r.json").read_text())["scenarios"]
+    assert (scenario["outcome"], len(scenario["checks"])) == ("FAIL", 2)
+    assert (project.path / "s.md").read_text().startswith("## toy: 1 scenario (1 FAIL)")
