@@ -24,6 +24,7 @@ from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.data import correction_data
 from pytest_defuse.correct.finetune import Finetuning
 from pytest_defuse.correct.harm import PairedPredictions, violations
+from pytest_defuse.correct.judgement import problems_of
 from pytest_defuse.correct.search import Search
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
@@ -66,7 +67,7 @@ def main() -> None:
         print(
             f"{settings.search}: lambda {chosen.lambda_:g}, learning rate {chosen.learning_rate:g}, "
             f"epoch {chosen.epochs}, alpha {chosen.alpha:g}; {correction.image_passes:,} images forward and backward, "
-            f"{time.monotonic() - start:.0f} s",
+            f"{correction.forward_passes:,} forward only, {time.monotonic() - start:.0f} s",
             flush=True,
         )
         return correction
@@ -189,7 +190,7 @@ def table(case: Case, rows: dict[str, Row]) -> None:
     }
     test = compared.pop("test set")
     problems = violations(test, compared, CorrectionSettings(), case.subject.classes, "test set")
-    print(f"default search, violated bounds on harm: {'; '.join(problems) or 'none'}")
+    print(f"default search, violated bounds on harm: {'; '.join(problems_of(problems)) or 'none'}")
     print(f"test images lost {len(test.negative_flips)}, gained {len(test.positive_flips)}")
 
 

@@ -1,20 +1,24 @@
 """The evaluation of a correction on images that were not used to choose a trial: old model, control and new model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from pytest_defuse.correct.data import labelled_tiles
 from pytest_defuse.correct.harm import PairedPredictions, violations
+from pytest_defuse.correct.judgement import Judgement, judge_scenario
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.correct.shifts import SHIFTS, shifted_parts
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
-from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
+
+AUDITED_MODELS = 3
+"""The original model, the control and the corrected model."""
 
 Kind = Literal["test set", "shifted copy", "shift set", "scenario"]
 
@@ -37,42 +41,61 @@ class Audit:
 
     Attributes:
         scores: of the test set, its shifted copies, the shift sets and the held-out tiles of each scenario.
-        problems: bounds on harm that fail, in sentences.
+        test: the predictions on the test set.
+        judgements: of each scenario, and of the bounds on harm that do not pass.
     """
 
     scores: tuple[SetScore, ...]
     test: PairedPredictions
-    problems: tuple[str, ...]
+    judgements: tuple[Judgement, ...]
 
 
 def no_audit(problem: str) -> Audit:
-    """The audit of a correction whose images cannot be read: no scores, and this problem."""
-    return Audit((), PairedPredictions(*[torch.empty(0, dtype=torch.int64)] * 3), (problem,))
+    """The audit of a correction that cannot be evaluated: no scores, and this problem."""
+    empty = PairedPredictions(*[torch.empty(0, dtype=torch.int64)] * 3)
+    return Audit((), empty, (Judgement("INCONCLUSIVE", problem),))
 
 
 def audit(
     subject: Subject,
     scenarios: Sequence[Scenario],
+    minimum: Mapping[str, float],
     original: Classifier,
     control: Classifier,
     corrected: Classifier,
     settings: CorrectionSettings,
 ) -> Audit:
-    """Evaluate the original model, the control and the corrected model; call it once, after the choice."""
+    """Evaluate the original model, the control and the corrected model; call it once, after the choice.
+
+    Only one set is in memory at a time, and of a shifted copy only a part.
+
+    Args:
+        minimum: bound on the accuracy of each scenario that has one, by id, in [0, 1]; for others, ``target``.
+    """
+
+    def evaluate(name: str, kind: Kind, labels: Tensor, parts: Iterable[Tensor]) -> PairedPredictions:
+        models = (original, corrected, control)
+        rows = [[model.predict(part) for model in models] for part in parts]
+        old, new, plain = (torch.cat(columns) for columns in zip(*rows, strict=True))
+        correct = (int((predicted == labels).sum()) for predicted in (old, plain, new))
+        scores.append(SetScore(name, kind, len(labels), *correct))
+        return PairedPredictions(labels, old, new)
+
+    scores: list[SetScore] = []
+    images = subject.test_images
     with seeded(0):
-        shifts = shifted_copies(subject.test_images) | {name: subject.shift_images(name) for name in subject.shifts}
-        sets: list[tuple[str, Kind, LabelledImages]] = [
-            ("test set", "test set", subject.test_images),
-            *((name, "shift set" if name in subject.shifts else "shifted copy", part) for name, part in shifts.items()),
-            *((scenario.id, "scenario", labelled_tiles(scenario, subject, "held_out")) for scenario in scenarios),
-        ]
-        scores: list[SetScore] = []
-        compared: list[PairedPredictions] = []
-        for name, kind, images in sets:
-            old, new, plain = (model.predict(images.pixels) for model in (original, corrected, control))
-            correct = [int((predicted == images.labels).sum()) for predicted in (old, plain, new)]
-            scores.append(SetScore(name, kind, len(images), *correct))
-            compared.append(PairedPredictions(images.labels, old, new))
-    test, *others = compared
-    shifted = dict(zip(shifts, others, strict=False))
-    return Audit(tuple(scores), test, tuple(violations(test, shifted, settings, subject.classes, "test set")))
+        test = evaluate("test set", "test set", images.labels, [images.pixels])
+        shifts = {
+            name: evaluate(name, "shifted copy", images.labels, shifted_parts(images.pixels, name)) for name in SHIFTS
+        }
+        for name in subject.shifts:
+            shift = subject.shift_images(name)
+            shifts[name] = evaluate(name, "shift set", shift.labels, [shift.pixels])
+        judgements = []
+        for scenario in scenarios:
+            tiles = labelled_tiles(scenario, subject, "held_out")
+            paired = evaluate(scenario.id, "scenario", tiles.labels, [tiles.pixels])
+            origin = "its bound" if scenario.id in minimum else "defuse_correct(target=...)"
+            required = minimum.get(scenario.id, settings.target)
+            judgements.append(judge_scenario(paired.counts(scenario.id), required, origin))
+    return Audit(tuple(scores), test, (*judgements, *violations(test, shifts, settings, subject.classes, "test set")))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pytest_defuse.subject.affine import transformed
+
 
 def mild(images: Tensor) -> Tensor:
     """Augment float images N x C x H x W in [0, 1]: half are altered, each change applied to half of these.
@@ -18,10 +20,7 @@ def mild(images: Tensor) -> Tensor:
     """
     altered = (_half(len(images)) > 0).view(-1, 1, 1, 1).to(images.device)
     angle, scale, shear, x, y = (_half(len(images)) * (2 * torch.rand(5, len(images)) - 1)).unbind()
-    cos, sin = (0.15 * angle).cos() * (1 + 0.1 * scale), (0.15 * angle).sin() * (1 + 0.1 * scale)
-    rows = torch.stack([cos, 0.1 * shear - sin, 0.1 * x, sin, cos, 0.1 * y], dim=1).view(-1, 2, 3).to(images)
-    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
-    warped = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    warped = transformed(images, 0.15 * angle, 1 + 0.1 * scale, 0.1 * shear, 0.05 * x, 0.05 * y)
     blur, contrast, noise = (_strength(len(images)).to(images) for _ in range(3))
     blurred = warped + blur * (_blurred(warped) - warped)
     flattened = blurred + 0.4 * contrast * (blurred.mean(dim=(1, 2, 3), keepdim=True) - blurred)

@@ -31,7 +31,10 @@ class Correction:
         trials: in the order in which they were evaluated.
         chosen, control: two of them; the control has lambda 0, and the learning rate, epochs and alpha of the chosen.
         model, control_model: their models, on the device of the original, with its modes and flags.
-        image_passes: number of forward and backward passes, one per training or scenario image.
+        image_passes: images passed forward and backward in training, now or before an interruption: training and
+            scenario images of all trials and the control. A ``train_step`` counts as one pass over the training set.
+        forward_passes: images passed only forward: to evaluate trials, for batch statistics of interpolated weights,
+            and through the old model for ``distill``.
         folder: states on disk, from which an interrupted correction resumes.
     """
 
@@ -44,6 +47,7 @@ class Correction:
     settings: CorrectionSettings
     validation_source: str
     image_passes: int
+    forward_passes: int
     folder: Path
 
     def remove_states(self) -> None:
@@ -69,7 +73,7 @@ def correct(
 
     Args:
         scenarios: accepted ones, each with a label.
-        minimum: minimum accuracy of each scenario, by id, in [0, 1].
+        minimum: bound on the accuracy of each scenario that has one, by id, in [0, 1]; for others, ``target``.
         cache: folder of unfinished work.
 
     Raises:
@@ -88,7 +92,8 @@ def correct(
         parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}
         key = fingerprint("correction", version=4, device=str(device), **parts)
         folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
-        search = Search(Finetuning(subject, data, settings, seed=seed, device=device, folder=folder), minimum)
+        required = {scenario.id: minimum.get(scenario.id, settings.target) for scenario in scenarios}
+        search = Search(Finetuning(subject, data, settings, seed=seed, device=device, folder=folder), required)
         before = search.scored(subject.model, 0.0, 0.0, 0)
         chosen = search.run(progress)
         control = search.control(chosen)
@@ -102,5 +107,6 @@ def correct(
             settings=settings,
             validation_source=data.validation_source,
             image_passes=search.image_passes,
+            forward_passes=search.forward_passes,
             folder=folder,
         )

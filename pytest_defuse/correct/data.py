@@ -7,6 +7,7 @@ import torch
 
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.scenarios.schema import Split
@@ -60,10 +61,22 @@ def correction_data(subject: Subject, scenarios: Sequence[Scenario], settings: C
     return CorrectionData(
         train,
         validation,
-        shifted_copies(validation[:SHIFTED_IMAGES]) if settings.search == "halving" else {},
+        shifted_copies(stratified_sample(validation, SHIFTED_IMAGES)) if settings.search == "halving" else {},
         tiles,
         source,
     )
+
+
+def stratified_sample(images: LabelledImages, count: int) -> LabelledImages:
+    """At most ``count`` random images, with each class's share as in ``images``; all of them, if they are no more."""
+    if len(images) <= count:
+        return images
+    order = torch.from_numpy(random_numbers(0, Stream.SHIFTED_SAMPLE).permutation(len(images)))
+    rank = torch.empty(len(images), dtype=torch.float64)  # of an image within its class, in (0, 1)
+    for label in images.labels.unique():
+        positions = order[images.labels[order] == label]
+        rank[positions] = (torch.arange(len(positions), dtype=torch.float64) + 0.5) / len(positions)
+    return images[order[rank[order].argsort(stable=True)[:count]].sort().values]
 
 
 def labelled_tiles(scenario: Scenario, subject: Subject, split: Split) -> LabelledImages:

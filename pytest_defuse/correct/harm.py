@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pytest_defuse.correct.judgement import SIGNIFICANCE_LEVEL, Judgement, ScenarioCounts
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.statistics.significance import mcnemar
-
-SIGNIFICANCE_LEVEL = 0.05
-"""Level of the exact sign test on the classes, before Bonferroni correction: convention."""
+from pytest_defuse.gate.checks import TOLERANCE, Outcome
+from pytest_defuse.statistics.significance import binomial_tail, mcnemar
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +33,12 @@ class PairedPredictions:
     def positive_flips(self) -> Tensor:
         """Indices of images that are classified correctly now and were not before."""
         return ((self.before != self.labels) & (self.after == self.labels)).nonzero().squeeze(1)
+
+    def counts(self, name: str) -> ScenarioCounts:
+        """The images counted, as those of the scenario ``name``."""
+        before, after = (int((predicted == self.labels).sum()) for predicted in (self.before, self.after))
+        lost, gained = len(self.negative_flips), len(self.positive_flips)
+        return ScenarioCounts(name, len(self.labels), before, after, lost, gained)
 
     def class_drops(self, classes: Sequence[str]) -> "list[ClassDrop]":
         """The drop of each class that occurs, the largest first."""
@@ -60,12 +65,30 @@ class ClassDrop:
         """Accuracy lost, in [-1, 1]."""
         return (self.lost - self.gained) / self.total
 
-    def significant(self, classes: int) -> bool:
-        """Whether the exact one-sided sign test finds more losses than gains.
+    def outcome(self, bound: float, classes: int) -> Outcome:
+        """Whether the class lost more accuracy than ``bound``, in [0, 1]; ``classes`` is the number of classes.
 
-        The level is Bonferroni-corrected: without, 2 of 43 classes would be significant by chance.
+        The bound is on the true accuracy of a class, of which few images give only an estimate: of 1,000 classes, some
+        always lose more by chance. So a drop above the bound is tested:
+
+        - PASS: the drop is at most the bound, or as many images would often (with a probability of at least
+          :data:`SIGNIFICANCE_LEVEL`) be lost net of gains if each were lost with a probability equal to the bound. At
+          3% these are 1 image of 10, 4 of 50, 6 of 100 and 39 of 1,000.
+        - FAIL: this probability, and that of the exact one-sided sign test of losses against gains, are below the level
+          divided by the number of classes (Bonferroni).
+        - INCONCLUSIVE: all drops between, which are significant for one class, but not among so many.
+
+        Where even the loss of every image would be likely by chance, no drop could be significant: the drop decides.
         """
-        return self.lost > self.gained and mcnemar(self.lost, self.gained) / 2 < SIGNIFICANCE_LEVEL / classes
+        if self.value <= bound + TOLERANCE:
+            return "PASS"
+        if bound**self.total >= SIGNIFICANCE_LEVEL:
+            return "FAIL"
+        chance = binomial_tail(self.lost - self.gained, self.total, bound)
+        if chance >= SIGNIFICANCE_LEVEL:
+            return "PASS"
+        significant = max(chance, mcnemar(self.lost, self.gained) / 2) < SIGNIFICANCE_LEVEL / classes
+        return "FAIL" if significant else "INCONCLUSIVE"
 
 
 def violations(
@@ -74,18 +97,26 @@ def violations(
     settings: CorrectionSettings,
     classes: Sequence[str],
     name: str,
-) -> list[str]:
-    """The bounds on harm that fail, one sentence each; ``name`` names the images in ``test``."""
-    failed = []
+) -> list[Judgement]:
+    """The bounds on harm that do not pass; ``name`` names the images in ``test``.
+
+    The drop on each class has three outcomes (:meth:`ClassDrop.outcome`); the observed value decides on the others.
+    """
+    failed: list[str] = []
+    undecided: list[str] = []
     drops, total = test.class_drops(classes), max(1, len(test.labels))
     if test.drop > settings.max_test_drop:
         failed.append(f"accuracy on the {name} fell by {test.drop:.2%}, more than {_bound('max_test_drop', settings)}")
     for drop in drops:
-        if drop.value > settings.max_class_drop and drop.significant(len(drops)):
-            failed.append(
-                f"accuracy on class {drop.label!r} of the {name} fell by {drop.value:.1%} ({drop.lost} of {drop.total} "
-                f"images lost, {drop.gained} gained), more than {_bound('max_class_drop', settings)}"
-            )
+        outcome = drop.outcome(settings.max_class_drop, len(drops))
+        sentence = (
+            f"accuracy on class {drop.label!r} of the {name} fell by {drop.value:.1%} ({drop.lost} of {drop.total} "
+            f"images lost, {drop.gained} gained), more than {_bound('max_class_drop', settings)}"
+        )
+        if outcome == "FAIL":
+            failed.append(sentence)
+        elif outcome == "INCONCLUSIVE":
+            undecided.append(f"{sentence}, which may be chance among {len(drops)} classes: give more {name} images")
     flips = len(test.negative_flips)
     if flips / total > settings.max_negative_flips:
         failed.append(
@@ -99,7 +130,7 @@ def violations(
                 f"accuracy on shift set {shift_name} fell from {before:.1%} to {before - shift.drop:.1%}, more than "
                 f"{_bound('max_shift_drop', settings)}"
             )
-    return failed
+    return [*(Judgement("FAIL", s) for s in failed), *(Judgement("INCONCLUSIVE", s) for s in undecided)]
 
 
 def _bound(name: str, settings: CorrectionSettings) -> str:

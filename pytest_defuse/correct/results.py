@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_defuse.correct.audit import Audit, SetScore
+from pytest_defuse.correct.audit import AUDITED_MODELS, Audit, SetScore
 from pytest_defuse.correct.correction import Correction
 from pytest_defuse.correct.harm import ClassDrop, PairedPredictions
 from pytest_defuse.correct.trials import Trial
@@ -66,7 +66,8 @@ class CorrectionResult:
         lost, gained: numbers of test images that were correct and are wrong, and the reverse.
         flips: the first of these.
         notes: sentences, such as those of a discovery on the corrected model.
-        image_passes: number of forward and backward passes, one per training or scenario image.
+        image_passes: images passed forward and backward in training.
+        forward_passes: images passed only forward, those of the audit included.
     """
 
     subject: str
@@ -83,6 +84,7 @@ class CorrectionResult:
     flips: list[FlipResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     image_passes: int = 0
+    forward_passes: int = 0
 
 
 def correction_result(
@@ -114,6 +116,7 @@ def correction_result(
         flips=[_flip(kind, index, test, subject) for kind, index in flips[:CORRECTION_FLIPS_SHOWN]],
         notes=list(notes),
         image_passes=correction.image_passes,
+        forward_passes=correction.forward_passes + AUDITED_MODELS * sum(score.total for score in audit.scores),
     )
 
 

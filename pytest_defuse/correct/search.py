@@ -25,12 +25,12 @@ class Search:
     def __init__(self, finetuning: Finetuning, minimum: Mapping[str, float]) -> None:
         self.finetuning, self.minimum = finetuning, minimum
         self.subject, self.data, self.settings = finetuning.subject, finetuning.data, finetuning.settings
+        self.image_passes = self.forward_passes = 0
         self.sets = {"validation set": self.data.validation, **self.data.shifted}
         self.original_predictions = {
             name: self._predictions(self.subject.model, part) for name, part in self.sets.items()
         }
         self.trials: list[Trial] = []
-        self.image_passes = 0
 
     def run(self, progress: Progress) -> Trial:
         """Train the trials of the settings' search; returns the chosen one."""
@@ -44,6 +44,7 @@ class Search:
                 state = self.finetuning.weights(lambda_, learning_rate, epochs, advance, progress.say)
                 scenario_images = self.finetuning.steps * settings.scenario_batch if lambda_ else 0
                 self.image_passes += len(self.data.train) + scenario_images
+                self.forward_passes += len(self.data.train) if settings.distill else 0
                 self.trials.append(self.scored(plain_copy(self.subject.model, state), lambda_, learning_rate, epochs))
                 return self.trials[-1]
 
@@ -54,7 +55,8 @@ class Search:
         plain = next(
             trial
             for trial in reversed(self.trials)
-            if (trial.lambda_, trial.learning_rate, trial.alpha) == (0, chosen.learning_rate, 1)
+            if (trial.lambda_, trial.learning_rate, trial.epochs, trial.alpha)
+            == (0, chosen.learning_rate, chosen.epochs, 1)
         )
         return plain if chosen.alpha == 1 else self._interpolated(plain, chosen.alpha)
 
@@ -67,8 +69,11 @@ class Search:
         mixed.load_state_dict(interpolated(mixed.state_dict(), end, trial.alpha))
         if self.settings.batch_norm == "batch":
             logits = partial(self.finetuning.logits, mixed.to(self.finetuning.device))
-            recompute_batch_norm(
-                mixed, self.data.train.pixels, lambda pixels: logits(pixels.to(self.finetuning.device).float() / 255)
+            self.forward_passes += recompute_batch_norm(
+                mixed,
+                self.data.train.pixels,
+                lambda pixels: logits(pixels.to(self.finetuning.device).float() / 255),
+                seed=self.finetuning.seed,
             )
         return plain_copy(self.subject.model, mixed.cpu().state_dict())
 
@@ -115,9 +120,12 @@ class Search:
         }
         shifted = {name: accuracy_of(part.after.tolist(), part.labels.tolist()) for name, part in compared.items()}
         paired, validation = compared.pop("validation set"), shifted.pop("validation set")
-        failed = violations(paired, compared, self.settings, self.subject.classes, "validation set")
-        return Trial(lambda_, learning_rate, epochs, alpha, validation, shifted, tiles, tuple(failed))
+        judgements = violations(paired, compared, self.settings, self.subject.classes, "validation set")
+        # What validation images leave open, the audit decides on test images.
+        failed = tuple(judgement.sentence for judgement in judgements if judgement.outcome == "FAIL")
+        return Trial(lambda_, learning_rate, epochs, alpha, validation, shifted, tiles, failed)
 
     def _predictions(self, model: nn.Module, images: LabelledImages) -> Tensor:
+        self.forward_passes += len(images)
         classifier = self.subject.classifier(self.finetuning.device, model)
         return torch.cat([classifier.predict(part) for part in images.pixels.split(self.settings.at_once)])

@@ -130,10 +130,20 @@ class CorrectionSettings(Settings):
         strict=False,
         min_length=1,
     )
-    aim: Share = setting(0.995, "Accuracy on correction tiles at which a scenario is fixed, unless a bound is lower.")
+    aim: Share = setting(
+        0.995, "Accuracy on correction tiles at which a scenario is fixed; a bound above it replaces it."
+    )
+    target: Share = setting(
+        0.9,
+        "Accuracy on held-out tiles that a scenario without `min_accuracy`, `max_error_rate` and `max_increase` must "
+        "reach. A scenario with one of these must reach it instead.",
+        "our choice, the bound of the examples",
+    )
     max_test_drop: Share = setting(0.005, "Maximum drop of test accuracy.")
     max_class_drop: Share = setting(
-        0.03, "Maximum drop of the accuracy on one class; a drop counts if it is significant over all classes."
+        0.03,
+        "Maximum drop of the accuracy on one class. A larger drop passes only if it may be chance for this class, "
+        "and fails if it is significant over all classes. Drops between are INCONCLUSIVE, and write no checkpoint.",
     )
     max_negative_flips: Share = setting(
         0.02, "Maximum share of test images that were classified correctly and no longer are."

@@ -5,34 +5,58 @@ strengths are our choice, low enough that every image stays readable.
 """
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from pytest_defuse.runtime.determinism import Stream, random_numbers
-from pytest_defuse.subject.images import LabelledImages, quantise
+from pytest_defuse.subject.affine import transformed
+from pytest_defuse.subject.images import LabelledImages, empty_pixels, quantise
 
 CHUNK_SIZE = 1024
 """Images that share one stream of random numbers. Our choice."""
+
+PART_VALUES = 2**21
+"""Pixel values that are changed at once: the blur takes 57 bytes for each, so 120 MB. Our choice."""
 
 
 def shifted_copies(images: LabelledImages) -> dict[str, LabelledImages]:
     """A copy of the images for each kind of shift, by its name, with the same labels.
 
-    The change of an image depends only on its position in the set, so accuracies of different runs can be compared.
+    Large copies are kept in files that are mapped into memory, as large data sets are.
     """
-    shifted = {}
-    for number, (name, change) in enumerate(SHIFTS.items()):
-        chunks = [
-            change(chunk, random_numbers(0, Stream.SHIFTS, number, part))
-            for part, chunk in enumerate(images.pixels.split(CHUNK_SIZE))
-        ]
-        shifted[name] = LabelledImages(torch.cat(chunks), images.labels)
-    return shifted
+    copies = {}
+    for name in SHIFTS:
+        pixels, start = empty_pixels(len(images), images.pixels.shape[1:]), 0
+        for part in shifted_parts(images.pixels, name):
+            pixels[start : start + len(part)] = part
+            start += len(part)
+        copies[name] = LabelledImages(pixels, images.labels)
+    return copies
+
+
+def shifted_parts(pixels: Tensor, name: str) -> Iterator[Tensor]:
+    """Images with one kind of shift, in parts that fit into memory.
+
+    The change of an image depends only on its position in the set, so accuracies of different runs can be compared.
+
+    Args:
+        pixels: uint8 N x C x H x W.
+        name: a key of :data:`SHIFTS`.
+
+    Yields:
+        uint8 n x C x H x W, at most :data:`PART_VALUES` values or one image; N images together, in their order.
+    """
+    number, change = list(SHIFTS).index(name), SHIFTS[name]
+    rows = max(1, PART_VALUES // math.prod(pixels.shape[1:]))
+    for chunk_number, chunk in enumerate(pixels.split(CHUNK_SIZE)):
+        random = random_numbers(0, Stream.SHIFTS, number, chunk_number)  # image by image, whatever the size of a part
+        for part in chunk.split(rows):
+            yield change(part, random)
 
 
 def _blur(pixels: Tensor, _: np.random.Generator) -> Tensor:
@@ -52,10 +76,9 @@ def _noise(pixels: Tensor, random: np.random.Generator) -> Tensor:
 def _affine(pixels: Tensor, random: np.random.Generator) -> Tensor:
     """Rotation up to 8 degrees, scale up to 6%, translation up to 4% of a side, with repeated borders."""
     angle, scale, x, y = torch.from_numpy(random.uniform(-1, 1, (len(pixels), 4)).astype(np.float32)).T
-    cos, sin = (0.14 * angle).cos() * (1 + 0.06 * scale), (0.14 * angle).sin() * (1 + 0.06 * scale)
-    rows = torch.stack([cos, -sin, 0.08 * x, sin, cos, 0.08 * y], dim=1).view(-1, 2, 3)
-    grid = F.affine_grid(rows, list(pixels.shape), align_corners=False)
-    return quantise(F.grid_sample(pixels.float() / 255, grid, padding_mode="border", align_corners=False))
+    no_shear = torch.zeros(len(pixels))
+    images = pixels.float() / 255
+    return quantise(transformed(images, 0.14 * angle, 1 + 0.06 * scale, no_shear, 0.04 * x, 0.04 * y))
 
 
 def _contrast(pixels: Tensor, random: np.random.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.settings import Count, NonNegative, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
+from pytest_defuse.subject.affine import transformed
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.images import LabelledImages
@@ -171,12 +172,8 @@ def augment(images: Tensor) -> Tensor:
     """
     count = len(images)
     angle, scale, shear, x, y, contrast = (torch.rand(6, count, device=images.device) * 2 - 1).unbind()
-    angle, scale, shear = angle * 0.26, 1 + scale * 0.15, shear * 0.15  # 0.26 radians are 15 degrees
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    # affine_grid has coordinates from -1 to 1, so 0.16 is 8% of the side.
-    rows = torch.stack([cos, shear - sin, x * 0.16, sin, cos, y * 0.16], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(rows, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    # 0.26 radians are 15 degrees.
+    moved = transformed(images, angle * 0.26, 1 + scale * 0.15, shear * 0.15, x * 0.08, y * 0.08)
     mean = moved.mean(dim=(1, 2, 3), keepdim=True)
     return (mean + (1 + 0.3 * contrast.view(-1, 1, 1, 1)) * (moved - mean)).clamp(0, 1)
 

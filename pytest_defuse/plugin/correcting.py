@@ -1,13 +1,17 @@
 """The correction in a session: finetuning before the tests, and the checkpoint after them."""
 
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pytest_defuse.correct.audit import Audit, audit, no_audit
 from pytest_defuse.correct.checkpoints import attempt_path, check_output, corrected_path, save_checkpoint
 from pytest_defuse.correct.correction import correct
+from pytest_defuse.correct.judgement import Judgement, outcome_of, problems_of
 from pytest_defuse.correct.results import CorrectionResult, correction_result, provenance
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.gate.gate import Request
@@ -20,7 +24,11 @@ from pytest_defuse.subject.subject import Subject
 
 
 class Correcting:
-    """One subject's correction: it starts when a test first uses the model, and ends with the session."""
+    """One subject's correction: it starts when a test first uses the model, and ends with the session.
+
+    Everything that needs the subject's data, which its fixture may remove, happens before the fixture's teardown
+    (:meth:`examine`); the checkpoint is written at the end of the session, when all tests have run.
+    """
 
     def __init__(
         self,
@@ -37,17 +45,18 @@ class Correcting:
         settings = CorrectionSettings.of(marked)
         drops = [bounds.max_shift_drop for _, bounds in requests if bounds.max_shift_drop is not None]
         self.settings = settings.replace(max_shift_drop=min(drops, default=settings.max_shift_drop))
-        minimum: dict[str, float] = {}
+        self.minimum: dict[str, float] = {}
         for scenario, bounds in requests:
             required = bounds.required_accuracy(scenario.record.base_error_rate)
-            minimum[scenario.id] = max(minimum.get(scenario.id, 0.0), required)
+            if required is not None:
+                self.minimum[scenario.id] = max(self.minimum.get(scenario.id, 0.0), required)
         self.output = options.correct_output or corrected_path(subject.checkpoint)
         check_output(self.output, subject.checkpoint)
         started = time.monotonic()
         self.correction = correct(
             subject,
             scenarios,
-            minimum,
+            self.minimum,
             self.settings,
             seed=options.seed,
             device=original.device,
@@ -55,33 +64,64 @@ class Correcting:
             progress=progress,
         )
         self.seconds = time.monotonic() - started
+        self.notes: list[str] = []
         self.model = subject.classifier(original.device, self.correction.model)
 
-    def finish(self, problems: Sequence[str]) -> CorrectionResult:
-        """Write the corrected checkpoint; with any problem, such as a failed test, the attempt under another name."""
-        audit = self._audit()
-        problems = [*problems, *audit.problems]
-        output = attempt_path(self.output) if problems else self.output
-        correction, subject, seed = self.correction, self.subject, self.options.seed
-        metadata = provenance(subject, self.scenarios, self.original, correction, audit, seed=seed, problems=problems)
-        try:
-            save_checkpoint(output, correction.model, metadata)
-        except OSError as error:
-            problems.append(f"{output} cannot be written ({error.strerror}): run again, the training is kept")
-        else:
-            correction.remove_states()
-        notes = [] if problems else self._recheck()
-        return correction_result(
-            subject, correction, audit, output=output, problems=problems, notes=notes, seconds=self.seconds
-        )
+    def examine(self, *, promising: bool) -> None:
+        """Evaluate the correction, and search its model if it may be accepted; afterwards no data is needed.
 
-    def _audit(self) -> Audit:
-        """The evaluation on everything that the choice of a trial did not use."""
+        Args:
+            promising: whether no test has failed so far.
+        """
+        if outcome_of(self.audited.judgements) == "PASS" and promising:
+            self.notes = self._recheck()
+
+    @cached_property
+    def audited(self) -> Audit:
+        """The evaluation on everything that the choice of a trial did not use; once, whatever happens."""
         control = self.subject.classifier(self.original.device, self.correction.control_model)
         try:
-            return audit(self.subject, self.scenarios, self.original, control, self.model, self.settings)
+            models = (self.original, control, self.model)
+            return audit(self.subject, self.scenarios, self.minimum, *models, self.settings)
         except DefuseError as error:  # a sheet or a shift set that cannot be read
             return no_audit(str(error))
+        except Exception as error:  # the user's data set, shift set or model
+            return no_audit(f"the correction could not be evaluated: {sentence_of(error)}")
+
+    def finish(self, judgements: Sequence[Judgement]) -> CorrectionResult:
+        """Write the corrected checkpoint if everything passes, else the attempt under another name.
+
+        Args:
+            judgements: of the session's tests; those of the audit are added.
+        """
+        judgements = [*judgements, *self.audited.judgements]
+        accepted, problems = outcome_of(judgements) == "PASS", problems_of(judgements)
+        output = self.output if accepted else attempt_path(self.output)
+        if problem := self._save(output, problems):
+            problems.append(problem)
+        notes = [judgement.sentence for judgement in judgements if judgement.outcome == "PASS"]
+        return correction_result(
+            self.subject,
+            self.correction,
+            self.audited,
+            output=output,
+            problems=problems,
+            notes=[*notes, *self.notes] if accepted else [],
+            seconds=self.seconds,
+        )
+
+    def _save(self, output: Path, problems: Sequence[str]) -> str:
+        """Write the model, then remove its states; a sentence if that fails, after which the states are kept."""
+        correction, seed = self.correction, self.options.seed
+        try:
+            metadata = provenance(
+                self.subject, self.scenarios, self.original, correction, self.audited, seed=seed, problems=problems
+            )
+            save_checkpoint(output, correction.model, metadata)
+        except Exception as error:  # of the disk, safetensors, or the model's state_dict
+            return f"{output} cannot be written ({sentence_of(error)}): run again, the training is kept"
+        correction.remove_states()
+        return ""
 
     def _recheck(self) -> list[str]:
         """The findings of a short discovery on the corrected model, in sentences; they change no outcome."""
@@ -93,7 +133,26 @@ class Correcting:
         device = self.original.device
         try:
             return recheck(corrected, self.scenarios, device=device, cache=cache, progress=self.progress)
-        except DefuseError as error:
-            return [f"the search of the corrected model failed: {error}"]
-        except KeyboardInterrupt:  # the checkpoint is already written
+        except Exception as error:
+            return [f"the search of the corrected model failed: {sentence_of(error)}"]
+        except KeyboardInterrupt:  # the correction is evaluated, and will be written
             return ["the search of the corrected model was interrupted"]
+
+
+def stopped(error: Exception) -> DefuseError:
+    """What every test of a correction reports after ``error`` stopped its training."""
+    if isinstance(error, DefuseError):
+        return error
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return DefuseError(
+        f"The correction stopped: {sentence_of(error)} ({Path(where.filename).name}, line {where.lineno}). "
+        "Its training so far is kept: fix this, and the same command continues it."
+    )
+
+
+def sentence_of(error: Exception) -> str:
+    """An exception in one line: its message, with its type unless the message is for users."""
+    if isinstance(error, DefuseError):
+        return str(error)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(f"{type(error).__name__}: {reason}".split())

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pytest_defuse.correct.judgement import Judgement
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.gate.baseline import Baseline, save_baseline
 from pytest_defuse.plugin.options import Options
@@ -17,6 +18,15 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text, replace_text
 
 
+def examine_correction(run: SubjectRun, failed: Sequence[str]) -> None:
+    """Evaluate a correction before its subject's data is removed; ``failed`` has the tests that failed so far."""
+    correcting = run.started
+    if correcting is None or isinstance(correcting, DefuseError):
+        return
+    tested = {scenario.id for scenario, _ in run.requests}
+    correcting.examine(promising=not failed and all(scenario.id in tested for scenario in correcting.scenarios))
+
+
 def finish_correction(
     run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
 ) -> CorrectionResult | None:
@@ -24,7 +34,7 @@ def finish_correction(
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None
-    return correcting.finish(_problems(run, Results.of(collected), failed))
+    return correcting.finish(gate_judgements([s.id for s in correcting.scenarios], Results.of(collected), failed))
 
 
 def write_reports(options: Options, results: Results) -> list[str]:
@@ -57,15 +67,28 @@ def _write_html(path: Path, results: Results) -> None:
     replace_text(path, render_html(results))
 
 
-def _problems(run: SubjectRun, results: Results, failed: Sequence[str]) -> list[str]:
-    """Failures of tests with the corrected model, in sentences."""
-    problems = []
+def gate_judgements(accepted: Sequence[str], results: Results, failed: Sequence[str]) -> list[Judgement]:
+    """What the session's tests say about a corrected model: everything that did not pass.
+
+    Args:
+        accepted: ids of the scenarios that the model was corrected for.
+        results: of all tests with the corrected model.
+        failed: ids of the failed tests.
+    """
+    judgements = []
     if failed:
-        problems.append(f"{len(failed)} failed: {', '.join(name.rpartition('::')[2] for name in failed)}")
+        names = ", ".join(name.rpartition("::")[2] for name in failed)
+        judgements.append(Judgement("FAIL", f"{len(failed)} failed: {names}"))
     if misses := [scenario for scenario in results.scenarios if scenario.outcome == "FAIL"]:
         nearest = max(misses, key=lambda scenario: scenario.accuracy.value - scenario.bound)
-        problems.append(f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}")
+        sentence = f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}"
+        judgements.append(Judgement("FAIL", sentence))
+    for verdict in results.sets:
+        if verdict.outcome == "INCONCLUSIVE":
+            sentence = f"{verdict.name}: {verdict.accuracy} against {verdict.bound:.1%}, too few images to tell"
+            judgements.append(Judgement("INCONCLUSIVE", sentence))
     evaluated = {scenario.id for scenario in results.scenarios}
-    if missing := [scenario.id for scenario in run.store.scenarios("accepted") if scenario.id not in evaluated]:
-        problems.append(f"no test evaluated {', '.join(missing)}: run all tests of the gate")
-    return problems
+    if missing := [name for name in accepted if name not in evaluated]:
+        sentence = f"no test evaluated {', '.join(missing)}: run all tests of the gate"
+        judgements.append(Judgement("INCONCLUSIVE", sentence))
+    return judgements

@@ -26,9 +26,14 @@ def defuse_subject() -> "Subject":
 
 
 @pytest.fixture(scope="session")
-def defuse_run(pytestconfig: pytest.Config, defuse_subject: "Subject") -> "SubjectRun":
+def defuse_run(request: pytest.FixtureRequest, defuse_subject: "Subject") -> "SubjectRun":
     """The subject in this session, shared by the other fixtures."""
-    return pytestconfig.stash[SESSION].start(defuse_subject)
+    session = request.config.stash[SESSION]
+    run = session.start(defuse_subject)
+    # Finalizers run in reverse order: before the teardown of defuse_subject, which may remove its data.
+    subject = request._get_active_fixturedef("defuse_subject")
+    subject.addfinalizer(lambda: session.examine(run, request.session))
+    return run
 
 
 @pytest.fixture

@@ -80,15 +80,16 @@ class SubjectRun:
     def correcting(self) -> "Correcting | None":
         """The correction, which the first access starts; None in a session that does not correct."""
         if self.options.correct and self.started is None:
-            from pytest_defuse.plugin.correcting import Correcting
+            from pytest_defuse.plugin.correcting import Correcting, stopped
 
             accepted = self.store.scenarios("accepted")
             try:
                 self.started = Correcting(
                     self.subject, accepted, self.original, self.correction, self.requests, self.options, self.progress
                 )
-            except DefuseError as error:
-                self.started = error
+            except Exception as error:  # the following tests report it too, and do not train again
+                self.started = stopped(error)
+                raise self.started from error
         if isinstance(self.started, DefuseError):
             raise self.started
         return self.started

@@ -54,7 +54,7 @@ class DefuseSession:
         self._problems: list[str] = []
         self._annotations = ""
         for verb in ("discover", "correct"):
-            if getattr(options, verb) and config.getoption("numprocesses", None):
+            if getattr(options, verb) and (config.getoption("numprocesses", None) or config.getoption("tx", None)):
                 raise pytest.UsageError(f"--defuse-{verb} uses the whole machine: run it without xdist workers (-n0).")
 
     def start(self, subject: "Subject") -> "SubjectRun":
@@ -70,6 +70,13 @@ class DefuseSession:
         run = SubjectRun(subject, self.options, self.requests, self._progress(), sharing(self.config), self.correction)
         self.runs.append(run)
         return run
+
+    def examine(self, run: "SubjectRun", session: pytest.Session) -> None:
+        """Evaluate the correction of a subject while its data is there; an interrupted one is resumed later."""
+        from pytest_defuse.plugin.finish import examine_correction
+
+        if session.exitstatus != pytest.ExitCode.INTERRUPTED:
+            examine_correction(run, self.failed)
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once."""

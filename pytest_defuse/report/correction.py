@@ -20,7 +20,9 @@ def correction_notes(result: CorrectionResult) -> list[str]:
             f"test images that were correct and are wrong: {result.lost}; the reverse: {result.gained}",
         ]
     if result.image_passes:
-        notes.append(f"{result.image_passes:,} forward and backward passes, one per image, including the control's")
+        passes = f"{result.image_passes:,} images passed forward and backward, the control's included"
+        evaluated = f"{result.forward_passes:,} forward only, to evaluate" if result.forward_passes else ""
+        notes.append(", ".join(filter(None, (passes, evaluated))))
     return notes + result.notes
 
 

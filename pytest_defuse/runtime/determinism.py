@@ -47,6 +47,8 @@ class Stream(IntEnum):
     SEARCHED_IMAGES = 9
     FIGURES = 10
     VALIDATION_SPLIT = 11
+    SHIFTED_SAMPLE = 12
+    BATCH_NORM_SAMPLE = 13
 
 
 def random_numbers(seed: int, stream: Stream, item: int = 0, draw: int = 0, /) -> np.random.Generator:

@@ -57,14 +57,14 @@ class Bounds(Settings):
         """These bounds, completed by those of ``other`` that are not given here."""
         return other.replace(**{name: getattr(self, name) for name in self.model_fields_set})
 
-    def required_accuracy(self, base_error_rate: float | None) -> float:
-        """The accuracy that the bounds require without a baseline, in [0, 1]."""
-        required = [0.0 if self.min_accuracy is None else self.min_accuracy]
+    def required_accuracy(self, base_error_rate: float | None) -> float | None:
+        """The accuracy that the bounds require without a baseline, in [0, 1]; None if they require none."""
+        required = [] if self.min_accuracy is None else [self.min_accuracy]
         if self.max_error_rate is not None:
             required.append(1 - self.max_error_rate)
         if self.max_increase is not None and base_error_rate is not None:
             required.append(1 - base_error_rate - self.max_increase)
-        return max(required)
+        return max(0.0, *required) if required else None
 
     @classmethod
     def parse(cls, text: str, source: str) -> "Bounds":

@@ -63,6 +63,18 @@ def mcnemar(lost: int, gained: int) -> float:
     return min(1.0, 2 * tail / (1 << changed))
 
 
+def binomial_tail(count: int, total: int, share: float) -> float:
+    """The probability of at least ``count`` successes in ``total`` trials of probability ``share``, in [0, 1]."""
+    if count <= 0 or share in (0, 1):
+        return float(count <= total * share)
+
+    def log_probability(k: int) -> float:
+        choices = math.lgamma(total + 1) - math.lgamma(k + 1) - math.lgamma(total - k + 1)
+        return choices + k * math.log(share) + (total - k) * math.log1p(-share)
+
+    return min(1.0, math.fsum(math.exp(log_probability(k)) for k in range(count, total + 1)))
+
+
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values: rejecting those up to q has a false discovery rate of q (JRSS B 57, 1995, p. 289)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__, reverse=True)

@@ -53,7 +53,7 @@ class LabelledImages:
         if isinstance(index, slice):
             return LabelledImages(self.pixels[index], self.labels[index])
         index = torch.arange(len(self))[index]
-        pixels = _empty(len(index), self.pixels.shape[1:])
+        pixels = empty_pixels(len(index), self.pixels.shape[1:])
         rows = max(1, COPY_BYTES // math.prod(self.pixels.shape[1:]))
         for source, target in zip(index.split(rows), pixels.split(rows), strict=True):
             target.copy_(self.pixels[source])
@@ -124,7 +124,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
             raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
         image_pixels = to_pixels(image, where)
         if not index:
-            pixels = _empty(count, image_pixels.shape)
+            pixels = empty_pixels(count, image_pixels.shape)
         if image_pixels.shape != pixels.shape[1:]:
             raise DefuseError(
                 f"{where} is {size_words(image_pixels.shape)} but {name}[0] is {size_words(pixels.shape)}: "
@@ -135,7 +135,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
     return LabelledImages(pixels, torch.tensor(labels))
 
 
-def _empty(count: int, shape: Sequence[int]) -> Tensor:
+def empty_pixels(count: int, shape: Sequence[int]) -> Tensor:
     """An uninitialised uint8 tensor, count x shape, in memory or in a file that is deleted with the tensor."""
     if count * math.prod(shape) <= MAX_BYTES_IN_MEMORY:
         return torch.empty(count, *shape, dtype=torch.uint8)

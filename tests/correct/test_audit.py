@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pytest_defuse.correct.audit import audit
+from pytest_defuse.correct.judgement import problems_of
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
@@ -20,7 +21,7 @@ def test_three_models_are_evaluated_on_everything_that_the_choice_did_not_use(
         subject.classifier(model=model) for model in (None, correction.control_model, correction.model)
     )
     with untouched(subject):
-        audited = audit(subject, [scenario], before, control, after, CorrectionSettings())
+        audited = audit(subject, [scenario], {}, before, control, after, CorrectionSettings())
     assert [(score.name, score.kind) for score in audited.scores] == [
         ("test set", "test set"),
         *((name, "shifted copy") for name in ("blur", "noise", "affine", "contrast", "jpeg")),
@@ -38,7 +39,19 @@ def test_bounds_on_harm_are_evaluated_on_the_test_set(subject: Subject, scenario
     worse = subject.classifier()
     worse.module.head.bias.data += torch.tensor([100.0, 0.0])
     same = subject.classifier()
-    audited = audit(subject, [scenario], same, same, worse, CorrectionSettings())
-    assert any("accuracy on class 'right' of the test set fell by 100.0%" in problem for problem in audited.problems)
-    assert any("shift set blur fell" in problem for problem in audited.problems)
-    assert audit(subject, [scenario], same, same, same, CorrectionSettings()).problems == ()
+    problems = problems_of(audit(subject, [scenario], {}, same, same, worse, CorrectionSettings()).judgements)
+    assert any("accuracy on class 'right' of the test set fell by 100.0%" in problem for problem in problems)
+    assert any("shift set blur fell" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("bound", "words"),
+    [(None, "less than defuse_correct(target=...) 90.0%"), (0.2, "less than its bound 20.0%"), (0.0, "")],
+)
+def test_a_scenario_must_reach_its_bound_or_the_target(
+    subject: Subject, scenario: Scenario, bound: float | None, words: str
+) -> None:
+    same = subject.classifier()
+    bounds = {} if bound is None else {scenario.id: bound}
+    (judgement,) = audit(subject, [scenario], bounds, same, same, same, CorrectionSettings()).judgements
+    assert (judgement.outcome, judgement.sentence.endswith(words)) == ("FAIL" if words else "PASS", True)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pytest_defuse.correct.search import Search
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.subject import Subject
@@ -45,6 +46,32 @@ def test_the_control_has_the_alpha_of_the_chosen_trial(subject: Subject, scenari
     control = correction.control
     assert (control.lambda_, control.learning_rate, control.epochs, control.alpha) == (0, 3e-3, 8, 0.9)
     assert control in correction.trials
+
+
+def test_the_control_of_the_grid_is_at_the_chosen_epoch(subject: Subject, scenario: Scenario) -> None:
+    correction = correction_of(subject, scenario, settings=BRIEF.replace(search="grid", lambdas=(0.5,), epochs=2))
+    search = Search.__new__(Search)
+    search.trials = list(correction.trials)
+    for trial in correction.trials:
+        if trial.lambda_:
+            assert search.control(trial).epochs == trial.epochs
+
+
+def test_every_pass_through_the_model_is_counted(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, forward = {True: 0, False: 0}, Net.forward
+
+    def counted(self: Net, inputs: Tensor) -> Tensor:
+        images[torch.is_grad_enabled()] += len(inputs)
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Net, "forward", counted)
+    settings = BRIEF.replace(alphas=(0.5, 1.0), batch_norm="batch", distill=0.5)
+    correction = correction_of(subject, scenario, settings=settings)
+    assert correction.image_passes == images[True]
+    identity = 8  # the logits of the fixed images, which are not of the correction
+    assert correction.forward_passes == images[False] - identity
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.correct.harm import PairedPredictions, violations
+from pytest_defuse.correct.harm import ClassDrop, PairedPredictions, violations
+from pytest_defuse.correct.judgement import problems_of
 from pytest_defuse.correct.settings import CorrectionSettings
 
 CLASSES = ("cat", "dog")
@@ -36,7 +37,8 @@ def test_a_model_with_the_same_predictions_does_no_harm(rows: list[tuple[int, in
 
 def test_every_bound_that_fails_is_reported() -> None:
     worse = compared([(0, 0, 1)] * 6 + [(1, 0, 1)] * 2 + [(1, 1, 1)] * 12)
-    assert violations(worse, {"blur": worse, "noise": compared([(0, 0, 0)])}, STRICT, CLASSES, "test set") == [
+    found = violations(worse, {"blur": worse, "noise": compared([(0, 0, 0)])}, STRICT, CLASSES, "test set")
+    assert problems_of(found) == [
         "accuracy on the test set fell by 20.00%, more than max_test_drop 0.0%",
         "accuracy on class 'cat' of the test set fell by 100.0% (6 of 6 images lost, 0 gained), more than "
         "max_class_drop 0.0%",
@@ -51,18 +53,47 @@ def test_a_drop_within_its_bounds_is_not_reported() -> None:
     assert violations(worse, {"blur": worse}, lenient, CLASSES, "test set") == []
 
 
-def test_one_lost_image_of_a_small_class_is_not_significant() -> None:
-    assert not compared([(0, 0, 1), (0, 0, 0)]).class_drops(CLASSES)[0].significant(1)
-    assert compared([(0, 0, 1)] * 5).class_drops(CLASSES)[0].significant(1)
+@pytest.mark.parametrize(
+    ("lost", "gained", "total", "classes", "outcome"),
+    [
+        (15, 0, 50, 1000, "FAIL"),
+        (16, 1, 50, 1000, "INCONCLUSIVE"),
+        (32, 17, 50, 1000, "INCONCLUSIVE"),
+        (50, 0, 50, 1000, "FAIL"),
+        (5, 0, 50, 1000, "INCONCLUSIVE"),
+        (4, 0, 50, 1000, "PASS"),
+        (1, 0, 10, 10, "PASS"),
+        (2, 0, 10, 10, "INCONCLUSIVE"),
+        (1, 0, 1, 10, "INCONCLUSIVE"),
+        (30, 0, 1000, 10, "PASS"),
+        (39, 0, 1000, 10, "PASS"),
+        (40, 0, 1000, 10, "INCONCLUSIVE"),
+        (60, 0, 1000, 10, "FAIL"),
+        (0, 5, 50, 10, "PASS"),
+    ],
+)
+def test_the_drop_of_a_class_has_three_outcomes(lost: int, gained: int, total: int, classes: int, outcome: str) -> None:
+    assert ClassDrop("cat", total, lost, gained).outcome(0.03, classes) == outcome
 
 
-def test_the_level_depends_on_the_number_of_classes() -> None:
+def test_a_drop_of_30_percent_never_passes_in_a_class_of_50() -> None:
+    for gained in range(18):
+        assert ClassDrop("cat", 50, 15 + gained, gained).outcome(0.03, 1000) != "PASS"
+
+
+def test_where_no_loss_could_be_significant_the_drop_decides() -> None:
+    assert ClassDrop("cat", 2, 2, 0).outcome(0.3, 10) == "FAIL"
+    assert ClassDrop("cat", 2, 0, 0).outcome(0.3, 10) == "PASS"
+
+
+def test_chance_among_many_classes_is_inconclusive() -> None:
     classes = [str(label) for label in range(43)]
     others = [(label, label, label) for label in range(1, 43)]
     lenient = CorrectionSettings(max_test_drop=1, max_negative_flips=1)
-    for lost, sentences in ((9, 0), (10, 1)):
-        worse = compared([(0, 0, 1)] * lost + others)
-        assert len(violations(worse, {}, lenient, classes, "test set")) == sentences
+    for lost, outcome in ((9, "INCONCLUSIVE"), (10, "FAIL")):
+        (judgement,) = violations(compared([(0, 0, 1)] * lost + others), {}, lenient, classes, "test set")
+        assert judgement.outcome == outcome
+        assert ("which may be chance among 43 classes" in judgement.sentence) == (outcome == "INCONCLUSIVE")
 
 
 def test_the_largest_drop_comes_first() -> None:

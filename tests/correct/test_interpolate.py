@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pytest_defuse.correct import interpolate
 from pytest_defuse.correct.interpolate import interpolated, recompute_batch_norm
 from tests.correct.sides import Net, sides
 
@@ -23,7 +24,7 @@ def images() -> Tensor:
 
 def test_statistics_are_those_of_the_images_with_the_weights() -> None:
     net, pixels = Net(), images()
-    recompute_batch_norm(net, pixels, lambda batch: net(batch / 255))
+    recompute_batch_norm(net, pixels, lambda batch: net(batch / 255), seed=0)
     hidden = net.hidden(net.scale(pixels / 255).flatten(1))
     assert torch.allclose(net.norm.running_mean, hidden.mean(dim=0), atol=1e-4)
     assert torch.allclose(net.norm.running_var, hidden.var(dim=0), atol=1e-3)
@@ -35,9 +36,26 @@ def test_frozen_statistics_are_kept() -> None:
     net = Net()
     net.norm.requires_grad_(False)
     before = net.norm.running_mean.clone()
-    recompute_batch_norm(net, images(), lambda batch: net(batch / 255))
+    recompute_batch_norm(net, images(), lambda batch: net(batch / 255), seed=0)
     assert torch.equal(net.norm.running_mean, before)
 
 
 def test_a_model_without_batch_norm_is_not_run() -> None:
-    recompute_batch_norm(nn.Linear(2, 2), images(), lambda batch: pytest.fail("there is nothing to compute"))
+    assert recompute_batch_norm(nn.Linear(2, 2), images(), lambda batch: pytest.fail("run"), seed=0) == 0
+
+
+def test_the_sample_is_random_whatever_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interpolate, "BATCH_NORM_IMAGES", 40)
+    net, pixels = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(1)), torch.arange(100).view(100, 1, 1, 1)
+    batches: list[Tensor] = []
+
+    def forward(batch: Tensor) -> None:
+        batches.append(batch)
+        net(batch.float())
+
+    assert recompute_batch_norm(net, pixels, forward, seed=0) == 40
+    sample = torch.cat(batches).flatten()
+    assert len(sample.unique()) == 40
+    assert (sample >= 50).sum() >= 10, "images at the end, which may be of one class, are used too"
+    recompute_batch_norm(net, pixels, forward, seed=0)
+    assert torch.equal(torch.cat(batches).flatten()[40:], sample), "the seed decides"

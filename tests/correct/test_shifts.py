@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from pytest_defuse.correct.shifts import SHIFTS, shifted_copies
+from pytest_defuse.correct import shifts
+from pytest_defuse.correct.shifts import SHIFTS, shifted_copies, shifted_parts
 from pytest_defuse.subject.images import LabelledImages
 
 
@@ -45,3 +46,12 @@ def test_global_random_numbers_are_not_changed() -> None:
     before = torch.get_rng_state()
     shifted_copies(bars(5))
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_parts_of_any_size_give_the_same_copy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, whole = bars(30).pixels, shifted_copies(bars(30))[name].pixels
+    monkeypatch.setattr(shifts, "PART_VALUES", 4 * 28 * 28)
+    parts = list(shifted_parts(images, name))
+    assert [len(part) for part in parts] == [4] * 7 + [2]
+    assert torch.equal(torch.cat(parts), whole)

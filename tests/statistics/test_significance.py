@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, false_discovery_control
+from scipy.stats import binom, binomtest, false_discovery_control
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint, proportions_ztest
@@ -14,6 +14,7 @@ from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.statistics.significance import (
     benjamini_hochberg,
+    binomial_tail,
     images_needed,
     mcnemar,
     paired_interval,
@@ -164,3 +165,8 @@ def test_the_intervals_coverage_is_as_stated(total: int) -> None:
         covered.append(sum(c for c, (low, high) in zip(chances, intervals, strict=True) if low <= share <= high))
     assert 0.94 <= np.mean(covered) <= 0.96
     assert min(covered) > 0.8
+
+
+@given(st.integers(1, 200), st.integers(-5, 210), st.floats(0, 1))
+def test_the_binomial_tail_is_scipys(total: int, count: int, share: float) -> None:
+    assert binomial_tail(count, total, share) == pytest.approx(binom.sf(count - 1, total, share), abs=1e-9)
