@@ -71,7 +71,9 @@ def test_a_scenario_that_no_test_evaluated(project: pytest.Pytester, accept: Acc
     selected, other = accept(mean=0.495), accept(mean=0.496)
     result = project.runpytest("--defuse-correct", "-k", selected.id)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines([f"INCONCLUSIVE: no test evaluated {other.id}: run all tests of the gate", "*the attempt is *"])
+    result.stdout.fnmatch_lines(
+        [f"INCONCLUSIVE: no test evaluated {other.id}: run all tests of the gate", "*the attempt is *"]
+    )
 
 
 @pytest.mark.slow
