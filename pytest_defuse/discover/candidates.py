@@ -1,12 +1,10 @@
 """Writing the candidates of a discovery to the scenario store."""
 
 import warnings
-from collections import Counter
 
-import numpy as np
-
+from pytest_defuse.discover.confirmation import TestedRegion
 from pytest_defuse.discover.discovery import Candidate, Discovery
-from pytest_defuse.discover.regions import Region
+from pytest_defuse.discover.known_regions import known_as
 from pytest_defuse.scenarios.machine import LatentRegion, MachineRecord, Tiles
 from pytest_defuse.scenarios.schema import (
     FORMAT,
@@ -19,35 +17,50 @@ from pytest_defuse.scenarios.schema import (
     installed_versions,
 )
 from pytest_defuse.scenarios.sheets import sheet_record, tile_format
-from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
+from pytest_defuse.scenarios.store import Store, Stored, scenario_id
 from pytest_defuse.scenarios.verify import budget_warnings
+from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.subject.subject import Subject
 
 
 def store_candidates(store: Store, subject: Subject, discovery: Discovery) -> Stored:
     """Write each candidate as a scenario with the status ``candidate``; stored scenarios are not changed.
 
-    A candidate is known if a stored scenario of the same generator has the same error and an overlapping region,
-    whatever its status: a rejected scenario is not proposed again.
+    Candidates that another process has stored during the search are known too (:func:`known_as`).
 
     Raises:
         DefuseError: the store has other classes or another image size.
     """
+    known = [scenario for _, scenario in discovery.known]
+    left_out = _left_out(subject, discovery)
     if not discovery.candidates:
-        return Stored((), ())
+        return Stored((), tuple({scenario.id: scenario for scenario in known}.values()), left_out)
     store.open_for(StoreRecord.of(subject.classes, tile_format(discovery.candidates[0].held_out.numpy())))
-    stored = store.scenarios()
-    new, known = [], []
+    stored, new, max_overlap = store.scenarios(), [], discovery.settings.max_overlap
     for candidate in discovery.candidates:
-        same = [s for s in stored if _same(s, candidate.region, subject, discovery)]
-        if same:
-            known.append(same[0])
+        if same := known_as(candidate.region, stored, subject.classes, discovery.generator_hash, max_overlap):
+            known.append(same)
         else:
             records = _records(candidate, subject, discovery)
             new.append(store.add(*records, candidate.correction.numpy(), candidate.held_out.numpy()))
     for problem in budget_warnings(store):
         warnings.warn(str(problem), stacklevel=2)
-    return Stored(tuple(new), tuple(known))
+    return Stored(tuple(new), tuple({scenario.id: scenario for scenario in known}.values()), left_out)
+
+
+def _left_out(subject: Subject, discovery: Discovery) -> tuple[str, ...]:
+    """The confirmed regions that are not written, and why."""
+
+    def named(tested: TestedRegion) -> str:
+        label, prediction = (subject.classes[index] for index in (tested.region.label, tested.region.prediction))
+        return f"{label} as {prediction} ({tested.failed} of {tested.drawn} draws fail)"
+
+    beyond = "beyond the maximum number of candidates, or the budget in store.yaml"
+    below = f"no more than {discovery.settings.rho:.0%} of the images on a sheet fail"
+    return (
+        *(f"{named(region)}: {beyond}" for region in discovery.left_out),
+        *(f"{named(region)}: {below}" for region in discovery.below_rate),
+    )
 
 
 def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tuple[ScenarioRecord, MachineRecord]:
@@ -71,7 +84,8 @@ def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tu
         evidence=candidate.evidence,
     ).rounded()
     label, prediction = subject.classes[region.label], subject.classes[region.prediction]
-    low, high = candidate.interval
+    failed, drawn = candidate.failed_tiles[1], len(candidate.held_out)
+    low, high = wilson_interval(failed, drawn)
     sheets = Sheets(
         correction=sheet_record(candidate.correction.numpy(), correction),
         held_out=sheet_record(candidate.held_out.numpy(), held_out),
@@ -86,7 +100,7 @@ def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tu
         label=None,
         proposed_label=label,
         description=description_of(label, prediction),
-        failure_rate=FailureRate(failed=candidate.failed, drawn=candidate.drawn, low=low, high=high),
+        failure_rate=FailureRate(failed=failed, drawn=drawn, low=low, high=high),
         tile=tile_format(candidate.held_out.numpy()),
         sheets=sheets,
         method="defuse",
@@ -94,18 +108,3 @@ def _records(candidate: Candidate, subject: Subject, discovery: Discovery) -> tu
         machine=machine.sha256,
     )
     return record, machine
-
-
-def _same(scenario: Scenario, region: Region, subject: Subject, discovery: Discovery) -> bool:
-    """Whether a stored scenario has the same error as a region, and a region that overlaps it."""
-    record, stored = scenario.record, scenario.machine.region
-    if stored is None or stored.generator != discovery.generator_hash:
-        return False
-    errors = Counter(record.sheets.held_out.predicted)
-    del errors[record.proposed_label]
-    error = (record.proposed_label, errors.most_common(1)[0][0] if errors else None)
-    if error != (subject.classes[region.label], subject.classes[region.prediction]):
-        return False
-    mean, covariance = np.array(stored.mean), np.array(stored.covariance)
-    other = Region(mean, covariance, stored.tau, region.label, region.prediction, stored.weight)
-    return region.overlap(other) > discovery.settings.max_overlap

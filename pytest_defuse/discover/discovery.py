@@ -12,6 +12,7 @@ from pytest_defuse.discover.generator import GeneratorSettings, check_generator,
 from pytest_defuse.discover.journal import Journal
 from pytest_defuse.discover.judge_calibration import JudgesReport, calibrate, judges_report
 from pytest_defuse.discover.judges import Judges, JudgeSettings, trained_judges
+from pytest_defuse.discover.known_regions import known_as
 from pytest_defuse.discover.label_evidence import label_evidence
 from pytest_defuse.discover.latent_images import LatentImages, check_reconstructions, locate, sample_indices
 from pytest_defuse.discover.regions import distill
@@ -22,8 +23,10 @@ from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.machine import Evidence
+from pytest_defuse.scenarios.room import room_for
 from pytest_defuse.scenarios.schema import Budgets
 from pytest_defuse.scenarios.sheets import tile_format
+from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
 
@@ -48,13 +51,28 @@ class Candidate(TestedRegion):
     held_out_predictions: Tensor
     evidence: Evidence | None = None
 
+    @property
+    def failed_tiles(self) -> tuple[int, int]:
+        """Number of correction tiles and of held-out tiles that the model misclassifies."""
+        correction, held_out = (
+            int((predictions != self.region.label).sum())
+            for predictions in (self.correction_predictions, self.held_out_predictions)
+        )
+        return correction, held_out
+
+    def fails_above(self, rate: float) -> bool:
+        """Whether the model misclassifies more than this share of the tiles of each sheet."""
+        sizes = len(self.correction), len(self.held_out)
+        return all(failed > rate * tiles for failed, tiles in zip(self.failed_tiles, sizes, strict=True))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Discovery:
     """What a discovery found, and what it cost.
 
     Attributes:
-        candidates: the confirmed regions that cover the most training images, in this order.
+        candidates: of the confirmed regions that are not in the store, those that cover the most training images, in
+            this order.
         regions: every region that was tested on fresh draws, confirmed or not, in the same order.
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judges: how reliable the second opinions are, on the test set.
@@ -64,6 +82,9 @@ class Discovery:
         journal: of the search; :meth:`Journal.remove` removes it when the candidates are stored.
         latent_images: the training images in latent space.
         failed_draws: the failures that the regions were distilled from.
+        known: confirmed regions that the store already has, with their scenarios.
+        left_out: confirmed regions beyond the maximum number of candidates, or beyond the store's budget.
+        below_rate: confirmed regions whose tiles fail no more often than ``rho``.
     """
 
     candidates: tuple[Candidate, ...]
@@ -81,6 +102,9 @@ class Discovery:
     journal: Journal
     latent_images: LatentImages
     failed_draws: FailedDraws
+    known: tuple[tuple[TestedRegion, Scenario], ...] = ()
+    left_out: tuple[TestedRegion, ...] = ()
+    below_rate: tuple[TestedRegion, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -97,6 +121,7 @@ def discover(
     cache: Path,
     progress: Progress | None = None,
     starts: Tensor | None = None,
+    store: Store | None = None,
 ) -> Discovery:
     """Find regions of latent space where the subject's model fails (Defuse, sections 3.1-3.2).
 
@@ -106,9 +131,10 @@ def discover(
         cache: folder of trained generators and judges, and of the journals of searches.
         starts: bool, one per training image: the images to search around, such as those that a failure mode
             describes (:func:`pytest_defuse.explain.matching_images`); default: all.
+        store: where the candidates will go; regions that it has, whatever their status, are no candidates.
 
     Raises:
-        DefuseError: data, model or generator cannot be used; the message says what to do.
+        DefuseError: data, model, generator or store cannot be used; the message says what to do.
     """
     settings = settings or DiscoverySettings()
     progress = progress or Progress()
@@ -117,6 +143,7 @@ def discover(
         subject.check_images(images.pixels, "train")
         if len(images.labels.unique()) < 2:
             raise DefuseError("train contains images of one class only: discovery needs at least two classes.")
+        room = settings.candidates if store is None else room_for(store, subject)  # before hours of work
         model = subject.classifier(device)
         outputs = {model.name: model.identity.outputs}
         model.logits(images.pixels[:2])  # refuse an unusable model before training anything
@@ -157,15 +184,30 @@ def discover(
 
         with_judges = replace(evaluator, judges=judges)
         tested = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
-        confirmed = [region for region in tested if region.confirmed][: settings.candidates]
-        candidates = []
-        for number, region in enumerate(confirmed):
+        known, new = [], []
+        scenarios = store.scenarios() if store else []
+        for number, region in enumerate(region for region in tested if region.confirmed):
+            if scenario := known_as(region.region, scenarios, subject.classes, generator.hash, settings.max_overlap):
+                known.append((region, scenario))
+            else:
+                new.append((number, region))
+        candidates: list[Candidate] = []
+        below_rate: list[TestedRegion] = []
+        while new and len(candidates) < min(settings.candidates, room):
+            number, region = new.pop(0)
             evidence = label_evidence(
                 region.region, regions, result.failures, latent_images, images.labels, subject.classes
             )
-            candidates.append(_candidate(region, evidence, with_judges, settings, seed, number))
+            candidate = _candidate(region, evidence, with_judges, settings, seed, number)
+            if candidate.fails_above(settings.rho):
+                candidates.append(candidate)
+            else:
+                below_rate.append(region)
     return Discovery(
         candidates=tuple(candidates),
+        known=tuple(known),
+        left_out=tuple(region for _, region in new),
+        below_rate=tuple(below_rate),
         regions=tuple(tested),
         settings=settings,
         seed=seed,

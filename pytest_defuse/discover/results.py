@@ -67,7 +67,9 @@ class DiscoveryResult:
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judge_accuracies: on the test set, of each reference classifier that gives a second opinion (judge).
         failures, regions: number of draws on which the model fails, and of regions that were tested on fresh draws.
+        confirmed: number of these regions that fail significantly more often than required; 0 if unknown.
         new, known: candidates that were added to the store, and ids of scenarios that were already in it.
+        left_out: confirmed regions that were not written, and why, one sentence each.
         active_dimensions, latent_dim: number of latent dimensions that the generator uses, and has; 0 if unknown.
     """
 
@@ -83,3 +85,5 @@ class DiscoveryResult:
     latent_map: LatentMapResult | None = None
     active_dimensions: int = 0
     latent_dim: int = 0
+    confirmed: int = 0
+    left_out: list[str] = field(default_factory=list)

@@ -39,6 +39,8 @@ def discovery_result(
         latent_map=_latent_map(discovery, subject) if details else None,
         active_dimensions=discovery.latent_images.active_dimensions,
         latent_dim=discovery.latent_images.latent_dim,
+        confirmed=sum(region.confirmed for region in discovery.regions),
+        left_out=list(stored.left_out),
     )
 
 

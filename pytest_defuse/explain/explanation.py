@@ -16,6 +16,7 @@ from pytest_defuse.explain.settings import ExplainSettings
 from pytest_defuse.rules.gain import Features, Mask
 from pytest_defuse.rules.trees import Conditions, matches
 from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.errors import InconclusiveError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
@@ -44,6 +45,22 @@ class Explanation:
 
     def __repr__(self) -> str:
         return repr(self.modes)
+
+    @property
+    def tested(self) -> FailureModes:
+        """The failure modes, of which there can be none although groups were tested.
+
+        Raises:
+            InconclusiveError: no group has enough failures to be tested.
+        """
+        if self.modes.trees:
+            return self.modes
+        raise InconclusiveError(
+            f"Failure modes of subject {self.subject.name!r} cannot be tested: the model is wrong on "
+            f"{int(self.failed.sum())} of {len(self.failed)} test images, and no group of images has "
+            f"{self.settings.min_failures} failures in each half. Give a larger test set, or lower "
+            "defuse_explain(min_failures=...)."
+        )
 
 
 def explain(

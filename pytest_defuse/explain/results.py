@@ -49,6 +49,7 @@ class ExplanationResult:
         features: the layer and the network in words; ``key`` identifies them in store.yaml.
         groups: number of groups with enough failures; ``passed_over`` is the number of the others.
         new, known: candidates from the modes, in a session that discovers.
+        left_out: modes that did not become candidates, and why, one sentence each.
     """
 
     subject: str
@@ -60,3 +61,4 @@ class ExplanationResult:
     trees: list[TreeResult]
     new: list[CandidateResult] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from pytest_defuse.rules.honest_split import Rows
 from pytest_defuse.rules.trees import matches
 from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles
+from pytest_defuse.scenarios.room import room_for
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     Budgets,
@@ -46,25 +47,40 @@ class Slice:
 def store_failure_modes(store: Store, explanation: Explanation, cache: Path | None = None) -> Stored:
     """Write each failure mode as a scenario with status ``candidate``; an existing one is not changed.
 
-    A mode that no training image matches is left out, because there is nothing to correct it with. ``cache`` is the
-    folder of stored features.
+    A mode is left out if no training image matches it, because there is nothing to correct with; if its held-out tiles
+    do not fail as much more often than the group as a mode must (``delta``), because the label's images that match are
+    not those of the group; and if the store is full. ``cache`` is the folder of stored features.
 
     Raises:
-        DefuseError: the store has other classes or another image size.
+        DefuseError: the store cannot be used or is full (:func:`room_for`).
     """
     new: list[Scenario] = []
     known: list[Scenario] = []
+    left_out: list[str] = []
+    room = room_for(store, explanation.subject) if explanation.modes else 0
     for mode in explanation.modes:
         with seeded(explanation.seed):  # a model may draw random numbers
             selected = slice_of(explanation, mode, cache)
             if not len(selected.correction):
+                left_out.append(f"{mode.group}, where {mode.rule}: no training image matches")
                 continue
             record, machine, held_out = _records(explanation, selected)
+        rate, required = record.failure_rate, mode.base_error_rate + explanation.settings.delta
+        if rate is None or rate.failed <= required * rate.drawn:
+            name = explanation.subject.classes[selected.label]
+            share = f"{rate.failed} of {rate.drawn}" if rate else "none"
+            left_out.append(
+                f"{mode.group}, where {mode.rule}: {share} images of {name} fail, and more than {required:.1%} must"
+            )
+            continue
         store.open_for(StoreRecord.of(explanation.subject.classes, record.tile))
-        present = record.id in {scenario.id for scenario in store.scenarios()}
-        scenario = store.add(record, machine, selected.correction.numpy(), held_out.numpy())
-        (known if present else new).append(scenario)
-    return Stored(tuple(new), tuple(known))
+        if record.id in {scenario.id for scenario in store.scenarios()}:
+            known.append(store.get(record.id))
+        elif len(new) == room:
+            left_out.append(f"{mode.group}, where {mode.rule}: beyond the budget of scenarios in store.yaml")
+        else:
+            new.append(store.add(record, machine, selected.correction.numpy(), held_out.numpy()))
+    return Stored(tuple(new), tuple(known), tuple(left_out))
 
 
 def slice_of(explanation: Explanation, mode: FailureMode, cache: Path | None = None) -> Slice:
@@ -86,9 +102,9 @@ def _records(explanation: Explanation, selected: Slice) -> tuple[ScenarioRecord,
     """The scenario.yaml and machine.json of a slice, and the held-out tiles."""
     subject, network, mode = explanation.subject, explanation.network, selected.mode
     label = subject.classes[selected.label]
-    failed, drawn = int(explanation.failed[selected.rows].sum()), len(selected.rows)
-    low, high = wilson_interval(failed, drawn)
     rows = _sample(explanation, torch.from_numpy(selected.rows), Stream.HELD_OUT_TILES)
+    failed, drawn = int(explanation.failed[rows.numpy()].sum()), len(rows)
+    low, high = wilson_interval(failed, drawn)
     tiles = subject.test_images.pixels[rows]
     held_out = [subject.classes[index] for index in explanation.predictions[rows.numpy()].tolist()]
     correction = [subject.classes[index] for index in explanation.model.predict(selected.correction).tolist()]

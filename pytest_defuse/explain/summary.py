@@ -32,6 +32,7 @@ def explanation_result(explanation: Explanation, stored: Stored, *, figures: boo
         trees=[_tree(explanation, group, figures=group in drawn) for group in ranked],
         new=[candidate_result(scenario) for scenario in stored.new],
         known=[scenario.id for scenario in stored.known],
+        left_out=list(stored.left_out),
     )
 
 

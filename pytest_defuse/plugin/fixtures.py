@@ -89,4 +89,4 @@ def defuse_failure_modes(request: pytest.FixtureRequest, defuse_run: "SubjectRun
     """
     explanation, result = defuse_run.explain(marker_values(request.node, "defuse_explain"))
     record(request.node, result)
-    return explanation.modes
+    return explanation.tested

@@ -160,6 +160,7 @@ class SubjectRun:
                 device=self.device,
                 cache=options.cache,
                 progress=self.progress,
+                store=self.store,
             )
             stored = store_candidates(self.store, self.subject, discovery)
             discovery.journal.remove()
@@ -180,9 +181,12 @@ class SubjectRun:
         from pytest_defuse.explain.settings import ExplainSettings
         from pytest_defuse.explain.slices import store_failure_modes
         from pytest_defuse.explain.summary import explanation_result
+        from pytest_defuse.scenarios.room import room_for
 
         settings, options = ExplainSettings.of(values), self.options
         if settings not in self._explanations:
+            if options.discover:
+                room_for(self.store, self.subject)  # a store that is full is noticed before the work
             explanation = explain(
                 self.subject,
                 self.model,

@@ -162,7 +162,7 @@ def discovery_sentences(result: DiscoveryResult) -> list[str]:
     judges = ", ".join(percent(accuracy) for accuracy in result.judge_accuracies)
     sentences = [
         f"discovery of {result.subject}: {counted(result.failures, 'failure')}, {counted(result.regions, 'region')}, "
-        f"{len(result.new) + len(result.known)} confirmed, in {result.seconds:.0f} s",
+        f"{_confirmed(result)}, in {result.seconds:.0f} s",
         f"accuracy of the model: {percent(result.accuracy)} on training images, "
         f"{percent(result.reconstruction_accuracy)} on their reconstructions; of the reference classifiers (judges) on "
         f"the test set: {judges}",
@@ -172,11 +172,23 @@ def discovery_sentences(result: DiscoveryResult) -> list[str]:
     return sentences
 
 
+def _confirmed(result: DiscoveryResult) -> str:
+    """The number of confirmed regions, and what became candidates: several regions can be of one known scenario."""
+    written, left_out = len(result.new), len(result.left_out)
+    confirmed = result.confirmed or written + len(result.known)  # results of earlier versions count no regions
+    return (
+        f"{confirmed} confirmed: {written} written, {confirmed - written - left_out} known from the store, "
+        f"{left_out} left out"
+    )
+
+
 def known_sentences(result: DiscoveryResult) -> list[str]:
     """What a discovery found apart from new candidates."""
-    if result.known:
-        return [f"already in the store: {', '.join(result.known)}"]
-    return [] if result.new else ["no region was confirmed: nothing to label"]
+    sentences = [f"already in the store: {', '.join(result.known)}"] if result.known else []
+    sentences += [f"left out: {sentence}" for sentence in result.left_out]
+    if result.left_out:
+        sentences.append("the same command writes the next candidates, because those in the store no longer count")
+    return sentences if sentences or result.new else ["no region was confirmed: nothing to label"]
 
 
 def novelty_sentence(candidate: CandidateResult) -> str:
@@ -207,7 +219,7 @@ def explanation_sentences(result: ExplanationResult, start: Path) -> list[str]:
         sentences += [label_command(candidate.id, candidate.proposed_label) for candidate in result.new]
     if result.known:
         sentences.append(f"already in the store: {', '.join(result.known)}")
-    return sentences
+    return sentences + [f"left out: {sentence}" for sentence in result.left_out]
 
 
 def rate_sentences(node: NodeResult) -> list[str]:

@@ -147,7 +147,7 @@ def facts(record: ScenarioRecord, machine: MachineRecord) -> list[str]:
         top = ", ".join(f"{name} ({count})" for name, count in list(predicted.items())[:3])
         sentences.append(f"held-out tiles classified as {top}")
     if rate := record.failure_rate:
-        sentences.append(f"{rate.failed}/{rate.drawn} of fresh draws failed")
+        sentences.append(f"the model failed on {rate.failed}/{rate.drawn} images when it was found")
     return sentences + (machine.evidence.in_words(record.proposed_label) if machine.evidence else [])
 
 

@@ -81,7 +81,7 @@ class FileRecord(Record):
 
 
 class FailureRate(Record):
-    """Failures among fresh draws from the region, or among the images that meet the rule.
+    """Failures on the held-out tiles when they were written; earlier versions counted them among other fresh draws.
 
     Attributes:
         failed, drawn: counts.

@@ -208,13 +208,17 @@ class Store:
                 document = new_document(record, str(path))
                 self._write_schemas()
                 write_plain(path, document.content)
-            present = self.record()
-            if (present.classes, present.tile) != (record.classes, record.tile):
-                raise DefuseError(
-                    f"{path} is for classes {listed(present.classes)} and tiles of {present.tile.width} x "
-                    f"{present.tile.height} {present.tile.mode}, but the subject has others: give the subject "
-                    "another name, or move the old store away."
-                )
+            self.check_fits(record)
+
+    def check_fits(self, record: StoreRecord) -> None:
+        """Raise DefuseError if store.yaml has other classes or tiles than a subject's record."""
+        present = self.record()
+        if (present.classes, present.tile) != (record.classes, record.tile):
+            raise DefuseError(
+                f"{self.folder / 'store.yaml'} is for classes {listed(present.classes)} and tiles of "
+                f"{present.tile.width} x {present.tile.height} {present.tile.mode}, but the subject has others: give "
+                "the subject another name, or move the old store away."
+            )
 
     def _write_schemas(self) -> None:
         """Write the JSON Schemas that the first lines of the files name, for editors."""
@@ -343,10 +347,15 @@ class Store:
 
 @dataclass(frozen=True)
 class Stored:
-    """The scenarios of a discovery: those that were added to the store, and those that were already there."""
+    """The scenarios of a discovery: those that were added to the store, and those that were already there.
+
+    Attributes:
+        left_out: what was found but not written, and why, one sentence each.
+    """
 
     new: tuple[Scenario, ...]
     known: tuple[Scenario, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def stores(root: Path) -> list[Store]:

@@ -369,7 +369,7 @@ def test_candidates_are_stored_pixel_for_pixel(found: Discovery, store: Store) -
             CLASSES[index]: int(count)
             for index, count in zip(*candidate.held_out_predictions.unique(return_counts=True), strict=True)
         }
-        assert (record.failure_rate.failed, record.failure_rate.drawn) == (candidate.failed, candidate.drawn)
+        assert (record.failure_rate.failed, record.failure_rate.drawn) == (candidate.failed_tiles[1], SETTINGS.tiles)
         assert record.provenance.model == found.model_fingerprint
 
 

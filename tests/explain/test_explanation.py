@@ -9,9 +9,9 @@ from pytest_defuse import Subject
 from pytest_defuse.discover.discovery import Candidate
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.explain import ExplainSettings, Explanation, describe_region, explain, matching_images
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.subject.images import content_hash
-from tests.explain.spots import MARK, Spots, images, pairs
+from tests.explain.spots import MARK, Spots, images, pairs, spots
 
 
 def marked(pixels: Tensor) -> Tensor:
@@ -25,6 +25,23 @@ def test_the_feature_behind_the_failures_is_named(explanation: Explanation) -> N
     assert missed.error_coverage == 1
     assert missed.error_rate > 0.95
     assert {mode.group for mode in explanation.modes} == {"label bright", "prediction dark"}
+
+
+def test_a_test_set_without_enough_failures_is_inconclusive() -> None:
+    """Without failures to test, no rule is found, which is no reason to pass."""
+    few = spots(test=pairs(60, 0))
+    found = explain(few, few.classifier())
+    assert not found.modes
+    assert found.failed.any()
+    sentence = r"'spots' cannot be tested: the model is wrong on \d+ of 60 test images, and no group .* 10 failures"
+    with pytest.raises(InconclusiveError, match=sentence):
+        _ = found.tested
+
+
+def test_tested_groups_without_a_rule_are_conclusive(explanation: Explanation) -> None:
+    assert explanation.tested is explanation.modes
+    strict = replace(explanation, modes=replace(explanation.modes, rules=()))
+    assert not strict.tested
 
 
 def test_the_features_of_another_network_are_used(subject: Subject) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from pytest_defuse.explain import ExplainSettings, Explanation, explain
 from pytest_defuse.explain.slices import slice_of, store_failure_modes
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.images import found_in
 from tests.explain.spots import MARK, pairs, spots
@@ -31,7 +32,7 @@ def marked(pixels: np.ndarray) -> np.ndarray:
 
 def test_a_candidate_carries_its_rule_and_its_groups_error_rate(explanation: Explanation, store: Store) -> None:
     stored = store_failure_modes(store, explanation)
-    assert len(stored.new) == len(explanation.modes)
+    assert len(stored.new) + len(stored.left_out) == len(explanation.modes)
     (mode,) = [mode for mode in explanation.modes if mode.group == "label bright"]
     (scenario,) = [s for s in stored.new if s.record.description.startswith("label bright")]
     found, machine = scenario.record, scenario.machine
@@ -69,6 +70,36 @@ def test_no_validation_image_is_on_a_correction_sheet(store: Store, own: bool) -
         tiles = torch.from_numpy(scenario.pixels("correction"))
         assert not found_in(tiles, validation).any()
         assert found_in(tiles, subject.train_images.pixels).all()
+
+
+def test_a_slice_that_fails_less_than_its_mode_claims_is_left_out_and_named(
+    explanation: Explanation, store: Store
+) -> None:
+    """All images that are classified as dark where the upper left corner is bright are wrong, but most bright images
+    are not classified as dark."""
+    stored = store_failure_modes(store, explanation)
+    assert [scenario.record.proposed_label for scenario in stored.new] == ["bright"]
+    (sentence,) = stored.left_out
+    assert sentence.startswith("prediction dark, where feature 0 > 0.47")
+    assert sentence.endswith("images of bright fail, and more than 28.4% must")
+    for scenario in stored.new:
+        record = scenario.record
+        predicted = explanation.model.predict(torch.from_numpy(scenario.pixels("held_out")))
+        assert record.failure_rate.failed == int((predicted == 0).sum())
+        assert record.failure_rate.drawn == record.sheets.held_out.images
+        assert record.failure_rate.failed > (record.base_error_rate + 0.1) * record.failure_rate.drawn
+
+
+def test_modes_beyond_the_stores_budget_are_named_and_a_full_store_is_refused(
+    explanation: Explanation, store: Store
+) -> None:
+    twice = replace(explanation, modes=replace(explanation.modes, rules=explanation.modes.rules[:1]))
+    store_failure_modes(store, replace(twice, settings=ExplainSettings(tiles=9)))
+    path = store.folder / "store.yaml"
+    path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 2"))
+    assert len(store_failure_modes(store, twice).new) == 1
+    with pytest.raises(DefuseError, match=r"the store has 2 scenarios, and its budgets\.scenarios is 2"):
+        store_failure_modes(store, replace(twice, settings=ExplainSettings(tiles=8)))
 
 
 def test_a_slice_does_not_depend_on_predictions(explanation: Explanation) -> None:

@@ -78,6 +78,23 @@ def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     assert not (project.path / "fixtures").exists()
 
 
+def test_a_test_without_enough_failures_does_not_pass(project: pytest.Pytester) -> None:
+    project.makeconftest(CONFTEST.replace("test=images(800, 0)", "test=images(60, 0)"))
+    result = project.runpytest("-k", "failure_modes", "-rs")
+    assert "passed" not in result.parseoutcomes()
+    result.stdout.fnmatch_lines(["*Failure modes of subject 'spots' cannot be tested: the model is wrong on *"])
+
+
+def test_a_full_store_is_noticed_before_the_work(project: pytest.Pytester) -> None:
+    project.runpytest("--defuse-discover", "-k", "failure_modes")
+    path = project.path / "fixtures" / "spots" / "store.yaml"
+    path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
+    result = project.runpytest("--defuse-discover", "-k", "failure_modes")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*store.yaml: the store has 1 scenarios, and its budgets.scenarios is 1: *"])
+    assert "computing features" not in result.stdout.str()
+
+
 def test_results_alone_hold_the_figures_of_the_page(project: pytest.Pytester) -> None:
     project.runpytest("-k", "failure_modes", "--defuse-results=results.json").assert_outcomes(failed=1)
     assert main(["report", "results.json", "--html", "report.html"]) == 0

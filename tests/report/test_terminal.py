@@ -81,11 +81,24 @@ def test_class_names_are_not_markup(scenario: Callable[..., ScenarioResult], tmp
 
 def test_discovery_says_how_to_label(discovery: Callable[..., DiscoveryResult], store: Path, tmp_path: Path) -> None:
     text = words(plain(Results(discoveries=[discovery()]), tmp_path))
-    assert "1,234 failures, 9 regions, 2 confirmed" in text
+    assert "1,234 failures, 9 regions, 2 confirmed: 1 written, 1 known from the store, 0 left out" in text
     assert "the generator uses 14 of its 16 latent dimensions" in text
     assert f"look at {Path('fixtures', 'digits', '*', 'held_out.png')}" in text
     assert "pytest-defuse label ID --label NAME" in text
     assert "already in the store: 7-as-1-0a0b0c" in text
+
+
+def test_regions_that_are_left_out_are_counted_and_named(
+    discovery: Callable[..., DiscoveryResult], tmp_path: Path
+) -> None:
+    left_out = [
+        "4 as 9 (230 of 256 draws fail): beyond the maximum",
+        "1 as 7 (200 of 256 draws fail): beyond the budget",
+    ]
+    text = words(plain(Results(discoveries=[discovery(confirmed=5, regions=45, left_out=left_out)]), tmp_path))
+    assert "45 regions, 5 confirmed: 1 written, 2 known from the store, 2 left out" in text
+    for sentence in left_out:
+        assert f"left out: {sentence}" in text
 
 
 def test_discovery_that_finds_nothing(discovery: Callable[..., DiscoveryResult], tmp_path: Path) -> None:

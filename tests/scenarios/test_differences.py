@@ -78,7 +78,7 @@ def test_an_added_scenario_comes_with_its_pictures(repository: Repository, scena
     assert change.details == (
         "candidate, proposed label 3",
         "held-out tiles classified as 5 (5), 3 (1)",
-        "58/64 of fresh draws failed",
+        "the model failed on 58/64 images when it was found",
     )
     assert change.after is not None
     assert change.after.path == PurePosixPath("fixtures/digits", scenario.id)
