@@ -82,7 +82,8 @@ def table(discovery: Discovery, subject: Subject) -> None:
     images = discovery.latent_images
     print(f"{images.active_dimensions} of {images.latent_dim} latent dimensions active; {discovery.judges}")
     print(f"model on training images {discovery.accuracy:.1%}, reconstructions {discovery.reconstruction_accuracy:.1%}")
-    print(f"{discovery.failures:,} failures in {discovery.passes:,} passes; {len(discovery.candidates)} candidates")
+    print(f"{discovery.failures:,} failures; {len(discovery.candidates)} candidates")
+    print(f"{discovery.passes:,} forward passes of the model, {discovery.judge_passes:,} of the judges")
     print(f"{'label':12}{'predicted':12}{'failed':>9}{'interval':>16}{'coverage':>10}")
     for tested in discovery.regions:
         names = (subject.classes[i] for i in (tested.region.label, tested.region.prediction))

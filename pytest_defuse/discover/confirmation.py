@@ -65,15 +65,19 @@ def confirm(
     *,
     seed: int,
     progress: Progress,
-) -> list[TestedRegion]:
-    """Test all regions on ``confirmations`` fresh draws each; those that cover the most images come first."""
+) -> tuple[list[TestedRegion], int]:
+    """Test all regions on ``confirmations`` fresh draws each; those that cover the most images come first.
+
+    The number is that of the judges' forward passes; the model's are one for each draw.
+    """
     if not regions:
-        return []
-    drawn, failure_counts = settings.confirmations, []
+        return [], 0
+    drawn, failure_counts, judge_passes = settings.confirmations, [], 0
     with progress.task("confirming regions", len(regions)) as advance:
         for number, region in enumerate(regions):
             codes = region.sample_codes(drawn, seed, Stream.CONFIRMATION, number)
             verdicts = evaluator.verdicts(codes, torch.full((drawn,), region.label))
+            judge_passes += int(verdicts.judge_passes.sum())
             failure_counts.append(int((verdicts.failed & (verdicts.labels == region.label)).sum()))
             advance(1, f"{failure_counts[-1]} of {drawn} fail")
     p_values = false_discovery_control(binom.sf(np.array(failure_counts) - 1, drawn, settings.rho))
@@ -82,17 +86,23 @@ def confirm(
         coverage = (region.mahalanobis(means) <= chi2.ppf(COVERAGE_MASS, images.latent_dim)).mean()
         confirmed = p_value <= FALSE_DISCOVERY_RATE and wilson_interval(failed, drawn)[0] > settings.rho
         results.append(TestedRegion(region, failed, drawn, p_value, float(coverage), confirmed))
-    return sorted(results, key=lambda result: (-result.coverage, -result.region.weight))
+    return sorted(results, key=lambda result: (-result.coverage, -result.region.weight)), judge_passes
 
 
-def sheet_images(region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int) -> Tensor:
-    """Up to twice ``settings.tiles`` decoded fresh draws, uint8 n x C x H x W, that confidently show the label."""
-    count, batches = 2 * settings.tiles, []
+def sheet_images(
+    region: Region, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int
+) -> tuple[Tensor, int]:
+    """Up to twice ``settings.tiles`` decoded fresh draws, uint8 n x C x H x W, that confidently show the label.
+
+    The number is that of all draws, each of which every judge evaluates.
+    """
+    count, drawn, batches = 2 * settings.tiles, 0, []
     # More than rho of the draws from a confirmed region show its label, so a few rounds are always enough.
     for attempt in range(ROUND_FACTOR * int(1 / settings.rho) + 1):
         codes = region.sample_codes(count, seed, Stream.SHEETS, number, attempt)
+        drawn += count
         shown = evaluator.confidently_shows(codes, region.label)
         batches.append(evaluator.generator.decode(codes[shown]).cpu())
         if sum(map(len, batches)) >= count:
             break
-    return torch.cat(batches)[:count]
+    return torch.cat(batches)[:count], drawn

@@ -27,12 +27,13 @@ from pytest_defuse.scenarios.room import room_for
 from pytest_defuse.scenarios.schema import Budgets
 from pytest_defuse.scenarios.sheets import tile_format
 from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject
 
 BUDGET_PER_IMAGE = 8
-"""Minimum budget per training image that is searched around, so that classifying the reconstructions takes at most an
-eighth of the budget. Our choice."""
+"""Minimum budget per training image that is searched around, so that classifying the images and their reconstructions
+takes at most a quarter of the budget. Our choice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,8 @@ class Discovery:
         accuracy, reconstruction_accuracy: the model's, on training images and on their reconstructions, in [0, 1].
         judges: how reliable the second opinions are, on the test set.
         failures: number of draws on which the model failed and the judges were confident.
-        passes: forward passes of the model in the search, rechecks included.
+        passes: forward passes of the model, one per image: in the search, in confirmation and on the sheets.
+        judge_passes: those of all judges together. Neither includes calibration and the choice of the batch size.
         generator_hash, data_hash: sha256 of the generator's weights and of the training images, in hex.
         journal: of the search; :meth:`Journal.remove` removes it when the candidates are stored.
         latent_images: the training images in latent space.
@@ -96,6 +98,7 @@ class Discovery:
     judges: JudgesReport
     failures: int
     passes: int
+    judge_passes: int
     generator_hash: str
     data_hash: str
     model_fingerprint: str
@@ -183,7 +186,7 @@ def discover(
         regions = distill(result.failures, settings, seed, device)
 
         with_judges = replace(evaluator, judges=judges)
-        tested = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
+        tested, judge_passes = confirm(regions, with_judges, latent_images, settings, seed=seed, progress=progress)
         known, new = [], []
         scenarios = store.scenarios() if store else []
         for number, region in enumerate(region for region in tested if region.confirmed):
@@ -191,6 +194,8 @@ def discover(
                 known.append((region, scenario))
             else:
                 new.append((number, region))
+        passes = result.passes + sum(region.drawn for region in tested)
+        judge_passes += result.judge_passes
         candidates: list[Candidate] = []
         below_rate: list[TestedRegion] = []
         while new and len(candidates) < min(settings.candidates, room):
@@ -198,7 +203,9 @@ def discover(
             evidence = label_evidence(
                 region.region, regions, result.failures, latent_images, images.labels, subject.classes
             )
-            candidate = _candidate(region, evidence, with_judges, settings, seed, number)
+            pixels, drawn = sheet_images(region.region, with_judges, settings, seed, number)
+            passes, judge_passes = passes + len(pixels), judge_passes + drawn * len(judges.panel)
+            candidate = _candidate(region, evidence, pixels, model)
             if candidate.fails_above(settings.rho):
                 candidates.append(candidate)
             else:
@@ -215,7 +222,8 @@ def discover(
         reconstruction_accuracy=latent_images.reconstruction_accuracy,
         judges=report,
         failures=len(result.failures),
-        passes=result.passes,
+        passes=passes,
+        judge_passes=judge_passes,
         generator_hash=generator.hash,
         data_hash=images.hash,
         model_fingerprint=model.fingerprint,
@@ -257,17 +265,15 @@ def _judges_and_generator(
     return judges, generator
 
 
-def _candidate(
-    region: TestedRegion, evidence: Evidence, evaluator: Evaluator, settings: DiscoverySettings, seed: int, number: int
-) -> Candidate:
-    pixels = sheet_images(region.region, evaluator, settings, seed, number)
+def _candidate(region: TestedRegion, evidence: Evidence, pixels: Tensor, model: Classifier) -> Candidate:
+    """The region with half of its images on each sheet."""
     half, budget = len(pixels) // 2, Budgets.of(tile_format(pixels.numpy())).tiles
     correction, held_out = pixels[:half][:budget], pixels[half:][:budget]
     return Candidate(
         **vars(region),
         correction=correction,
         held_out=held_out,
-        correction_predictions=evaluator.model.predict(correction),
-        held_out_predictions=evaluator.model.predict(held_out),
+        correction_predictions=model.predict(correction),
+        held_out_predictions=model.predict(held_out),
         evidence=evidence,
     )

@@ -85,14 +85,16 @@ class Judges:
         labels, confidences = self.verdicts(pixels)
         return labels, confidences >= self.confidence
 
-    def contradict(self, pixels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor]:
+    def contradict(self, pixels: Tensor, predictions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`labels`, but the panel must be confident *and* differ from ``predictions``, int64 N.
 
         Each judge evaluates only the images on which all judges before it contradicted; other images have no valid
-        label.
+        label. The third tensor, int64 N, is the number of judges that evaluated each image.
         """
         labels, remaining = predictions.clone(), torch.arange(len(pixels))
+        evaluations = torch.zeros_like(predictions)
         for position, judge in enumerate(self.panel):
+            evaluations[remaining] += 1
             confidences, classes = judge.logits(pixels[remaining]).softmax(dim=1).max(dim=1)
             against = (confidences >= self.confidence) & (classes != predictions[remaining])
             if position:
@@ -101,7 +103,7 @@ class Judges:
             labels[remaining] = classes[against]
         contradicted = torch.zeros(len(pixels), dtype=torch.bool)
         contradicted[remaining] = True
-        return labels, contradicted
+        return labels, contradicted, evaluations
 
 
 def trained_judges(

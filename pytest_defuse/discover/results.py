@@ -70,6 +70,7 @@ class DiscoveryResult:
         confirmed: number of these regions that fail significantly more often than required; 0 if unknown.
         new, known: candidates that were added to the store, and ids of scenarios that were already in it.
         left_out: confirmed regions that were not written, and why, one sentence each.
+        passes, judge_passes: forward passes, one per image, of the model and of all judges; 0 if unknown.
         active_dimensions, latent_dim: number of latent dimensions that the generator uses, and has; 0 if unknown.
     """
 
@@ -86,4 +87,6 @@ class DiscoveryResult:
     active_dimensions: int = 0
     latent_dim: int = 0
     confirmed: int = 0
+    passes: int = 0
+    judge_passes: int = 0
     left_out: list[str] = field(default_factory=list)

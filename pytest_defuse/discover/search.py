@@ -7,7 +7,7 @@ that give a second opinion.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,7 +23,7 @@ from pytest_defuse.discover.verdicts import Evaluator
 from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.progress import Advance, Progress
 
-VERSION = "4"
+VERSION = "5"
 """Version of the pieces in the journal; a search that another version began is not continued."""
 PIECE_DRAWS = 4096
 """Approximate draws per journal piece: a few seconds of work, the most that an interruption loses. Our choice."""
@@ -42,10 +42,16 @@ EXPLORATION = 0.05
 
 @dataclass(frozen=True, eq=False)
 class SearchResult:
-    """The failures that a search found, and the model's forward passes that it took, rechecks included."""
+    """The failures that a search found, and the forward passes that it took, one per image.
+
+    Attributes:
+        passes: of the model, on images, reconstructions, draws and rechecks, and in gradient steps.
+        judge_passes: of all judges together.
+    """
 
     failures: FailedDraws
     passes: int
+    judge_passes: int
 
 
 def search_failures(
@@ -73,12 +79,14 @@ def search_failures(
         The failures by image, then by draw.
     """
     is_paper = settings.mode == "paper"
-    total = len(images.indices) * settings.draws if is_paper else settings.budget
+    classified = 2 * len(images.indices)
+    total = classified + len(images.indices) * settings.draws if is_paper else settings.budget
     with progress.task("searching for failures", total) as advance:
+        advance(classified)  # the model has classified every image and its reconstruction
         search = _Search(evaluator, images, settings, seed, journal, advance)
         result = search.paper() if is_paper else search.adaptive()
     order = np.lexsort((result.failures.draw_numbers, result.failures.image_indices))
-    return SearchResult(result.failures[torch.from_numpy(order)], result.passes)
+    return replace(result, failures=result.failures[torch.from_numpy(order)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +119,8 @@ class _Search:
 
     def paper(self) -> SearchResult:
         positions = torch.arange(len(self.images.indices)).split(max(1, PAPER_PIECE_DRAWS // self.settings.draws))
-        return self._run({f"paper-{n}": partial(self._paper_piece, part) for n, part in enumerate(positions)})
+        work = {f"paper-{n}": partial(self._paper_piece, part) for n, part in enumerate(positions)}
+        return self._run(work, self._classified)
 
     def _paper_piece(self, positions: Tensor) -> Piece:
         draws, images, settings = self.settings.draws, self.images, self.settings
@@ -126,8 +135,7 @@ class _Search:
 
     def adaptive(self) -> SearchResult:
         images, settings = self.images, self.settings
-        self.advance(len(images.indices))  # the model has classified every reconstruction
-        result = self._run({"adaptive-0": self._reconstructions}, passes=len(images.indices))
+        result = self._run({"adaptive-0": self._reconstructions}, self._classified)
         spent = torch.zeros_like(images.indices)
         size = max(1, PIECE_DRAWS // settings.draws)
         rounds = max(MIN_ROUNDS, settings.budget // ROUND_PASSES)
@@ -140,8 +148,13 @@ class _Search:
             spent[blocks.positions] += 1
             parts = [blocks[start : start + size] for start in range(0, len(blocks), size)]
             work = {f"adaptive-{number}-{n}": partial(self._piece, part, missing) for n, part in enumerate(parts)}
-            result = self._run(work, result.failures, result.passes)
+            result = self._run(work, result)
         return result
+
+    @property
+    def _classified(self) -> SearchResult:
+        """No failures yet, after the passes on the images and their reconstructions."""
+        return SearchResult(self._no_failures, 2 * len(self.images.indices), 0)
 
     def _reconstructions(self) -> Piece:
         wrong = (self.images.logit_margins <= 0).nonzero().squeeze(1)
@@ -187,7 +200,13 @@ class _Search:
         positions = blocks.positions.repeat_interleave(settings.draws)
         numbers = (1 + blocks.numbers[:, None] * settings.draws + torch.arange(settings.draws)).flatten()
         piece = self._evaluate(codes, positions, numbers, missing)
-        return piece | {"passes": piece["passes"] + self._gradient_steps * len(codes)}
+        if self._gradient_steps:
+            assert self.evaluator.judges is not None
+            # The judges also see each draw before the first step.
+            judge_passes = (self._gradient_steps + 1) * len(self.evaluator.judges.panel) * len(codes)
+            piece["passes"] += self._gradient_steps * len(codes)
+            piece["judge_passes"] += judge_passes
+        return piece
 
     @property
     def _gradient_steps(self) -> int:
@@ -200,13 +219,15 @@ class _Search:
         N, is how many more failures each image may keep.
         """
         source_labels = self.images.labels[positions]
-        suspects = self.evaluator.screen(codes, source_labels).nonzero().squeeze(1)
-        kept, passes = [self._no_failures], len(codes)
+        screened = self.evaluator.screen(codes, source_labels)
+        suspects = screened.failed.nonzero().squeeze(1)
+        kept, passes, judge_passes = [self._no_failures], len(codes), screened.judge_passes.sum()
         while len(suspects):
             needed = occurrence_numbers(positions[suspects]) < missing[positions[suspects]]
             rechecked, suspects = suspects[needed], suspects[~needed]
             verdicts = self.evaluator.verdicts(codes[rechecked], source_labels[rechecked])
             passes += len(rechecked)
+            judge_passes = judge_passes + verdicts.judge_passes.sum()
             failed, verdicts = rechecked[verdicts.failed], verdicts[verdicts.failed]
             at = positions[failed]
             missing = missing - at.bincount(minlength=len(missing))
@@ -215,26 +236,25 @@ class _Search:
             )
             kept.append(draws)
             suspects = suspects[missing[positions[suspects]] > 0]
-        return {**vars(FailedDraws.concatenate(kept)), "passes": torch.tensor(passes)}
+        counts = {"passes": torch.tensor(passes), "judge_passes": judge_passes}
+        return {**vars(FailedDraws.concatenate(kept)), **counts}
 
     @property
     def _no_failures(self) -> FailedDraws:
         return FailedDraws(self.images.means[:0], *[self.images.indices[:0]] * 4)
 
-    def _run(
-        self, work: Mapping[str, Callable[[], Piece]], failures: FailedDraws | None = None, passes: int = 0
-    ) -> SearchResult:
-        """The failures and passes so far, and those of the pieces of work, computed now or earlier."""
-        failures = failures or self._no_failures
-        count = len(failures)
+    def _run(self, work: Mapping[str, Callable[[], Piece]], found: SearchResult) -> SearchResult:
+        """What was found so far, and what the pieces of work find, now or earlier."""
+        passes, judge_passes, count = found.passes, found.judge_passes, len(found.failures)
 
         def report(piece: Piece) -> None:
             nonlocal count
             count += len(piece["draw_numbers"])
             self.advance(int(piece["passes"]), f"{count:,} failures")
 
-        parts = [failures]
+        parts = [found.failures]
         for piece in self.journal.all(work, report):
             passes += int(piece.pop("passes"))
+            judge_passes += int(piece.pop("judge_passes"))
             parts.append(FailedDraws(**piece))
-        return SearchResult(FailedDraws.concatenate(parts), passes)
+        return SearchResult(FailedDraws.concatenate(parts), passes, judge_passes)

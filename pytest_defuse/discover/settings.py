@@ -34,7 +34,10 @@ class DiscoverySettings(Settings):
         "`benchmarks/search.py`: at least 8 times the valid failures of uniform draws for a forward pass",
     )
     budget: Count = setting(
-        60_000, "Forward passes of the model in the search, rechecks in float32 included. Not used in mode `paper`."
+        60_000,
+        "Forward passes of the model in the search: on images, their reconstructions, draws and rechecks in float32, "
+        "and in gradient steps. Confirming regions and the judges take further ones, and reports count all. Not used "
+        "in mode `paper`.",
     )
     draws: Count = setting(
         10,

@@ -41,6 +41,8 @@ def discovery_result(
         latent_dim=discovery.latent_images.latent_dim,
         confirmed=sum(region.confirmed for region in discovery.regions),
         left_out=list(stored.left_out),
+        passes=discovery.passes,
+        judge_passes=discovery.judge_passes,
     )
 
 

@@ -27,11 +27,13 @@ class Verdicts(Columns):
         labels: int64 n, what the image shows.
         predictions: int64 n, the model's predictions.
         failed: bool n, whether the draw is a failure.
+        judge_passes: int64 n, the number of judges that evaluated the draw.
     """
 
     labels: Tensor
     predictions: Tensor
     failed: Tensor
+    judge_passes: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,7 @@ class Evaluator:
         if not codes.isfinite().all():
             raise DefuseError("The generator encodes images as NaN or infinite codes: train it again.")
 
-        def trial(compute: Compute) -> partial[Tensor]:
+        def trial(compute: Compute) -> partial[Verdicts]:
             rows = torch.arange(compute.batch_size) % len(codes)
             return partial(replace(self, compute=compute).screen, codes[rows], labels[rows])
 
@@ -80,7 +82,7 @@ class Evaluator:
             source_labels: int64 n, labels of the images that the draws started from.
         """
         if not len(codes):
-            return Verdicts(source_labels, source_labels, source_labels.bool())
+            return Verdicts(source_labels, source_labels, source_labels.bool(), source_labels)
         batches = zip(self.compute.batches(codes), self.compute.batches(source_labels), strict=True)
         return Verdicts.concatenate([self._verdicts(z, labels) for z, labels in batches])
 
@@ -88,14 +90,14 @@ class Evaluator:
         pixels = self.generator.decode(codes)
         predictions = self.model.predict(pixels)
         if self.judges is None:
-            return Verdicts(source_labels, predictions, predictions != source_labels)
-        labels, failed = self.judges.contradict(pixels, predictions)
-        return Verdicts(labels, predictions, failed)
+            return Verdicts(source_labels, predictions, predictions != source_labels, torch.zeros_like(predictions))
+        labels, failed, judge_passes = self.judges.contradict(pixels, predictions)
+        return Verdicts(labels, predictions, failed, judge_passes)
 
-    def screen(self, codes: Tensor, source_labels: Tensor) -> Tensor:
-        """Whether each draw looks like a failure, bool n, in the fast type; arguments as for :meth:`verdicts`."""
+    def screen(self, codes: Tensor, source_labels: Tensor) -> Verdicts:
+        """Preliminary verdicts, in the fast type; arguments as for :meth:`verdicts`."""
         with self.compute.autocast(self.model.device):
-            return self.verdicts(codes, source_labels).failed
+            return self.verdicts(codes, source_labels)
 
     def logits(self, codes: Tensor) -> Tensor:
         """The model's logits for decoded codes, float32 n x classes, in the fast type."""

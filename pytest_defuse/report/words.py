@@ -167,6 +167,10 @@ def discovery_sentences(result: DiscoveryResult) -> list[str]:
         f"{percent(result.reconstruction_accuracy)} on their reconstructions; of the reference classifiers (judges) on "
         f"the test set: {judges}",
     ]
+    if result.passes:
+        sentences.append(
+            f"forward passes, one per image: {result.passes:,} of the model, {result.judge_passes:,} of the judges"
+        )
     if result.latent_dim:
         sentences.append(f"the generator uses {result.active_dimensions} of its {result.latent_dim} latent dimensions")
     return sentences

@@ -51,6 +51,7 @@ def discovery(*candidates: Candidate, generator: str = "1") -> Discovery:
         judges=JudgesReport((0.96,), ()),
         failures=500,
         passes=5000,
+        judge_passes=6000,
         regions=(),
         generator_hash=generator * 64,
         data_hash="3" * 64,

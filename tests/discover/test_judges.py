@@ -68,16 +68,20 @@ def test_judges_contradict_if_they_are_confident_and_differ(seed: int, count: in
     predictions = torch.randint(3, (100,), generator=numbers)
 
     labels, confident = judges.labels(numbered(100))
-    seen, contradicted = judges.contradict(numbered(100), predictions)
+    seen, contradicted, evaluations = judges.contradict(numbered(100), predictions)
     assert torch.equal(contradicted, confident & (labels != predictions))
     assert torch.equal(seen[contradicted], labels[contradicted])
+    assert (evaluations[contradicted] == count).all()
+    assert evaluations.min() >= 1
+    assert evaluations.max() <= count
 
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_judges_that_agree_with_the_model_contradict_nothing(count: int) -> None:
     judges = panel([[0.96, 0.04]] * 3, [[0.96, 0.04]] * 3)
-    labels, contradicted = judges.contradict(numbered(count), torch.zeros(count, dtype=torch.int64))
+    labels, contradicted, evaluations = judges.contradict(numbered(count), torch.zeros(count, dtype=torch.int64))
     assert contradicted.tolist() == [False] * count
+    assert evaluations.tolist() == [1] * count, "the second judge cannot change the verdict"
     assert labels.shape == (count,)
 
 

@@ -91,11 +91,11 @@ def test_a_region_has_the_same_images_whatever_is_in_the_store(
 def test_a_candidate_whose_images_fail_too_rarely_is_not_written_but_named(
     discovered: Callable[..., Discovery], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def easy(*_: object) -> Tensor:
+    def easy(*_: object) -> tuple[Tensor, int]:
         """Sheets of 20 images each, of which the model gets 9 and 11 wrong."""
         wrong = torch.tensor([[0.5, -0.5]]).repeat(20, 1)
         right = torch.tensor([[3.0, -3.0]]).repeat(20, 1)
-        return HalvesGenerator().decode(torch.cat([wrong[:11], right[:9], wrong[:9], right[:11]]))
+        return HalvesGenerator().decode(torch.cat([wrong[:11], right[:9], wrong[:9], right[:11]])), 40
 
     monkeypatch.setattr(module, "sheet_images", easy)
     found = discovered()

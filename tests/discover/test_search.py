@@ -210,15 +210,39 @@ def test_there_are_no_failures_if_the_judges(folder: Path, images: LatentImages,
     assert len(search(folder, images, judges=judges).failures) == 0
 
 
+class Counted(Classifier):
+    """Counts the images that it classifies."""
+
+    passes = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.passes += len(images)
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("mode", ["default", "gradient", "paper"])
+def test_every_forward_pass_is_counted(
+    folder: Path, images: LatentImages, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Counted(BrighterHalf(0.0507), 2)
+    panel = [Counted(BrighterHalf(), 2), Counted(BrighterHalf(0.001), 2)]
+    settings = PAPER if mode == "paper" else DEFAULT.replace(mode=mode)
+    monkeypatch.setattr("pytest_defuse.discover.compute.BATCH_MULTIPLE", 1)  # no copies that fill a batch
+    result = search(folder, images, settings=settings, model=model, judges=Judges(panel))
+    assert result.passes == 120 + model.passes
+    assert result.judge_passes == sum(judge.passes for judge in panel)
+    assert (result.judge_passes > 0) == (mode != "paper")
+
+
 def test_the_budget_is_spent_and_not_exceeded(folder: Path, images: LatentImages) -> None:
     for budget in (700, 1500, 3000):
         assert 0.75 * budget < search(folder, images, budget=budget, cap=1000).passes <= 1.05 * budget
-    assert search(folder, images, budget=30).passes == 60  # for reading the reconstructions, nothing else
+    assert search(folder, images, budget=30).passes == 120  # on images and reconstructions, nothing else
 
 
 def test_images_with_a_small_logit_margin_come_first(folder: Path, images: LatentImages) -> None:
     # The budget is enough for a first block at about twenty images. The judges always contradict, so each block fails.
-    found = search(folder, images, judges=CONTRADICTING, budget=60 + 8 * 2 * 20, cap=10)
+    found = search(folder, images, judges=CONTRADICTING, budget=120 + 8 * 2 * 20, cap=10)
     order = images.indices[images.logit_margins.argsort()]
     assert set(found.failures.image_indices.tolist()) >= set(order[:8].tolist())
     assert len(found.failures.image_indices.unique()) < 30
@@ -245,7 +269,7 @@ def test_more_failures_are_found_than_with_uniform_draws(folder: Path, images: L
 
 def test_misread_reconstructions_are_failures_too(folder: Path, images: LatentImages) -> None:
     misread = replace(images, logit_margins=torch.where(torch.arange(60) < 3, -1.0, images.logit_margins))
-    found = search(folder, misread, judges=CONTRADICTING, budget=64).failures
+    found = search(folder, misread, judges=CONTRADICTING, budget=124).failures
     assert draws(found) == {(1 + 3 * n, 0, *images.means[n].tolist()) for n in range(3)}
 
 
@@ -256,8 +280,8 @@ def test_draws_that_follow_the_gradient_fail_more_often(folder: Path, images: La
     random = search(folder, images, model=rare, judges=judges, settings=settings)
     gradient = search(folder, images, model=rare, judges=judges, settings=settings, mode="gradient")
     assert gradient.passes <= 1.05 * settings.budget
-    gradient_draws = (gradient.passes - 60) / (1 + settings.steps)
-    assert len(gradient.failures) / gradient_draws > 1.5 * len(random.failures) / (random.passes - 60)
+    gradient_draws = (gradient.passes - 120) / (1 + settings.steps)
+    assert len(gradient.failures) / gradient_draws > 1.5 * len(random.failures) / (random.passes - 120)
 
 
 def test_gradients_require_a_generator_that_renders(folder: Path, images: LatentImages) -> None:

@@ -59,7 +59,7 @@ def test_without_judges_a_draw_fails_if_the_model_contradicts_the_source_label()
 
 def test_no_codes_have_no_verdicts() -> None:
     verdicts = Evaluator(MODEL, JUDGES, HalvesGenerator()).verdicts(CODES[:0], SOURCE_LABELS[:0])
-    assert [len(part) for part in vars(verdicts).values()] == [0, 0, 0]
+    assert [len(part) for part in vars(verdicts).values()] == [0, 0, 0, 0]
     assert verdicts.failed.dtype == torch.bool
 
 

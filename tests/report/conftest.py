@@ -139,6 +139,8 @@ def discovery(candidate: Callable[..., CandidateResult]) -> Callable[..., Discov
             "seconds": 84.2,
             "active_dimensions": 14,
             "latent_dim": 16,
+            "passes": 61_000,
+            "judge_passes": 120_500,
         }
         return DiscoveryResult(**(values | changes))
 

@@ -83,6 +83,7 @@ def test_discovery_says_how_to_label(discovery: Callable[..., DiscoveryResult], 
     text = words(plain(Results(discoveries=[discovery()]), tmp_path))
     assert "1,234 failures, 9 regions, 2 confirmed: 1 written, 1 known from the store, 0 left out" in text
     assert "the generator uses 14 of its 16 latent dimensions" in text
+    assert "forward passes, one per image: 61,000 of the model, 120,500 of the judges" in text
     assert f"look at {Path('fixtures', 'digits', '*', 'held_out.png')}" in text
     assert "pytest-defuse label ID --label NAME" in text
     assert "already in the store: 7-as-1-0a0b0c" in text
