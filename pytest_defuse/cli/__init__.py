@@ -1,15 +1,16 @@
 """The command ``pytest-defuse``: what is not a test run. Each subcommand is a function that returns an Output."""
 
 import argparse
-import json
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pytest_defuse.cli import exchange, files, labelling, reports
-from pytest_defuse.cli.common import Output
+from pytest_defuse.cli.common import Output, as_text
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.escaping import visible
 
 EXIT_CODES = """\
 exit codes:
@@ -22,6 +23,8 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; the exit codes are those of ``pytest-defuse --help``."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of ASCII or of a code page shows the rest as escapes
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     as_json = getattr(arguments, "json", False)
     try:
@@ -29,12 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (DefuseError, OSError) as error:
         words = str(error)
         if isinstance(error, OSError):
-            words = f"{error.filename or 'A file'} cannot be used ({error.strerror or error})."
+            words = visible(f"{error.filename or 'A file'} cannot be used ({error.strerror or error}).")
         print(words, file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": words.splitlines()}, indent=2))
+            print(as_text({"error": words.splitlines()}))
         return 2
-    lines = [json.dumps(output.values, indent=2, ensure_ascii=False)] if as_json else output.lines
+    lines = [as_text(output.values)] if as_json else [*map(visible, output.lines), *output.workflow_commands]
     try:
         for line in lines:
             print(line)

@@ -1,10 +1,13 @@
 """What the subcommands share: output, the folder of the store, and files that they write."""
 
 import argparse
+import json
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from pytest_defuse.plugin.inifile import options_here
@@ -18,11 +21,28 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class Output:
-    """Lines for people, values for programs, and the exit code."""
+    """What a subcommand prints, and its exit code.
+
+    Attributes:
+        lines: for people; names in them are printed escaped.
+        values: for programs, as JSON.
+        workflow_commands: lines for GitHub Actions, printed as they are.
+    """
 
     lines: Sequence[str]
     values: Any
     code: int = 0
+    workflow_commands: Sequence[str] = ()
+
+
+def as_text(values: Any) -> str:
+    """Values as JSON in ASCII, which no log takes for a workflow command."""
+    return json.dumps(values, indent=2).replace("##[", "##\\u005b")
+
+
+def terminal_width(otherwise: int) -> int:
+    """Columns of the terminal; ``otherwise`` if the output goes to a file or another program."""
+    return get_terminal_size().columns if sys.stdout.isatty() else otherwise
 
 
 def store_root(arguments: argparse.Namespace) -> Path:

@@ -46,4 +46,4 @@ def migrate(arguments: Namespace) -> Output:
 def schema(arguments: Namespace) -> Output:
     """Print a JSON Schema, which is JSON also without --json."""
     values = json_schema(SCHEMAS[arguments.kind])
-    return Output([json.dumps(values, indent=2)], values)
+    return Output(json.dumps(values, indent=2).splitlines(), values)

@@ -1,6 +1,5 @@
 """The subcommands with which people look at scenarios and decide on them: review, label, list and votes."""
 
-import io
 import math
 import sys
 from argparse import Namespace
@@ -8,10 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from pytest_defuse.cli.common import Output, store_root, wrapped
+from pytest_defuse.cli.common import Output, store_root, terminal_width, wrapped
+from pytest_defuse.report.tables import Column, Row, Table
+from pytest_defuse.report.terminal import render_table
 from pytest_defuse.report.words import counted, percent
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.decisions import (
@@ -103,33 +101,28 @@ def votes(arguments: Namespace) -> Output:
 
 
 def _table(scenarios: Sequence[Scenario]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for column in ("scenario", "status", "label", "predicted"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("scenario", "status"))
-    table.add_column("fails", justify="right", no_wrap=True)
+    columns = [*(Column(title, False) for title in ("scenario", "status", "label", "predicted")), Column("fails", True)]
+    rows = []
     for scenario in scenarios:
         record = scenario.record
         counts, rate = scenario.counts("held_out"), record.failure_rate
         proposed = f"({record.proposed_label})" if record.proposed_label is not None else ""
         predicted, count = next(iter(counts.items()), ("", 0))
-        table.add_row(
+        cells = (
             scenario.id,
             record.status,
             record.labels or proposed if record.label is None else record.label,
             f"{predicted} {count}/{sum(counts.values())}" if counts else "",
             percent(rate.failed / rate.drawn) if rate else "",
         )
-    return table
+        rows.append(Row(cells))
+    return Table(tuple(columns), tuple(rows))
 
 
 def _drawn(table: Table) -> list[str]:
-    # Output to a file or another program is not folded.
-    width = Console().width if sys.stdout.isatty() else 1000
-    # FORCE_COLOR and TTY_COMPATIBLE would put escapes into the text.
-    console = Console(file=io.StringIO(), force_terminal=False, highlight=False, markup=False, emoji=False, width=width)
-    with console.capture() as capture:
-        console.print(table)
-    return [line.rstrip() for line in capture.get().splitlines()]
+    # Output to a file or another program is not wrapped.
+    text = render_table(table, width=terminal_width(1000), encoding=sys.stdout.encoding)
+    return [line.rstrip() for line in text.splitlines()]
 
 
 def _scenario_values(scenario: Scenario) -> dict[str, Any]:

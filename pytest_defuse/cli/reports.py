@@ -1,11 +1,12 @@
 """The subcommands that write reports: diff and report."""
 
 import os
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_defuse.cli.common import WIDTH, Output, store_root, wrapped, write
+from pytest_defuse.cli.common import WIDTH, Output, store_root, terminal_width, wrapped, write
 from pytest_defuse.report import difference as pages
 from pytest_defuse.report.findings import findings, render_github, render_gitlab, repository_root
 from pytest_defuse.report.html import render_html
@@ -55,12 +56,13 @@ def report(arguments: Namespace) -> Output:
         if path is not None:
             write(path, rendered())
             written.append(str(path))
+    lines = [f"{path} is written" for path in written]
     if arguments.annotations:
-        lines = render_github(found).splitlines()
-    elif written:
-        lines = [f"{path} is written" for path in written]
-    else:
-        lines = render(results, width=WIDTH, color=False, start=start, verbose=True).splitlines()
+        return Output([], {"files": written}, workflow_commands=render_github(found).splitlines())
+    if not written:
+        width, encoding = terminal_width(WIDTH), sys.stdout.encoding
+        text = render(results, width=width, color=False, start=start, verbose=True, encoding=encoding)
+        lines = text.splitlines()
     return Output(lines, {"files": written})
 
 

@@ -9,6 +9,7 @@ import pytest
 from pytest_defuse.plugin.markers import SCENARIO, bounds_of, fixtures_of, marker_values, scenario_of
 from pytest_defuse.plugin.session import SESSION
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.escaping import visible
 
 if TYPE_CHECKING:
     from pytest_defuse.gate.gate import GatedScenario
@@ -55,7 +56,7 @@ def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
     if not params:
         root = session.options.store
         reason = f"no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its candidates"
-        params = [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none-accepted")]
+        params = [pytest.param(None, marks=pytest.mark.skip(reason=visible(reason)), id="none-accepted")]
     metafunc.parametrize("defuse_scenario", params, indirect=True)
 
 

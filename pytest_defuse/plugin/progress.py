@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, T
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from pytest_defuse.runtime.escaping import encodable, visible
 from pytest_defuse.runtime.progress import Advance, Progress
 
 LOG_SECONDS = 10.0
@@ -38,13 +39,23 @@ class VisibleProgress(Progress):
     def say(self, sentence: str) -> None:
         """Print a sentence on a separate line."""
         with self.uncaptured():
-            _console().print(f"\ndefuse: {sentence}", highlight=False, soft_wrap=True)
+            console = _console()
+            console.print()
+            _line(console, f"defuse: {sentence}")
 
 
 def _console() -> Console:
     file = sys.__stdout__ if sys.stdout is None else sys.stdout
     # A log gets no bars where FORCE_COLOR or TTY_COMPATIBLE are set.
-    return Console(file=file, force_terminal=None if file and file.isatty() else False)
+    return Console(file=file, force_terminal=None if file and file.isatty() else False, markup=False, emoji=False)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(_shown(console, text), highlight=False, soft_wrap=True)
+
+
+def _shown(console: Console, text: str) -> str:
+    return encodable(visible(text), console.encoding)
 
 
 class _Rate(ProgressColumn):
@@ -58,19 +69,19 @@ class _Rate(ProgressColumn):
 @contextmanager
 def _live(console: Console, title: str, total: int) -> Iterator[Advance]:
     columns = (
-        TextColumn("  {task.description:<30}"),
+        TextColumn("  {task.description:<30}", markup=False),
         BarColumn(bar_width=16),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True, compact=True),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     console.print()
     with Bars(*columns, console=console) as bars:
-        task = bars.add_task(title, total=total, note="")
+        task = bars.add_task(_shown(console, title), total=total, note="")
 
         def advance(steps: int, note: str = "") -> None:
-            bars.update(task, advance=steps, note=note)
+            bars.update(task, advance=steps, note=_shown(console, note))
 
         yield advance
 
@@ -86,9 +97,10 @@ def _logged(console: Console, title: str, total: int) -> Iterator[Advance]:
         if now - last >= LOG_SECONDS and done < total:
             last, rate = now, done / (now - start)
             left = f"{rate:,.0f}/s, {(total - done) / rate:.0f} s left"
-            console.print(f"defuse: {title}: {done:,}/{total:,}, {left}, {note}", highlight=False)
+            _line(console, f"defuse: {title}: {done:,}/{total:,}, {left}, {note}")
 
-    console.print(f"\ndefuse: {title}", highlight=False)
+    console.print()
+    _line(console, f"defuse: {title}")
     yield advance
     seconds = time.monotonic() - start
-    console.print(f"defuse: {title}: {done:,} done in {seconds:.1f} s, {noted}", highlight=False)
+    _line(console, f"defuse: {title}: {done:,} done in {seconds:.1f} s, {noted}")

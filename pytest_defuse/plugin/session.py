@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.options import Options, to_repeat
 from pytest_defuse.plugin.workers import shared_folder, sharing, worker_input
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -145,6 +147,7 @@ class DefuseSession:
                 color=terminalreporter.hasmarkup,
                 start=self.config.invocation_params.dir,
                 verbose=self.config.get_verbosity() > 0,
+                encoding=getattr(sys.stdout, "encoding", None),
             )
             terminalreporter.section("defuse")
             terminalreporter.write(text)
@@ -154,7 +157,7 @@ class DefuseSession:
         if reporter := self.config.pluginmanager.get_plugin("terminalreporter"):
             reporter.write(self._annotations)
             for problem in self._problems:
-                reporter.write_line(problem, red=True)
+                reporter.write_line(visible(problem), red=True)
 
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results

@@ -12,6 +12,7 @@ from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.gate.sentences import errors
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.words import accuracy_text, bound_of, counted, outcome_text, relative
+from pytest_defuse.runtime.escaping import visible
 
 GITHUB_LEVELS: dict[Outcome, str] = {"FAIL": "error", "INCONCLUSIVE": "warning"}
 GITLAB_SEVERITIES: dict[Outcome, str] = {"FAIL": "major", "INCONCLUSIVE": "info"}
@@ -72,7 +73,7 @@ def render_gitlab(found: Sequence[Finding]) -> str:
         }
         for finding in found
     ]
-    return json.dumps(issues, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(issues, indent=1) + "\n"
 
 
 def _finding(scenario: ScenarioResult, root: Path) -> Finding:
@@ -84,10 +85,10 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
     return Finding(
         scenario=f"{scenario.subject}/{scenario.id}",
         outcome=scenario.outcome,
-        path=Path(relative(path, root)).as_posix(),
+        path=visible(Path(relative(path, root)).as_posix()),
         line=_label_line(path),
-        title=f"{scenario.id} {outcome_text(scenario)}",
-        message="; ".join([f"{accuracy}, {bound}", *errors(scenario.predictions), *flips]),
+        title=visible(f"{scenario.id} {outcome_text(scenario)}"),
+        message=visible("; ".join([f"{accuracy}, {bound}", *errors(scenario.predictions), *flips]), lines=True),
     )
 
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 
 from pytest_defuse.discover.results import CandidateResult
 from pytest_defuse.gate.checks import WORST_FIRST
@@ -16,6 +16,7 @@ from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.report import charts, correction, tables, words
 from pytest_defuse.report.album import Album, EmbeddedSheet
 from pytest_defuse.report.results import Results, confidences_of, flips_of
+from pytest_defuse.runtime.escaping import visible
 
 IMAGE_BUDGET = 3_500_000
 """Characters for images: with the text of many scenarios, the page stays below 5 MB (tests/report/test_html.py)."""
@@ -61,17 +62,21 @@ class Card:
     novelty: str = ""
 
 
+def environment(loader: BaseLoader, **settings: Any) -> Environment:
+    """Templates whose values are escaped: as HTML, and characters that are not visible."""
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown, **settings)
+
+
+def _shown(value: Any) -> Any:
+    # Markup is made of values that were escaped before.
+    return visible(value, lines=True) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
 def render_page(template: str, **values: Any) -> str:
     """Fill a template of this package."""
-    environment = Environment(
-        loader=PackageLoader("pytest_defuse.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template).render(values)
+    loader, settings = PackageLoader("pytest_defuse.report"), dict.fromkeys(("trim_blocks", "lstrip_blocks"), True)
+    pages = environment(loader, **settings, keep_trailing_newline=True)
+    return pages.get_template(template).render(values)
 
 
 def render_html(results: Results, start: Path = Path(), budget: int = IMAGE_BUDGET) -> str:

@@ -10,7 +10,11 @@ from pytest_defuse.report import tables, words
 from pytest_defuse.report.correction import correction_notes, tradeoff_mermaid
 from pytest_defuse.report.results import Results
 from pytest_defuse.report.tables import Table
+from pytest_defuse.runtime.escaping import visible
 
+BREAK = "&#8203;"
+"""A space of no width: after it, ``@name`` is no mention, ``#1`` no reference and ``https:`` no link."""
+SPECIAL = re.compile(r"(?P<markup>[\\`*_\[\]|~<>&$])|(?P<start>[@#]|[!:](?=\w)|:(?=//)|(?<=www)(?=\.))")
 FLIP_ROWS = 100
 """Rows of the table of flips. A comment on a pull request can have 65,536 characters."""
 
@@ -21,8 +25,14 @@ def render_markdown(results: Results, start: Path = Path()) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that markdown shows unchanged, on one line, also in a table's cell."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    """Text that markdown shows unchanged, on one line, also in a table's cell; it mentions and links nothing."""
+    return SPECIAL.sub(_escaped, visible(" ".join(text.split())))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match["markup"] is None:
+        return match[0] + BREAK
+    return html.escape(match[0], quote=False) if match[0] in "<>&" else f"\\{match[0]}"
 
 
 def _blocks(results: Results, start: Path) -> Iterable[str]:
@@ -72,7 +82,7 @@ def change_blocks(subject: str, scenario: str, kinds: str, details: Iterable[str
 
 
 def _folded(title: str, block: str) -> Iterable[str]:
-    return f"<details><summary>{html.escape(title)}</summary>", block, "</details>"
+    return f"<details><summary>{escape(title)}</summary>", block, "</details>"
 
 
 def _table(table: Table) -> str:
@@ -94,4 +104,4 @@ def _sentence(text: str) -> str:
 
 def _code(lines: Iterable[str]) -> str:
     # Indented, not fenced: a class name could close a fence.
-    return textwrap.indent("\n".join(lines), "    ")
+    return textwrap.indent("\n".join(map(visible, lines)), "    ")

@@ -31,7 +31,7 @@ def dump_results(results: Results, start: Path) -> str:
     for group in ("scenarios", "test_sets", "overall"):
         for values, verdict in zip(data[group], getattr(moved, group), strict=True):
             values |= {name: getattr(verdict, name) for name in DERIVED}
-    return json.dumps({"format": FORMAT, "pytest-defuse": version("pytest-defuse"), **data}, ensure_ascii=False) + "\n"
+    return json.dumps({"format": FORMAT, "pytest-defuse": version("pytest-defuse"), **data}) + "\n"
 
 
 def load_results(path: Path, start: Path) -> Results:

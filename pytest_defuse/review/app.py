@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlencode
 
 import uvicorn
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, PackageLoader
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -29,8 +29,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.report.captions import captioned
+from pytest_defuse.report.html import environment
 from pytest_defuse.review.guard import Guard
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.problems import plain_bytes
@@ -45,11 +47,7 @@ MAX_FORM_BYTES = 2**20
 """Maximum size of a form, 1 MiB: notes of some 200 pages. Our choice."""
 MAX_FIELDS = 8
 """Maximum number of fields of a form; the page sends at most four."""
-TEMPLATES = Environment(
-    loader=ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]),
-    autoescape=True,
-    undefined=StrictUndefined,
-)
+TEMPLATES = environment(ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]))
 
 
 def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None) -> None:
@@ -156,7 +154,7 @@ class _Review:
         if tally:
             decide_by_votes(scenario, tally)
         else:
-            decide(scenario, label, notes=before if notes == before.strip() else notes)
+            decide(scenario, label, notes=before if notes == visible(before, lines=True).strip() else notes)
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
         target = address_of(candidates[0]) if candidates else "/"
         return RedirectResponse(f"{target}?{urlencode({'decided': scenario.full_name})}", status_code=303)
@@ -252,7 +250,7 @@ class _Review:
         name = f"{request.path_params['subject']}/{request.path_params['id']}"
         names = [scenario.full_name for scenario in scenarios]
         if name not in names:
-            raise HTTPException(404, f"There is no scenario {name}.")
+            raise HTTPException(404, f"There is no scenario {name!r}.")
         at = names.index(name)
         return scenarios, at, scenarios[at]
 
@@ -295,10 +293,12 @@ def _is_stale(form: dict[str, list[str]], scenario: Scenario) -> bool:
 
 def _label(form: dict[str, list[str]], scenario: Scenario, *, none: str) -> str | None:
     """The class that a form names; None if the button ``none`` was pressed."""
-    label = None if none in form else form.get("label", [""])[0]
-    if label is not None and label not in scenario.classes:
+    if none in form:
+        return None
+    label, names = form.get("label", [""])[0], {visible(name, lines=True): name for name in scenario.classes}
+    if label not in names:
         raise HTTPException(400, f"{label!r} is not a class of this scenario.")
-    return label
+    return names[label]
 
 
 def _choices(scenario: Scenario) -> list[tuple[str, str | None]]:

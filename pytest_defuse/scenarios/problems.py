@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.runtime.files import replace_file
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:" if self.line else self.file
-        return f"{place} {'warning: ' if self.warning else ''}{self.words}"
+        return visible(f"{place} {'warning: ' if self.warning else ''}{self.words}")
 
 
 class StoreError(DefuseError):

@@ -165,6 +165,7 @@ class TestList:
         capsys.readouterr()
         assert main(["list"]) == 0
         lines = capsys.readouterr().out.splitlines()
+        assert set(lines.pop(1)) == {"─"}
         assert [line.split() for line in lines] == [
             ["scenario", "status", "label", "predicted", "fails"],
             [first, "candidate", "(1)", "2", "8/9", "90.6%"],

@@ -121,7 +121,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
     first = project.runpytest(*both)
     first.assert_outcomes(passed=2)
-    first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: save one with --defuse-save-baseline *"])
+    first.stdout.fnmatch_lines(["there is no baseline yet at *baseline.json: save one with --defuse-save-baseline*"])
     saved = json.loads((project.path / "baseline.json").read_text())["subjects"]["toy"]
     assert saved["scenarios"][scenario.id]["predicted"] == [saved["classes"].index("bright")] * 16
     assert len(saved["test"]["confidences"]) == 200

@@ -233,13 +233,11 @@ def test_migrate_leaves_a_file_of_the_present_format_as_it_is(scenario: Scenario
 def test_the_page_keeps_comments(scenario: Scenario) -> None:
     pytest.importorskip("starlette")
     pytest.importorskip("uvicorn")
-    from starlette.testclient import TestClient
-
-    from pytest_defuse.review.app import create_app
+    from tests.review.test_page import Page
 
     before = scenario.yaml.read_text(encoding="utf-8")
-    page = TestClient(create_app(Path("fixtures")), base_url="http://127.0.0.1", follow_redirects=False)
-    assert page.post(f"/scenarios/digits/{scenario.id}", data={"label": "3"}).status_code == 303
+    reply = Page(Path("fixtures")).submit(f"/scenarios/digits/{scenario.id}", data={"label": "3"})
+    assert reply.status_code == 303
     assert scenario.yaml.read_text(encoding="utf-8") == replaced(before, *LABELLED)
 
 
