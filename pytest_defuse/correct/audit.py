@@ -83,7 +83,7 @@ def audit(
 
     scores: list[SetScore] = []
     images = subject.test_images
-    with seeded(0):
+    with seeded(0, original.device):
         test = evaluate("test set", "test set", images.labels, [images.pixels])
         shifts = {
             name: evaluate(name, "shifted copy", images.labels, shifted_parts(images.pixels, name)) for name in SHIFTS

@@ -86,7 +86,7 @@ def correct(
             "candidates that you can label."
         )
     trainable_copy(subject, settings)  # errors are raised before anything is computed
-    with seeded(seed):
+    with seeded(seed, device):
         data = correction_data(subject, scenarios, settings)
         model = subject.classifier(device).identity
         parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}

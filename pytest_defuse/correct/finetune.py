@@ -16,7 +16,7 @@ from pytest_defuse.correct.augment import mild
 from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors
-from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.determinism import seed_all, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.training import Training
 from pytest_defuse.subject.images import LabelledImages
@@ -80,7 +80,7 @@ class Finetuning:
 
         def train() -> None:
             training = self._training(lambda_, learning_rate, self.folder / f"{name}.state")
-            with seeded(self.seed):
+            with seeded(self.seed, self.device):
                 training.run(epochs * self.steps, count_step, say)
             write_tensors(training.network.state_dict(), file)
 
@@ -108,7 +108,7 @@ class Finetuning:
 
         def gradients(step: int) -> Tensor:
             # The loop has seeded this step; this seed keeps the random numbers of the corrections in the README.
-            torch.manual_seed(self.seed + 1_000_003 * (step + 1))
+            seed_all(self.seed + 1_000_003 * (step + 1), self.device)
             chosen = batches(step // self.steps)[step % self.steps]
             loss = torch.zeros((), device=self.device)
             for part in self._losses(model, lambda_, chosen, step):

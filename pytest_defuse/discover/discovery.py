@@ -141,7 +141,7 @@ def discover(
     """
     settings = settings or DiscoverySettings()
     progress = progress or Progress()
-    with seeded(seed):
+    with seeded(seed, device):
         images = subject.train_images
         subject.check_images(images.pixels, "train")
         if len(images.labels.unique()) < 2:

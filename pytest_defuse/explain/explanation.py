@@ -83,7 +83,7 @@ def explain(
         DefuseError: the network does not have the layer, or the logits or the data cannot be used.
     """
     settings = settings or ExplainSettings()
-    with seeded(seed):
+    with seeded(seed, model.device):
         images = subject.test_images
         predictions = model.predict(images.pixels).numpy()
         own = subject.feature_network
@@ -116,7 +116,7 @@ def describe_region(explanation: Explanation, candidate: Candidate) -> FailureMo
     real = explanation.subject.test_images.labels.numpy() == label
     generated = torch.cat([candidate.correction, candidate.held_out])
     predictions = torch.cat([candidate.correction_predictions, candidate.held_out_predictions]).numpy()
-    with seeded(explanation.seed):
+    with seeded(explanation.seed, explanation.model.device):
         features = np.concatenate([explanation.features[real], explanation.network.features(generated)])
     failed = np.concatenate([explanation.failed[real], predictions != label])
     group = Group("images", f"of a region of {explanation.subject.classes[label]}", np.arange(len(failed)))

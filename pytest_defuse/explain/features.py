@@ -81,7 +81,7 @@ class FeatureNetwork:
         key = self._fingerprint  # first, because a forward pass may change buffers
         assert self.classifier.image_shape, "the identity requires the image shape"
         images = fixed_images(self.classifier.image_shape).to(self.classifier.device).float() / 255
-        with seeded(0), torch.inference_mode():
+        with seeded(0, self.classifier.device), torch.inference_mode():
             return Identity(key, self.forward(images).cpu())
 
     def forward(self, images: Tensor) -> Tensor:

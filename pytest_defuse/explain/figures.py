@@ -34,7 +34,7 @@ def node_figure(explanation: Explanation, group: str, node: Node) -> Image.Image
     pixels, modes = subject.test_images.pixels, explanation.modes
     strongest = most_activating(explanation.features, condition.feature, modes.groups[group].rows, FIGURE_COLUMNS)
     activating = pixels[torch.from_numpy(strongest)]
-    with seeded(explanation.seed):  # a network may draw random numbers
+    with seeded(explanation.seed, explanation.model.device):  # a network may draw random numbers
         maps = heatmaps(network, activating, condition.feature)
         attacked = quantise(feature_attack(network, activating, condition.feature))
     rows = modes.rows(group, node.path, explanation.features)

@@ -59,7 +59,7 @@ def store_failure_modes(store: Store, explanation: Explanation, cache: Path | No
     left_out: list[str] = []
     room = room_for(store, explanation.subject) if explanation.modes else 0
     for mode in explanation.modes:
-        with seeded(explanation.seed):  # a model may draw random numbers
+        with seeded(explanation.seed, explanation.model.device):  # a model may draw random numbers
             selected = slice_of(explanation, mode, cache)
             if not len(selected.correction):
                 left_out.append(f"{mode.group}, where {mode.rule}: no training image matches")

@@ -150,7 +150,7 @@ def _checked_tiles(scenario: Scenario, subject: Subject) -> Pixels:
 
 
 def _predict(model: Classifier, pixels: Tensor) -> ScoredRows:
-    with seeded(0):  # a model that draws random numbers gets the same ones in every run
+    with seeded(0, model.device):  # a model that draws random numbers gets the same ones in every run
         confidences, indices = model.logits(pixels).softmax(dim=1).max(dim=1)
     return [(index, round(value, DIGITS)) for index, value in zip(indices.tolist(), confidences.tolist(), strict=True)]
 

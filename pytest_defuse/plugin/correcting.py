@@ -99,6 +99,8 @@ class Correcting:
         output = self.output if accepted else attempt_path(self.output)
         if problem := self._save(output, problems):
             problems.append(problem)
+        elif accepted:
+            self.correction.remove_states()  # otherwise the same command would train again after the cause is fixed
         notes = [judgement.sentence for judgement in judgements if judgement.outcome == "PASS"]
         return correction_result(
             self.subject,
@@ -111,7 +113,7 @@ class Correcting:
         )
 
     def _save(self, output: Path, problems: Sequence[str]) -> str:
-        """Write the model, then remove its states; a sentence if that fails, after which the states are kept."""
+        """Write the model; returns a sentence if that fails."""
         correction, seed = self.correction, self.options.seed
         try:
             metadata = provenance(
@@ -120,7 +122,6 @@ class Correcting:
             save_checkpoint(output, correction.model, metadata)
         except Exception as error:  # of the disk, safetensors, or the model's state_dict
             return f"{output} cannot be written ({sentence_of(error)}): run again, the training is kept"
-        correction.remove_states()
         return ""
 
     def _recheck(self) -> list[str]:

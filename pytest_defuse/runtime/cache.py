@@ -55,7 +55,11 @@ def get_or_make(file: Path, read: Callable[[], T], make: Callable[[], object], s
             if isinstance(reason, UnusableError):
                 say(f"{file} {reason}: it is computed again")
         make()
-        return read()
+        with writing(file):
+            try:
+                return read()
+            except UnusableError as reason:
+                raise OSError(f"what was written {reason}") from reason
 
 
 def cached_weights(
@@ -87,6 +91,10 @@ def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]
             names = stored.keys()
             tensors = {name: stored.get_tensor(name) for name in names}
             checksum = (stored.metadata() or {}).get(_CHECKSUM)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnusableError(f"cannot be read ({error.strerror})") from error
     except SafetensorError as error:
         raise UnusableError("is damaged") from error
     if checksum != fingerprint("file", tensors=tensors):
@@ -152,7 +160,8 @@ def locked(file: Path, say: Say, *, wait: bool = True) -> Iterator[None]:
             lock.acquire()
     try:
         for leftover in file.parent.glob(temporary_name(f"{glob.escape(file.stem)}.*")):
-            leftover.unlink(missing_ok=True)
+            with suppress(OSError):  # a read-only disk
+                leftover.unlink()
         yield
     finally:
         # A process that waits for this file, and one that creates it again, may now both hold the lock. That does no

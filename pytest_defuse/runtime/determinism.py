@@ -1,35 +1,90 @@
 """Reproducible random numbers that leave the global generators unchanged."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
+Device = torch.device | str
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, numpy and torch inside the block, and restore their states after it.
+def seeded(seed: int, device: Device = "cpu") -> Iterator[None]:
+    """Seed the global random generators inside the block, and restore their states after it.
 
-    The states are restored after an error too, so the user's random numbers do not depend on our work between them.
+    These are Python's, numpy's, and torch's of the CPU and of one device. The states are restored after an error too,
+    so the user's random numbers do not depend on our work between them. Other devices are not touched: on each GPU,
+    the first access takes memory and time.
+
+    Args:
+        device: where models run inside the block.
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            seed_all(seed)
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+    python_state, numpy_state, torch_states = random.getstate(), np.random.get_state(), _torch_states(device)
+    try:
+        seed_all(seed, device)
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for restore, state in torch_states:
+            restore(state)
 
 
-def seed_all(seed: int) -> None:
-    """Seed the global generators of Python, numpy and torch; call it inside :func:`seeded`, which restores them."""
+def seed_all(seed: int, device: Device = "cpu") -> None:
+    """Seed the generators that :func:`seeded`, in whose block it is called, restores."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed % 2**64)
+    torch.default_generator.manual_seed(seed % 2**64)  # torch.manual_seed would seed all devices
+    device = torch.device(device)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed % 2**64)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed % 2**64)
+
+
+def _torch_states(device: Device) -> list[tuple[Callable[[Tensor], object], Tensor]]:
+    """The states of torch's generators, each with the function that restores it."""
+    states: list[tuple[Callable[[Tensor], object], Tensor]] = [(torch.set_rng_state, torch.get_rng_state())]
+    device = torch.device(device)
+    if device.type == "cuda":
+        states.append((partial(torch.cuda.set_rng_state, device=device), torch.cuda.get_rng_state(device)))
+    elif device.type == "mps":
+        states.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    return states
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 products and convolutions in float32 inside the block, whatever precision is set outside it.
+
+    By default torch computes convolutions on GPUs in TensorFloat-32, whose mantissa has 10 bits instead of 23.
+    """
+    operations = _float32_operations()
+    precisions = [getattr(operation, name) for operation, name, _ in operations]
+    try:
+        for operation, name, full in operations:
+            setattr(operation, name, full)
+        yield
+    finally:
+        for (operation, name, _), precision in zip(operations, precisions, strict=True):
+            setattr(operation, name, precision)
+
+
+def _float32_operations() -> list[tuple[Any, str, Any]]:
+    """What torch can compute in less than float32: an object, its setting, and that setting's value for float32."""
+    backends: Any = torch.backends
+    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
+    if not hasattr(cuda.matmul, "fp32_precision"):  # before torch 2.9
+        return [(cuda.matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
+    operations = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    return [(operation, "fp32_precision", "ieee") for operation in operations]
 
 
 class Stream(IntEnum):

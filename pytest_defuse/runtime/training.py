@@ -1,11 +1,13 @@
 """The training loop: resumable, and seeded in each step. Resumed or not, the same seed gives the same weights."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +86,7 @@ def train_once(
             training.run(schedule.steps, advance, progress.say)
 
     state = file and file.with_suffix(".state")
-    with seeded(seed):
+    with seeded(seed, device_of(network)):
         if file is None:
             fit()
         else:
@@ -92,6 +94,11 @@ def train_once(
     if state:
         with suppress(OSError):  # it is not there, or the disk is read-only
             state.unlink()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """The device of a network's parameters; the CPU for a network without any."""
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +136,9 @@ class Training:
             advance(start, "resumed")
         elif self.state:
             write_state({}, self.state, self.outputs)  # a folder that cannot be written to is reported before any work
-        saved = time.monotonic()
+        saved, device = time.monotonic(), device_of(self.network)
         for step in range(start, steps):
-            seed_all(derived_seed(self.seed, step, 63))
+            seed_all(derived_seed(self.seed, step, 63), device)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.learning_rate(step)
             self.network.zero_grad(set_to_none=True)
@@ -152,14 +159,8 @@ class Training:
             advance(1, f"loss {value:.3g}")
 
     def _save(self, step: int, state: Path) -> None:
-        saved = {
-            "step": step,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "masters": [master for _, master in self.masters],
-        }
         try:
-            write_state(saved, state, self.outputs)
+            write_state(self._values(step), state, self.outputs)
         except TypeError as error:
             write_state({"refused": str(error)}, state, self.outputs)
 
@@ -168,15 +169,34 @@ class Training:
         if self.state is None or not self.state.exists():
             return 0
         saved = read_state(self.state, self.outputs)
-        if saved is None:
-            say(f"{self.title} restarts from step 0: its state {self.state} is damaged or from another version")
-        elif "refused" in saved:
+        if saved == {}:  # interrupted before the first state
+            return 0
+        if isinstance(saved, dict) and "refused" in saved:
             say(f"{self.title} restarts from step 0: a {saved['refused']} in its state cannot be stored")
-        elif saved.get("step", steps + 1) <= steps:
-            self.network.load_state_dict(saved["network"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            with torch.no_grad():
-                for (_, master), value in zip(self.masters, saved["masters"], strict=True):
-                    master.copy_(value)
+            return 0
+        start = copy.deepcopy(self._values(0))
+        try:
+            if saved["step"] > steps:
+                return 0
+            self._load(saved)
             return int(saved["step"])
-        return 0
+        except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError):
+            self._load(start)  # a part of the state may have been loaded
+            say(f"{self.title} restarts from step 0: its state {self.state} is damaged or from another version")
+            return 0
+
+    def _values(self, step: int) -> dict[str, Any]:
+        """The state after a number of steps."""
+        return {
+            "step": step,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "masters": [master for _, master in self.masters],
+        }
+
+    @torch.no_grad()
+    def _load(self, values: dict[str, Any]) -> None:
+        self.network.load_state_dict(values["network"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        for (_, master), value in zip(self.masters, values["masters"], strict=True):
+            master.copy_(value)

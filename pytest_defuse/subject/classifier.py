@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.runtime.determinism import seeded
+from pytest_defuse.runtime.determinism import full_float32, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint, weights_hash
@@ -51,14 +51,15 @@ class Classifier:
 
     @torch.inference_mode()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits, float32 N x class_count on the CPU, of uint8 pixels N x C x H x W.
+        """Logits, float32 N x class_count on the CPU, of uint8 pixels N x C x H x W; without TensorFloat-32.
 
         Raises:
             DefuseError: the model does not return finite logits, N x class_count.
         """
         if not len(pixels):  # some models fail on an empty batch
             return torch.empty(0, self.class_count)
-        logits = self.batches(lambda batch: self._checked(self.forward_pixels(batch), len(batch)), pixels)
+        with full_float32():
+            logits = self.batches(lambda batch: self._checked(self.forward_pixels(batch), len(batch)), pixels)
         if not torch.isfinite(logits).all():
             bad = int((~torch.isfinite(logits)).any(dim=1).sum())
             raise DefuseError(
@@ -84,7 +85,7 @@ class Classifier:
     def fingerprint(self) -> str:
         """sha256, in hex, over state, architecture and ``normalize``; errors as for :func:`model_fingerprint`."""
         assert self.image_shape, "the identity requires the image shape"
-        with seeded(0):
+        with seeded(0, self.device):
             return model_fingerprint(self.module, self.normalize, self.image_shape, device=self.device, name=self.name)
 
     @cached_property
@@ -96,7 +97,7 @@ class Classifier:
         """
         fingerprint = self.fingerprint  # first, because a forward pass may change buffers
         assert self.image_shape, "the identity requires the image shape"
-        with seeded(0), torch.inference_mode():
+        with seeded(0, self.device), full_float32(), torch.inference_mode():
             images = fixed_images(self.image_shape)
             outputs = self.batches(lambda batch: self._checked(self.forward_pixels(batch), len(batch)), images)
             return Identity(fingerprint, outputs)

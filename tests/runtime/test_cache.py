@@ -13,7 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pytest_defuse.runtime.cache import cached_weights, folder_for, get_or_make, locked, read_tensors, write_tensors
+from pytest_defuse.runtime import cache
+from pytest_defuse.runtime.cache import (
+    UnusableError,
+    cached_weights,
+    folder_for,
+    get_or_make,
+    locked,
+    read_tensors,
+    write_tensors,
+)
 from pytest_defuse.runtime.errors import DefuseError
 
 OUTPUTS = {"the judge": torch.tensor([[4.0, -1.0], [0.5, 2.0]])}
@@ -169,6 +178,27 @@ def test_a_damaged_file_is_made_again_with_a_sentence(tmp_path: Path, damage: Ca
     damage(file)
     assert train(file, 8) == (8, [f"{file} is damaged: it is computed again"])
     assert train(file, 9) == (8, [])
+
+
+def test_a_file_that_is_gone_after_it_was_made_is_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    with pytest.raises(DefuseError, match=r"net\.safetensors cannot be written .*No such file"):
+        get_or_make(file, lambda: read_tensors(file), lambda: None, pytest.fail)
+    with pytest.raises(DefuseError, match=r"net\.safetensors cannot be written .*what was written is damaged"):
+        get_or_make(file, lambda: read_tensors(file), lambda: file.write_bytes(b"x"), pytest.fail)
+
+
+def test_a_file_that_cannot_be_opened_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "net.safetensors"
+    train(file)
+
+    def refuse(*_: object) -> None:
+        monkeypatch.undo()
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache, "safe_open", refuse)
+    with pytest.raises(UnusableError, match=r"cannot be read \(Permission denied\)"):
+        read_tensors(file)
 
 
 def test_weights_are_reused_while_the_outputs_they_depend_on_are_equal_within_rounding(tmp_path: Path) -> None:

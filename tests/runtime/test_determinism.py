@@ -1,12 +1,22 @@
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from pytest_defuse.runtime.determinism import Stream, derived_seed, random_numbers, seeded
+from pytest_defuse.runtime.determinism import (
+    Stream,
+    _float32_operations,
+    derived_seed,
+    full_float32,
+    random_numbers,
+    seeded,
+)
 
 seeds = st.integers(0, 2**64)
 streams = st.tuples(st.sampled_from(Stream), st.integers(0, 2**40), st.integers(0, 2**40))
@@ -93,3 +103,68 @@ def test_derived_seeds_differ_by_seed_and_number_and_fit_their_bits() -> None:
 def test_a_stream_has_at_most_three_numbers() -> None:
     with pytest.raises(TypeError):
         random_numbers(0, 1, 2, 3, 4)
+
+
+class Accelerators:
+    """Two GPUs, of which only the random numbers exist; records which are touched."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.states, self.current, self.touched = {0: torch.tensor([10]), 1: torch.tensor([11])}, 0, set[int]()
+        monkeypatch.setattr(torch.cuda, "device", self.device)
+        monkeypatch.setattr(torch.cuda, "manual_seed", self.manual_seed)
+        monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("seeds every GPU"))
+        monkeypatch.setattr(torch.cuda, "get_rng_state", self.get_rng_state)
+        monkeypatch.setattr(torch.cuda, "set_rng_state", self.set_rng_state)
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        before, self.current = self.current, device.index
+        yield
+        self.current = before
+
+    def manual_seed(self, seed: int) -> None:
+        self.set_rng_state(torch.tensor([seed]), torch.device("cuda", self.current))
+
+    def get_rng_state(self, device: torch.device) -> Tensor:
+        self.touched.add(device.index)
+        return self.states[device.index]
+
+    def set_rng_state(self, state: Tensor, device: torch.device) -> None:
+        self.touched.add(device.index)
+        self.states[device.index] = state
+
+
+def test_only_the_device_in_use_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = Accelerators(monkeypatch)
+    with seeded(7):
+        assert gpus.touched == set()
+    with seeded(7, "cuda:1"):
+        assert gpus.states[1].item() == 7
+    assert gpus.touched == {1}
+    assert gpus.states[1].item() == 11
+
+
+def test_the_random_numbers_of_mps_are_seeded_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [torch.tensor([5])]
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: states.append(torch.tensor([seed])))
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: states[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", states.append)
+    with seeded(7, "mps"):
+        assert states[-1].item() == 7
+    assert states[-1].item() == 5
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_float32_is_computed_in_full_inside_the_block_only(outside: bool) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = outside
+    try:
+        with full_float32():
+            inside = [getattr(operation, name) == full for operation, name, full in _float32_operations()]
+        assert all(inside)
+        assert torch.backends.cudnn.allow_tf32 == outside
+        with pytest.raises(ValueError, match="inside"), full_float32():
+            raise ValueError("inside")
+        assert torch.backends.cudnn.allow_tf32 == outside
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,6 +1,8 @@
 import errno
+import json
 import os
 import random
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,15 +14,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from pytest_defuse.runtime import training
+from pytest_defuse.runtime import cache, training
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.state_files import read_state, write_state
 from pytest_defuse.runtime.training import Schedule, Training, train_once
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, weight_decay=1e-2)
@@ -146,6 +150,115 @@ def test_a_state_that_cannot_be_read_is_reported_and_training_starts_again(
     (sentence,) = progress.sentences
     assert sentence == f"training restarts from step 0: its state {state} is damaged or from another version"
     assert not Path("sprung").exists()
+
+
+def rewritten(state: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change the tensors in a file, and keep its metadata with the checksum."""
+    with safe_open(state, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    change(tensors)
+    save_file(tensors, state, metadata)
+
+
+def flip_a_bit(tensors: dict[str, Tensor]) -> None:
+    tensors["0"].view(torch.uint8).view(-1)[0] ^= 1
+
+
+def without_a_moment(tensors: dict[str, Tensor]) -> None:
+    """Remove the last tensor of the optimizer's state from the nesting too."""
+    structure = json.loads(bytes(tensors["structure"].tolist()))
+    optimizer = next(value for key, value in structure["dict"] if key == "optimizer")
+    entries = next(value for key, value in optimizer["dict"] if key == "state")["dict"]
+    entries[-1][1]["dict"].pop()
+    tensors["structure"] = torch.frombuffer(bytearray(json.dumps(structure).encode()), dtype=torch.uint8)
+
+
+def without(*path: str) -> Callable[[Path], None]:
+    """Remove an entry, and write the rest with a valid checksum, as another version of this package could have."""
+
+    def damage(state: Path) -> None:
+        values = found = read_state(state)
+        for key in path[:-1]:
+            found = found[key]
+        del found[path[-1]]
+        write_state(values, state)
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: rewritten(state, lambda tensors: tensors.pop("3")),
+        lambda state: rewritten(state, flip_a_bit),
+        lambda state: rewritten(state, without_a_moment),
+        without("optimizer"),
+        without("optimizer", "param_groups"),
+        without("network", "5.bias"),
+        without("step"),
+        lambda state: write_state([1], state),
+    ],
+    ids=[
+        "a lacking tensor",
+        "a flipped bit",
+        "an entry of the optimizer",
+        "no optimizer",
+        "half an optimizer",
+        "a lacking weight",
+        "no step",
+        "a list",
+    ],
+)
+def test_a_damaged_state_is_refused_whole(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, progress=Stopping(5))
+    state = tmp_path / "net.state"
+    damage(state)
+    progress = Stopping()
+    assert same(trained(tmp_path, progress=progress), trained(tmp_path / "other"))
+    assert progress.sentences == [
+        f"training restarts from step 0: its state {state} is damaged or from another version"
+    ]
+    assert progress.notes[0] != "resumed"
+
+
+def test_a_full_disk_in_the_middle_is_one_sentence_and_the_training_before_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    saved: list[Path] = []
+
+    def save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        saved.append(path)
+        if len(saved) == 6:  # the empty state, and those of five steps
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save_file(tensors, path, metadata)
+
+    monkeypatch.setattr(cache, "save_file", save)
+    with pytest.raises(DefuseError, match=r"net\.state cannot be written .*: free disk space, .*Finished work is kept"):
+        trained(tmp_path)
+    resumed = Stopping()
+    assert same(trained(tmp_path, progress=resumed), trained(tmp_path / "other"))
+    assert resumed.notes[0] == "resumed"
+
+
+def test_a_cache_that_is_deleted_in_the_middle_does_not_change_the_result(tmp_path: Path) -> None:
+    class Deleting(Stopping):
+        @contextmanager
+        def task(self, title: str, total: int) -> Iterator[Advance]:
+            with super().task(title, total) as count:
+
+                def advance(steps: int, note: str = "") -> None:
+                    count(steps, note)
+                    if self.steps == 5:
+                        shutil.rmtree(tmp_path / "cache")
+
+                yield advance
+
+    assert same(trained(tmp_path / "cache", progress=Deleting()), trained(tmp_path / "other"))
 
 
 class Trap:
