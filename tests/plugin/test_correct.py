@@ -1,11 +1,17 @@
 """--defuse-correct: finetune, gate the corrected model, write it only if every bound passes."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
+from pytest_defuse.correct import checkpoints
+from pytest_defuse.runtime import cache
 from pytest_defuse.scenarios.store import Scenario
 from tests.plugin.conftest import CONFTEST, TESTS, tree
 
@@ -230,3 +236,203 @@ def test_a_folder_that_cannot_be_written_to(project: pytest.Pytester, accept: Ac
         ["the corrected checkpoint cannot be written to weights (*): make the folder writable*"]
     )
     assert "finetuning" not in result.stdout.str() + result.stderr.str(), "it is refused before the work"
+
+
+BRIEF = 'search="grid", lambdas=[0.5], epochs=1, rates=[2e-3], recheck=False'
+YIELDING = CONFTEST.replace(
+    "    return subject()",
+    """    class Night:
+        gone = False
+        def __len__(self):
+            return 20
+        def __getitem__(self, index):
+            assert not self.gone, "it was read after its teardown"
+            return torch.full((1, 8, 8), 20, dtype=torch.uint8), 0
+
+    night = Night()
+    yield subject(shifts={"night": night})
+    night.gone = True
+    {end}
+""",
+)
+
+
+LOSS = """import pytest, shutil, torch
+
+def loss(logits, labels):
+    with open("steps", "a") as steps:
+        steps.write("x")
+    {}
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+pytestmark = pytest.mark.defuse_correct(loss=loss, """
+COUNTED = LOSS.format("pass") + BRIEF + ")\n" + TESTS
+STEPS = 2 * 9
+"""Of the control and one trial: 2,304 images in batches of 256."""
+
+
+def steps(project: pytest.Pytester) -> int:
+    """How many steps of the training have run."""
+    return len((project.path / "steps").read_text())
+
+
+def states(project: pytest.Pytester) -> list[str]:
+    """The files of unfinished training."""
+    return [file.name for file in (project.path / ".defuse_cache").glob("correction-*/lambda*")]
+
+
+def test_a_subject_is_evaluated_before_its_teardown(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.495)
+    project.makeconftest(YIELDING.replace("{end}", ""))
+    project.makepyfile(test_model=MARKED.format(BRIEF))
+    result = project.runpytest("--defuse-correct")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["night *shift set *", "every bound passes: wrote toy.defused.safetensors"])
+
+
+def test_an_error_in_the_teardown_keeps_the_attempt_the_training_and_the_reports(
+    project: pytest.Pytester, accept: Accept
+) -> None:
+    accept(mean=0.495)
+    project.makeconftest(YIELDING.replace("{end}", 'raise OSError("the share is gone")'))
+    project.makepyfile(test_model=MARKED.format(BRIEF))
+    result = project.runpytest("--defuse-correct", "--defuse-results=r.json", "--defuse-report=r.html")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["1 failed: *", "*the attempt is toy.failed-attempt.safetensors"])
+    assert (project.path / "toy.failed-attempt.safetensors").exists()
+    assert not (project.path / "toy.defused.safetensors").exists()
+    assert states(project), "the training is kept"
+    assert json.loads((project.path / "r.json").read_text())["corrections"]
+    assert (project.path / "r.html").exists()
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "KeyError", "MemoryError"])
+def test_an_error_in_a_shift_set_keeps_the_attempt_the_training_and_the_reports(
+    project: pytest.Pytester, accept: Accept, error: str
+) -> None:
+    accept(mean=0.495)
+    readable = YIELDING.replace("{end}", "")
+    project.makeconftest(readable.replace("assert not self.gone,", f"raise {error}  #"))
+    project.makepyfile(test_model=COUNTED)
+    result = project.runpytest("--defuse-correct", "--defuse-results=r.json")
+    result.stdout.fnmatch_lines(
+        [
+            f"INCONCLUSIVE: the correction could not be evaluated: {error}: *",
+            "*the attempt is toy.failed-attempt.safetensors",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert states(project)
+    assert json.loads((project.path / "r.json").read_text())["corrections"]
+    project.makeconftest(readable)
+    project.runpytest("--defuse-correct").stdout.fnmatch_lines(["every bound passes: wrote toy.defused.safetensors"])
+    assert steps(project) == STEPS, "nothing is trained again"
+    assert not states(project)
+
+
+def test_a_scenario_that_a_correction_does_not_improve_writes_nothing(project: pytest.Pytester, accept: Accept) -> None:
+    scenario = accept(mean=0.495)
+    project.makepyfile(
+        test_model=f"""
+        import pytest
+        pytestmark = pytest.mark.defuse_correct({BRIEF}, frozen=["threshold", "scale", "head.weight"],
+                                                loss=lambda z, y: z.sum() * 0, augment="none")
+
+        def test_scenario(defuse_scenario):
+            assert defuse_scenario.accuracy >= 0
+        """.replace("2e-3", "1e-9")
+    )
+    result = project.runpytest("--defuse-correct")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        [
+            f"{scenario.id}: 0 of 16 held-out images are correct before, 0 of 16 after, less than "
+            "defuse_correct(target=...) 90.0%",
+            "*nothing was overwritten; the attempt is toy.failed-attempt.safetensors",
+        ]
+    )
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert not (project.path / "toy.defused.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        RuntimeError("Some tensors share memory"),
+    ],
+    ids=["safetensors", "disk", "state_dict"],
+)
+def test_a_checkpoint_that_cannot_be_written_keeps_the_training(
+    project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    accept(mean=0.495)
+    project.makepyfile(test_model=COUNTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_model", fail)
+        result = project.runpytest("--defuse-correct")
+    words = error.strerror if isinstance(error, OSError) else str(error)
+    result.stdout.fnmatch_lines(
+        [f"*toy.defused.safetensors cannot be written (*{words}): run again, the training is kept"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    project.runpytest("--defuse-correct").stdout.fnmatch_lines(["every bound passes: wrote *"])
+    assert steps(project) == STEPS, "nothing is trained again"
+
+
+def test_an_error_while_training_is_reported_by_every_test_and_not_trained_again(
+    project: pytest.Pytester, accept: Accept
+) -> None:
+    accept(mean=0.495)
+    project.makepyfile(test_model=COUNTED.replace("pass\n", 'raise ValueError("no such class")\n', 1))
+    result = project.runpytest("--defuse-correct")
+    words = "The correction stopped: ValueError: no such class (test_model.py, line 6). Its training so far is kept: *"
+    result.stdout.fnmatch_lines([words, words])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert steps(project) == 1
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_full_disk_while_training_is_one_sentence_and_the_training_is_kept(
+    project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, written = cache.save_file, list[object]()
+
+    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        written.append(path)
+        if len(written) > 5:  # the weights of the control are the fourth, the first state of the next trial the fifth
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(tensors, path, metadata)
+
+    accept(mean=0.495)
+    project.makepyfile(test_model=COUNTED)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "save_file", full)
+        result = project.runpytest("--defuse-correct")
+    result.stdout.fnmatch_lines(["*cannot be written (*No space left on device*): free disk space, *"] * 2)
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert steps(project) == STEPS, "the second test does not train again"
+    project.runpytest("--defuse-correct").stdout.fnmatch_lines(["every bound passes: wrote *"])
+    assert steps(project) == STEPS * 3 / 2, "the control is not trained again"
+
+
+def test_a_cache_that_is_deleted_while_training_changes_nothing(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.495)
+    project.makepyfile(test_model=COUNTED.replace("pass\n", 'shutil.rmtree(".defuse_cache", ignore_errors=True)\n', 1))
+    result = project.runpytest("--defuse-correct")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["every bound passes: wrote *"])
+
+
+def test_workers_are_refused_however_they_are_requested(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.495)
+    for arguments in (["-n2"], ["--dist=load", "--tx=2*popen"]):
+        result = project.runpytest("--defuse-correct", *arguments)
+        result.stderr.fnmatch_lines(["*--defuse-correct uses the whole machine: run it without xdist workers*"])
+        assert result.ret == pytest.ExitCode.USAGE_ERROR

@@ -155,7 +155,8 @@ def test_a_state_that_cannot_be_read_is_reported_and_training_starts_again(
 def rewritten(state: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     """Change the tensors in a file, and keep its metadata with the checksum."""
     with safe_open(state, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        names, metadata = file.keys(), file.metadata()
+        tensors = {name: file.get_tensor(name) for name in names}
     change(tensors)
     save_file(tensors, state, metadata)
 
