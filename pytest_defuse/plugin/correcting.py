@@ -156,4 +156,4 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, DefuseError):
         return str(error)
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(f"{type(error).__name__}: {reason}".split())
+    return " ".join(": ".join(filter(None, (type(error).__name__, reason))).split())

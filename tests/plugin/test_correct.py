@@ -312,12 +312,12 @@ def test_an_error_in_a_shift_set_keeps_the_attempt_the_training_and_the_reports(
 ) -> None:
     accept(mean=0.495)
     readable = YIELDING.replace("{end}", "")
-    project.makeconftest(readable.replace("assert not self.gone,", f"raise {error}  #"))
+    project.makeconftest(readable.replace("assert not self.gone,", f'raise {error}("no file")  #'))
     project.makepyfile(test_model=COUNTED)
     result = project.runpytest("--defuse-correct", "--defuse-results=r.json")
     result.stdout.fnmatch_lines(
         [
-            f"INCONCLUSIVE: the correction could not be evaluated: {error}: *",
+            f"INCONCLUSIVE: the correction could not be evaluated: {error}: *no file*",
             "*the attempt is toy.failed-attempt.safetensors",
         ]
     )
