@@ -82,7 +82,7 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
     with pytest.raises(KeyboardInterrupt):
         train_robust(subject, settings=settings, cache=tmp_path, progress=Stopping(4))
     seeds: list[int] = []
-    monkeypatch.setattr(training, "seed_all", lambda seed: seeds.append(seed) or seed_all(seed))
+    monkeypatch.setattr(training, "seed_all", lambda seed, device: seeds.append(seed) or seed_all(seed, device))
     resumed = train_robust(subject, settings=settings, cache=tmp_path)
     assert len(seeds) == 2, "four of six steps were done before"
     assert content_hash(*resumed.state_dict().values()) == content_hash(*whole.state_dict().values())
