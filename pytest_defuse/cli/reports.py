@@ -13,6 +13,7 @@ from pytest_defuse.report.html import render_html
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.terminal import render
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text
 from pytest_defuse.scenarios.differences import difference
 from pytest_defuse.scenarios.revisions import Repository, Revision
@@ -51,18 +52,22 @@ def report(arguments: Namespace) -> Output:
         (arguments.markdown, lambda: render_markdown(results)),
         (arguments.code_quality, lambda: render_gitlab(found)),
     ]
-    written = []
-    for path, rendered in files:
-        if path is not None:
-            write(path, rendered())
-            written.append(str(path))
-    lines = [f"{path} is written" for path in written]
-    if arguments.annotations:
-        return Output([], {"files": written}, workflow_commands=render_github(found).splitlines())
-    if not written:
+    try:
+        pages = [(path, rendered()) for path, rendered in files if path is not None]
         width, encoding = terminal_width(WIDTH), sys.stdout.encoding
         text = render(results, width=width, color=False, start=start, verbose=True, encoding=encoding)
-        lines = text.splitlines()
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+        # Figures of a correction, a discovery or a failure mode that do not belong together.
+        raise DefuseError(
+            f"{arguments.results} contradicts itself ({type(error).__name__}: {error}): make it with "
+            f"pytest --defuse-results={arguments.results}."
+        ) from error
+    for path, page in pages:
+        write(path, page)
+    written = [str(path) for path, _ in pages]
+    if arguments.annotations:
+        return Output([], {"files": written}, workflow_commands=render_github(found).splitlines())
+    lines = [f"{path} is written" for path in written] or text.splitlines()
     return Output(lines, {"files": written})
 
 

@@ -2,16 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import SchemaValidator
 
 from pytest_defuse.discover.results import CandidateResult
-from pytest_defuse.report.results import Results
+from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.report.results import AnyVerdict, Results
 from pytest_defuse.report.words import relative
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.validation import first_invalid_value
@@ -20,6 +23,10 @@ FORMAT = 2
 """Format 1 stored what verdicts now derive, and both counts and rates of a tree's nodes."""
 DERIVED = ("correct", "total", "outcome", "bound", "reason")
 """Properties of a verdict that the file also contains, for other tools. They are not read back."""
+MAX_BYTES = 2**25
+"""Maximum size of a file that is read, 32 MiB: a test set of 500,000 images, and figures. Our choice."""
+MAX_PARTS = 300_000
+"""Maximum number of keys, lists and objects: 1,000 scenarios of ten bounds have two thirds of it. Our choice."""
 OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}
 """Names of outcomes in format 1."""
 
@@ -38,29 +45,85 @@ def load_results(path: Path, start: Path) -> Results:
     """Read a file of :func:`dump_results` of this or an earlier version; relative paths begin at ``start``.
 
     Raises:
-        DefuseError: the file cannot be read, has a newer format, or contains no results.
+        DefuseError: the file cannot be read, is too large, has a newer format, contains no results, or contradicts
+            itself.
     """
     make = f"make it with pytest --defuse-results={path}"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(_text(path))
     except OSError as error:
         raise DefuseError(f"{path} cannot be read ({error.strerror}): {make}.") from error
-    except ValueError as error:
-        raise DefuseError(f"{path} is not JSON ({error}): {make}.") from error
+    except (RecursionError, ValueError) as error:
+        raise DefuseError(f"{path} is not JSON that can be read ({error}): {make}.") from error
     number = data.get("format") if isinstance(data, dict) else None
-    if not isinstance(number, int):
+    if not isinstance(number, int) or number < 1:
         raise DefuseError(f"{path} contains no results of a run: {make}.")
     if number > FORMAT:
         raise DefuseError(
             f"{path} has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it."
         )
     try:
-        results: Results = TypeAdapter(Results).validate_python(_upgraded(data) if number < FORMAT else data)
+        results: Results = _validator().validate_python(_upgraded(data) if number < FORMAT else data)
     except ValidationError as error:
         raise DefuseError(f"{path}: {first_invalid_value(error)}: {make}.") from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise DefuseError(f"{path} contains no results in format {number}: {make}.") from error
+    if contradiction := next(_contradictions(results, data if number == FORMAT else {}), None):
+        raise DefuseError(f"{path} contradicts itself, {contradiction}: {make}.")
     return _with_paths(results.merged(), lambda name: os.path.normpath(start.absolute() / name))
+
+
+def _text(path: Path) -> str:
+    """The content of a regular file that parsing turns into at most some 100 MB."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is not a file")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has {path.stat().st_size:,} bytes, more than the limit of {MAX_BYTES:,}")
+    text = path.read_text(encoding="utf-8")
+    parts = sum(map(text.count, ":[{"))
+    if parts > MAX_PARTS:
+        raise ValueError(f"it has about {parts:,} keys and lists, more than the limit of {MAX_PARTS:,}")
+    return text
+
+
+@cache
+def _validator() -> SchemaValidator:
+    """The validator of Results; of a list with many wrong entries it reports the first."""
+
+    def fail_fast(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            stop = {"fail_fast": True} if schema.get("type") in ("list", "tuple") else {}
+            return {key: fail_fast(value) for key, value in schema.items()} | stop
+        return [fail_fast(part) for part in schema] if isinstance(schema, list) else schema
+
+    return SchemaValidator(fail_fast(TypeAdapter(Results).core_schema))
+
+
+def _contradictions(results: Results, data: Mapping[str, Any]) -> Iterator[str]:
+    """Where parts of a verdict contradict each other, or its derived values in ``data``, in words."""
+    for group in ("scenarios", "overall", "test_sets"):
+        for index, verdict in enumerate(getattr(results, group)):
+            place = f"{group}.{index}"
+            yield from (f"{place}: {words}" for words in _contradictions_of(verdict))
+            stored = data[group][index] if group in data else {}
+            for name in ("correct", "total", "outcome"):
+                if name in stored and stored[name] != getattr(verdict, name):
+                    yield f"{place}: {name} is {stored[name]!r}, but the rest says {getattr(verdict, name)!r}"
+
+
+def _contradictions_of(verdict: AnyVerdict) -> Iterator[str]:
+    predictions, total = verdict.predictions, verdict.total
+    columns: dict[str, Any] = {"predicted": predictions.predicted, "baseline": predictions.baseline}
+    if predictions.confidences:
+        columns["confidences"] = predictions.confidences
+    if isinstance(verdict, ScenarioResult):
+        columns["tiles"] = verdict.tiles or range(total)
+        if verdict.tiles and not (0 <= min(verdict.tiles) <= max(verdict.tiles) < (verdict.sheet_tiles or 2**63)):
+            yield f"tiles are {min(verdict.tiles)} to {max(verdict.tiles)}, of a sheet of {verdict.sheet_tiles}"
+    yield from (f"{total} labels, but {len(c)} {name}" for name, c in columns.items() if len(c) != total)
+    flips = [*verdict.comparison.lost, *verdict.comparison.gained] if verdict.comparison else []
+    if flips and not 0 <= min(flips) <= max(flips) < total:
+        yield f"flips from image {min(flips)} to {max(flips)}, but {total} images"
 
 
 def _with_paths(results: Results, move: Callable[[str], str]) -> Results:

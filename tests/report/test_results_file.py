@@ -1,6 +1,9 @@
 """The results of a run as a file, also one of an earlier version, and the reports that are rendered from it."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +73,8 @@ def test_annotations_are_printed(saved: Path, capsys: pytest.CaptureFixture[str]
     ("content", "sentence"),
     [
         ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"format": 0}', "contains no results of a run"),
         ("[]", "contains no results of a run"),
         ('{"format": 99}', "has format 99, but this pytest-defuse reads formats up to 2: upgrade it"),
         ('{"format": 2, "scenarios": [{"id": "3"}]}', "scenarios.0.subject: is missing"),
@@ -157,3 +162,129 @@ def test_format_1_becomes_format_2(tmp_path: Path) -> None:
     path.write_text(dump_results(results, tmp_path))
     assert json.loads(path.read_text())["format"] == 2
     assert load_results(path, tmp_path) == results
+
+
+def put(data: Any, keys: str, value: Any) -> None:
+    *path, last = [int(key) if key.isdigit() else key for key in keys.split(".")]
+    for key in path:
+        data = data[key]
+    data[last] = value
+
+
+CONTRADICTIONS: list[tuple[str, Any]] = [
+    ("scenarios.0.outcome", "FAIL"),
+    ("scenarios.1.outcome", "PASS"),
+    ("scenarios.0.total", 255),
+    ("scenarios.0.predictions.labels", ["3"]),
+    ("scenarios.0.predictions.predicted", []),
+    ("scenarios.0.predictions.confidences", [0.5]),
+    ("scenarios.0.predictions.baseline", [None] * 300),
+    ("scenarios.0.tiles", [0, 1]),
+    ("scenarios.0.tiles", [*range(255), 10**18]),
+    ("scenarios.0.tiles", [*range(255), -1]),
+    ("scenarios.0.sheet_tiles", 3),
+    (
+        "scenarios.0.comparison",
+        {"total": 256, "correct": 1, "lost": [256], "gained": [], "p": 1.0, "adjusted_p": 1.0},
+    ),
+    ("test_sets.0.comparison", {"total": 1, "correct": 1, "lost": [], "gained": [-1], "p": 1.0, "adjusted_p": 1.0}),
+    ("discoveries.0.new.0.predicted", {}),
+    ("discoveries.0.new.0.predicted", {"4": 0}),
+    ("corrections.0.before.mean_scenario", 10**400),
+    ("explanations.0.trees.0.root.cluster.images", -1),
+    ("explanations.0.trees.0.root.cluster.failures", 10**400),
+]
+
+
+@pytest.mark.parametrize(("keys", "value"), CONTRADICTIONS)
+def test_results_that_contradict_themselves_are_one_sentence(
+    saved: Path, keys: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads(saved.read_text())
+    put(data, keys, value)
+    saved.write_text(json.dumps(data))
+    assert main(["report", str(saved), "--html", "page.html", "--markdown", "page.md"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(str(saved))
+    assert message.count("\n") == 1
+    assert len(message) < 500
+    assert not Path("page.md").exists()
+
+
+@pytest.mark.parametrize("value", [10**4000, -(10**300), 1e308, "\ud800", "\x00"])
+@pytest.mark.parametrize("keys", ["discoveries.0.failures", "scenarios.0.id", "scenarios.0.gap", "scenarios.0.folder"])
+def test_odd_values_are_shown_or_refused(
+    saved: Path, keys: str, value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads(saved.read_text())
+    put(data, keys, value)
+    saved.write_text(json.dumps(data))
+    assert main(["report", str(saved), "--html", "page.html", "--markdown", "page.md"]) in (0, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+BIG: dict[str, tuple[Callable[[], str], str]] = {
+    "many objects": (lambda: '{"format": 2, "scenarios": [' + "{}," * 2**21 + "{}]}", "keys and lists, more than"),
+    "a larger file": (lambda: '{"format": 2, "failed": [' + "1," * 2**24 + "1]}", "bytes, more than the limit of"),
+    "wrong entries": (lambda: '{"format": 2, "failed": [' + "1," * (2**24 - 50) + "1]}", "failed.0: must be a string"),
+    "wrong keys": (
+        lambda: (
+            '{"format": 2, "discoveries": [{"new": [{"predicted": {'
+            + ",".join(f'"{number}": ""' for number in range(290_000))
+            + "}}]}]}"
+        ),
+        "discoveries.0.",
+    ),
+    "a huge number": (lambda: '{"format": ' + "9" * 5000 + "}", "is not JSON"),
+    "deep lists": (lambda: '{"format": 2, "scenarios": ' + "[" * 200_000, "is not JSON"),
+    "a deep tree": (
+        lambda: '{"format": 2, "explanations": [{"trees": [' + '{"root": {"children": [' * 300 + "]}}" * 300 + "]}]}",
+        "",
+    ),
+}
+
+
+def cost(path: Path) -> tuple[int, str, float, float]:
+    """Of ``pytest-defuse report`` in a process: the exit code, what it prints, seconds, and GiB at its peak."""
+    program = (
+        "import re, sys, time, pathlib\n"
+        "from pytest_defuse.cli import main\n"
+        "start = time.monotonic()\n"
+        "code = main(sys.argv[1:])\n"
+        "peak = re.search(r'VmHWM:\\s*(\\d+)', pathlib.Path('/proc/self/status').read_text())[1]\n"
+        "print(code, time.monotonic() - start, int(peak) / 2**20)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program, "report", str(path)], capture_output=True, text=True)
+    code, seconds, gibibytes = run.stdout.split()
+    return int(code), run.stderr, float(seconds), float(gibibytes)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak of a process from /proc")
+class TestHostileFilesCostLittle:
+    @pytest.mark.parametrize("name", BIG)
+    def test_as_content(self, name: str, tmp_path: Path) -> None:
+        content, sentence = BIG[name]
+        path = tmp_path / "results.json"
+        path.write_text(content())
+        self.check(path, sentence)
+
+    def test_as_300_megabytes(self, tmp_path: Path) -> None:
+        path = tmp_path / "results.json"
+        with path.open("w") as file:
+            file.truncate(300 * 2**20)
+        self.check(path, "bytes, more than the limit of")
+
+    @staticmethod
+    def check(path: Path, sentence: str) -> None:
+        code, message, seconds, gibibytes = cost(path)
+        assert code == 2
+        assert sentence in message
+        assert message.count("\n") == 1
+        assert seconds < 5
+        assert gibibytes < 1
+
+
+def test_a_pipe_is_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "results.json")
+    assert main(["report", str(tmp_path / "results.json")]) == 2
+    assert "it is not a file" in capsys.readouterr().err
