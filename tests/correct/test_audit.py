@@ -2,11 +2,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from pytest_defuse.correct import shifts
 from pytest_defuse.correct.audit import audit
 from pytest_defuse.correct.judgement import problems_of
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import correction_of, sides, untouched
 
@@ -42,6 +45,23 @@ def test_bounds_on_harm_are_evaluated_on_the_test_set(subject: Subject, scenario
     problems = problems_of(audit(subject, [scenario], {}, same, same, worse, CorrectionSettings()).judgements)
     assert any("accuracy on class 'right' of the test set fell by 100.0%" in problem for problem in problems)
     assert any("shift set blur fell" in problem for problem in problems)
+
+
+def test_a_shifted_copy_is_never_in_memory_as_a_whole(
+    subject: Subject, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    predict = Classifier.predict
+
+    def counted(self: Classifier, pixels: Tensor) -> Tensor:
+        sizes.append(len(pixels))
+        return predict(self, pixels)
+
+    same = subject.classifier()
+    monkeypatch.setattr(shifts, "PART_VALUES", 20 * 36)
+    monkeypatch.setattr(Classifier, "predict", counted)
+    audit(subject, [scenario], {}, same, same, same, CorrectionSettings())
+    assert sizes == [*[50] * 3, *[20, 20, 20, 20, 20, 20, 10, 10, 10] * 5, *[25] * 3]
 
 
 @pytest.mark.parametrize(

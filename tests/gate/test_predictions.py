@@ -6,11 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pytest_defuse.gate import predictions
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.subject import images
+from pytest_defuse.subject.images import content_hash
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import exclude, plant, random_tiles
 
@@ -95,6 +98,24 @@ def test_processes_share_their_forward_passes(subject: Subject, scenarios: list[
     for scenario in scenarios[:4]:
         assert found[0][0][scenario.id] == found[1][0][scenario.id] == alone[0][scenario.id]
     assert str(found[0][0][scenarios[4].id]) == str(found[1][0][scenarios[4].id])
+
+
+def test_the_test_set_is_hashed_once_however_many_parts_it_has(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[int] = []
+
+    def counted(*parts: Tensor) -> str:
+        hashed.append(len(parts[0]))
+        return content_hash(*parts)
+
+    monkeypatch.setattr(images, "content_hash", counted)
+    monkeypatch.setattr(predictions, "BATCHES_PER_PART", 1)
+    model = subject.classifier()
+    model.batches.size = 1
+    predict_test(subject, model)
+    assert hashed == [len(subject.test)]
+    assert hashed[0] > 1
 
 
 def test_another_model_shares_nothing(subject: Subject, scenarios: list[Scenario], tmp_path: Path) -> None:
