@@ -61,8 +61,9 @@ class Album:
             if 4 * path.stat().st_size / 3 + captions > self.left:  # base64 has 4 characters for 3 bytes
                 return self._left_out(scenario)
             data = path.read_bytes()
-        except OSError as error:
-            return EmbeddedSheet(problem=f"no sheet: held_out.png cannot be read ({error.strerror})")
+        except (OSError, ValueError) as error:  # a ValueError: a path that no file can have
+            reason = error.strerror if isinstance(error, OSError) else error
+            return EmbeddedSheet(problem=f"no sheet: held_out.png cannot be read ({reason})")
         if not data.startswith(PNG_SIGNATURE):
             return EmbeddedSheet(problem="no sheet: held_out.png is not a PNG (with Git LFS, run 'git lfs pull')")
         self.left -= captions

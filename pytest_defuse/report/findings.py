@@ -83,7 +83,7 @@ def _finding(scenario: ScenarioResult, root: Path) -> Finding:
     bound = f"bound {bound_of(scenario)} ({scenario.reason})"
     flips = [f"{counted(len(lost), 'flip')} from the baseline"] if lost else []
     return Finding(
-        scenario=f"{scenario.subject}/{scenario.id}",
+        scenario=visible(f"{scenario.subject}/{scenario.id}"),
         outcome=scenario.outcome,
         path=visible(Path(relative(path, root)).as_posix()),
         line=_label_line(path),
@@ -96,7 +96,7 @@ def _label_line(path: Path) -> int:
     """The line of the label; the first line if the file cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # not UTF-8, or a path that no file can have
         return 1
     return next((number for number, line in enumerate(lines, start=1) if line.startswith("label:")), 1)
 

@@ -14,7 +14,8 @@ from pytest_defuse.runtime.escaping import visible
 
 BREAK = "&#8203;"
 """A space of no width: after it, ``@name`` is no mention, ``#1`` no reference and ``https:`` no link."""
-SPECIAL = re.compile(r"(?P<markup>[\\`*_\[\]|~<>&$])|(?P<start>[@#]|[!:](?=\w)|:(?=//)|(?<=www)(?=\.))")
+SPECIAL = re.compile(r"(?P<markup>[\\`*_\[\]|~<>&$])|[@#]|[!:](?=\w)|:(?=//)|(?<=www)(?=\.)|(?i:(?<=\bgh))(?=-\d)")
+"""What means something in GitHub's or GitLab's markdown: characters to escape, and places for a :data:`BREAK`."""
 FLIP_ROWS = 100
 """Rows of the table of flips. A comment on a pull request can have 65,536 characters."""
 
