@@ -12,7 +12,7 @@ from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.options import Options, to_repeat
 from pytest_defuse.plugin.workers import shared_folder, sharing, worker_input
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.escaping import visible
+from pytest_defuse.runtime.escaping import encodable, visible
 from pytest_defuse.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -155,9 +155,10 @@ class DefuseSession:
     def pytest_unconfigure(self) -> None:
         """Print annotations and problems, even with -q and --no-summary."""
         if reporter := self.config.pluginmanager.get_plugin("terminalreporter"):
-            reporter.write(self._annotations)
+            encoding = getattr(sys.stdout, "encoding", None)
+            reporter.write(encodable(self._annotations, encoding))
             for problem in self._problems:
-                reporter.write_line(visible(problem), red=True)
+                reporter.write_line(encodable(visible(problem), encoding), red=True)
 
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results

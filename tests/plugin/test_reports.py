@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -9,8 +10,9 @@ import pytest
 
 from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.words import gate_command
-from pytest_defuse.scenarios.store import Scenario
-from tests.plugin.conftest import tree
+from pytest_defuse.scenarios.store import Scenario, Store
+from tests.plugin.conftest import CONFTEST, tiles, tree
+from tests.scenarios.planting import plant
 
 Accept = Callable[..., Scenario]
 
@@ -128,3 +130,40 @@ def test_a_scenario_that_two_tests_gate_is_reported_once_with_the_worst_verdict(
     (scenario,) = json.loads((project.path / "r.json").read_text())["scenarios"]
     assert (scenario["outcome"], len(scenario["checks"])) == ("FAIL", 2)
     assert (project.path / "s.md").read_text().startswith("## toy: 1 scenario (1 FAIL)")
+
+
+DARK, BRIGHT = "\x1b[31mdark\u202e", "::error file=x::\u732b\u2192 @torvalds"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_names_steer_no_log_and_any_terminal_can_show_them(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    project.makeconftest(CONFTEST.replace('["dark", "bright"]', f"[{DARK!r}, {BRIGHT!r}]"))
+    store = Store(project.path / "fixtures" / "toy")
+    for mean in (0.44, 0.45):
+        sheets = (tiles(mean, 0), tiles(mean, 1))
+        plant(store, *sheets, BRIGHT, DARK, (DARK, BRIGHT), status="accepted", label=BRIGHT, notes=DARK)
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    monkeypatch.setenv("LC_ALL", "C")
+    monkeypatch.setenv("COLUMNS", "120")
+    files = ("--defuse-results=r.json", "--defuse-summary=s.md", "--junitxml=j.xml")
+    result = project.run(sys.executable, "-m", "pytest", "-v", *files)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    text = result.stdout.str() + result.stderr.str()
+    assert "UnicodeEncodeError" not in text
+    assert "INTERNALERROR" not in text
+    assert not set(text) & {"\x1b", "\u202e"}
+    annotations = [line for line in text.splitlines() if line.lstrip().startswith("::")]
+    assert len(annotations) == 2
+    assert all(line.startswith("::error file=fixtures/toy/") for line in annotations)
+    assert ("\u2500" in text) == (encoding == "utf-8")
+    assert not {"\x1b", "\u202e"} & set((project.path / "j.xml").read_text() + (project.path / "s.md").read_text())
+    for arguments in (["list"], ["votes"], ["verify"], ["report", "r.json"], ["list", "--json"]):
+        program = "import sys; from pytest_defuse.cli import main; sys.exit(main())"
+        shown = project.run(sys.executable, "-c", program, *arguments)
+        assert shown.ret == 0
+        assert not set(shown.stdout.str() + shown.stderr.str()) & {"\x1b", "\u202e"}
+        assert not [line for line in shown.outlines if line.lstrip().startswith("::")]
