@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 from functools import partial
 from typing import Any
@@ -66,25 +66,32 @@ def full_float32() -> Iterator[None]:
 
     By default torch computes convolutions on GPUs in TensorFloat-32, whose mantissa has 10 bits instead of 23.
     """
-    operations = _float32_operations()
-    precisions = [getattr(operation, name) for operation, name, _ in operations]
+    settings, before = _float32_settings(), []
+    for read, write, _ in settings:
+        with suppress(RuntimeError):  # the older setting, where the user's code uses the newer one
+            before.append((write, read()))
     try:
-        for operation, name, full in operations:
-            setattr(operation, name, full)
+        for _, write, full in settings:
+            write(full)
         yield
     finally:
-        for (operation, name, _), precision in zip(operations, precisions, strict=True):
-            setattr(operation, name, precision)
+        for write, value in before:
+            write(value)
 
 
-def _float32_operations() -> list[tuple[Any, str, Any]]:
-    """What torch can compute in less than float32: an object, its setting, and that setting's value for float32."""
+def _float32_settings() -> list[tuple[Callable[[], Any], Callable[[Any], Any], Any]]:
+    """Torch's settings of the precision of float32: each one's reader, its writer, and its value for full float32."""
     backends: Any = torch.backends
-    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
-    if not hasattr(cuda.matmul, "fp32_precision"):  # before torch 2.9
-        return [(cuda.matmul, "allow_tf32", False), (cudnn, "allow_tf32", False)]
-    operations = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
-    return [(operation, "fp32_precision", "ieee") for operation in operations]
+    cudnn, mkldnn, matmul = backends.cudnn, backends.mkldnn, backends.cuda.matmul
+    settings: list[tuple[Callable[[], Any], Callable[[Any], Any], Any]] = [
+        (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest"),
+        (partial(getattr, cudnn, "allow_tf32"), partial(setattr, cudnn, "allow_tf32"), False),
+    ]
+    if hasattr(matmul, "fp32_precision"):  # since torch 2.9; the older settings change it too, so it comes after them
+        for operation in (matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn):
+            name = "fp32_precision"
+            settings.append((partial(getattr, operation, name), partial(setattr, operation, name), "ieee"))
+    return settings
 
 
 class Stream(IntEnum):

@@ -1,6 +1,6 @@
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pytest_defuse.runtime.determinism import (
     Stream,
-    _float32_operations,
+    _float32_settings,
     derived_seed,
     full_float32,
     random_numbers,
@@ -154,17 +154,44 @@ def test_the_random_numbers_of_mps_are_seeded_and_restored(monkeypatch: pytest.M
     assert states[-1].item() == 5
 
 
-@pytest.mark.parametrize("outside", [True, False])
-def test_float32_is_computed_in_full_inside_the_block_only(outside: bool) -> None:
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = outside
+def allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def newer_setting(precision: str) -> None:
+    if not hasattr(torch.backends.cudnn, "conv"):
+        pytest.skip("torch >= 2.9")
+    torch.backends.cudnn.conv.fp32_precision = precision
+
+
+@pytest.mark.parametrize(
+    "outside",
+    [
+        lambda: allow_tf32(True),
+        lambda: allow_tf32(False),
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: newer_setting("ieee"),
+    ],
+    ids=["TF32", "no TF32", "medium", "newer setting"],
+)
+def test_float32_is_computed_in_full_inside_the_block_only(outside: Callable[[], None]) -> None:
+    def values() -> list[object]:
+        found: list[object] = []
+        for read, _, _ in _float32_settings():
+            with suppress(RuntimeError):  # torch refuses to read the older setting after the newer one was set
+                found.append(read())
+        return found
+
+    default = [(write, read()) for read, write, _ in _float32_settings()]
+    outside()
     try:
+        before = values()
         with full_float32():
-            inside = [getattr(operation, name) == full for operation, name, full in _float32_operations()]
-        assert all(inside)
-        assert torch.backends.cudnn.allow_tf32 == outside
+            assert values() == [full for _, _, full in _float32_settings()]
+        assert values() == before
         with pytest.raises(ValueError, match="inside"), full_float32():
             raise ValueError("inside")
-        assert torch.backends.cudnn.allow_tf32 == outside
+        assert values() == before
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        for write, value in default:
+            write(value)

@@ -124,3 +124,24 @@ def test_the_hash_belongs_to_the_weights(model: Counting) -> None:
     with torch.no_grad():
         model.head.bias[1] += 1e-6
     assert Classifier(model, 3).hash != original
+
+
+class Precision(nn.Module):
+    """Remembers whether convolutions on GPUs may use TensorFloat-32 while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: list[bool] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.allowed.append(torch.backends.cudnn.allow_tf32)
+        return images.flatten(1)[:, :2]
+
+
+def test_logits_are_computed_in_float32_whatever_the_user_allows() -> None:
+    assert torch.backends.cudnn.allow_tf32, "torch's default"
+    classifier = Classifier(Precision(), 2, image_shape=(1, 8, 8))
+    classifier.logits(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+    assert len(classifier.identity.outputs) == 8
+    assert classifier.module.allowed == [False, False]
+    assert torch.backends.cudnn.allow_tf32
