@@ -64,17 +64,20 @@ class Correcting:
             progress=progress,
         )
         self.seconds = time.monotonic() - started
-        self.notes: list[str] = []
+        self.notes: list[str] | None = None
         self.model = subject.classifier(original.device, self.correction.model)
 
     def examine(self, *, promising: bool) -> None:
         """Evaluate the correction, and search its model if it may be accepted; afterwards no data is needed.
 
+        Only the first call does anything.
+
         Args:
             promising: whether no test has failed so far.
         """
-        if outcome_of(self.audited.judgements) == "PASS" and promising:
-            self.notes = self._recheck()
+        if self.notes is None:
+            accepted = outcome_of(self.audited.judgements) == "PASS" and promising
+            self.notes = self._recheck() if accepted else []
 
     @cached_property
     def audited(self) -> Audit:
@@ -108,7 +111,7 @@ class Correcting:
             self.audited,
             output=output,
             problems=problems,
-            notes=[*notes, *self.notes] if accepted else [],
+            notes=[*notes, *(self.notes or [])] if accepted else [],
             seconds=self.seconds,
         )
 
