@@ -5,6 +5,7 @@ from argparse import Namespace
 from pytest_defuse.cli.common import Output, store_root
 from pytest_defuse.report.words import counted
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.json_text import read_text
 from pytest_defuse.scenarios.exchange import ground_truth, label_studio
 from pytest_defuse.scenarios.exchange.ballots import export_items, import_ballots
 from pytest_defuse.scenarios.schema import SPLITS
@@ -37,9 +38,11 @@ def import_votes(arguments: Namespace) -> Output:
     """Import all votes or none; ``pytest-defuse votes --decide`` decides by them."""
     file = arguments.file
     try:
-        responses = READERS[arguments.service](file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file, "name the file that the service exported")
+    except ValueError as error:
         raise DefuseError(f"{file} cannot be read ({error}).") from error
+    try:
+        responses = READERS[arguments.service](text)
     except DefuseError as error:
         raise DefuseError(f"{file}: {error}") from error
     imported = import_ballots(all_scenarios(store_root(arguments)), str(file), responses)

@@ -5,16 +5,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.gate.results import Logits, ModelResult, ScenarioResult, TestSetResult
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.fingerprint import agree
+from pytest_defuse.runtime.json_text import check_json_size, parse_json, read_text
+from pytest_defuse.runtime.validation import first_invalid_value, shortened
 from pytest_defuse.subject.classifier import Classifier
 
 FORMAT = 3
@@ -100,7 +102,9 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
             f'   "test": {_row(part.test, number) if part.test else "null"},\n'
             f'   "scenarios": {{\n' + ",\n".join(rows) + "\n   }\n  }"
         )
-    replace_text(path, f'{{\n "format": {FORMAT},\n "subjects": {{\n' + ",\n".join(subjects) + "\n }\n}\n")
+    text = f'{{\n "format": {FORMAT},\n "subjects": {{\n' + ",\n".join(subjects) + "\n }\n}\n"
+    check_json_size(len(text), path)  # it is ASCII
+    replace_text(path, text)
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -111,20 +115,19 @@ def load_baseline(path: Path) -> Baseline:
     """
     remedy = f"make a new one with --defuse-save-baseline {path}"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_text(path, f"make it with --defuse-save-baseline {path}"))
         number = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
         if number not in (2, FORMAT):
             reads = f"this pytest-defuse reads formats 2 and {FORMAT}"
-            raise DefuseError(f"{path} has baseline format {number}, {reads}: {remedy}.")
+            raise DefuseError(f"{path} has baseline format {shortened(str(number))}, {reads}: {remedy}.")
         document = _Document.model_validate(data)
         parts = {name: _part(subject) for name, subject in document.subjects.items()}
         if any(parts[name].store != subject.store for name, subject in document.subjects.items()):
             raise DefuseError(f"{path} was changed by hand or by a merge: {remedy}.")
-    except OSError as error:
-        reason = f"The baseline {path} cannot be read ({error.strerror})"
-        raise DefuseError(f"{reason}: make it with --defuse-save-baseline {path}.") from error
-    except (ValidationError, ValueError, IndexError, RecursionError) as error:
-        raise DefuseError(f"{path} is not a baseline: {remedy}.") from error
+    except ValidationError as error:
+        raise DefuseError(f"{path} is not a baseline: {remedy} ({first_invalid_value(error)}).") from error
+    except (ValueError, IndexError) as error:
+        raise DefuseError(f"{path} is not a baseline: {remedy} ({error}).") from error
     return Baseline(parts)
 
 
@@ -134,15 +137,15 @@ class _Strict(BaseModel):
 
 class _Images(_Strict):
     images: str
-    predicted: list[int]
-    confidences: list[float]
+    predicted: Annotated[list[NonNegativeInt], Field(min_length=1, fail_fast=True)]
+    confidences: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(fail_fast=True)]
 
 
 class _Subject(_Strict):
     model: str
-    logits: list[list[float]] | None = None
+    logits: Annotated[list[Annotated[list[float], Field(fail_fast=True)]], Field(fail_fast=True)] | None = None
     store: str
-    classes: list[str]
+    classes: Annotated[list[str], Field(fail_fast=True)]
     test: _Images | None
     scenarios: dict[str, _Images]
 
@@ -159,8 +162,13 @@ def _row(images: Predictions, number: Mapping[str, int]) -> str:
 
 
 def _part(subject: _Subject) -> SubjectBaseline:
+    if len(set(subject.classes)) < len(subject.classes):
+        raise ValueError("a class is given twice")
+    if subject.logits and len({len(row) for row in subject.logits}) > 1:
+        raise ValueError("the rows of logits differ in length")
+
     def read(entry: _Images) -> Predictions:
-        if not entry.predicted or min(entry.predicted) < 0 or len(entry.predicted) != len(entry.confidences):
+        if len(entry.predicted) != len(entry.confidences):
             raise ValueError("an entry needs a class and a confidence for each image")
         return Predictions(entry.images, tuple(subject.classes[i] for i in entry.predicted), tuple(entry.confidences))
 

@@ -13,7 +13,7 @@ from pytest_defuse.plugin.run import SubjectRun
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
 from pytest_defuse.report.markdown import render_markdown
 from pytest_defuse.report.results import Results
-from pytest_defuse.report.results_file import dump_results
+from pytest_defuse.report.results_file import save_results
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text, replace_text
 
@@ -44,7 +44,7 @@ def write_reports(options: Options, results: Results) -> list[str]:
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
         # A run without verdicts does not replace an earlier run's baseline.
         (options.save_baseline if results.sets else None, lambda path: save_baseline(path, baseline)),
-        (options.results, lambda path: replace_text(path, dump_results(results, Path()))),
+        (options.results, lambda path: save_results(path, results)),
         (options.report, lambda path: _write_html(path, results)),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
         (options.code_quality, lambda path: replace_text(path, render_gitlab(findings(results, repository_root())))),
@@ -58,6 +58,8 @@ def write_reports(options: Options, results: Results) -> list[str]:
                 write(path)
             except OSError as error:
                 problems.append(f"{path} cannot be written ({error.strerror}): name another file.")
+            except DefuseError as error:
+                problems.append(str(error))
     return problems
 
 

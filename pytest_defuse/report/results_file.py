@@ -17,16 +17,14 @@ from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report.results import AnyVerdict, Results
 from pytest_defuse.report.words import relative
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.validation import first_invalid_value
+from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.json_text import check_json_size, parse_json, read_text
+from pytest_defuse.runtime.validation import first_invalid_value, shortened
 
 FORMAT = 2
 """Format 1 stored what verdicts now derive, and both counts and rates of a tree's nodes."""
 DERIVED = ("correct", "total", "outcome", "bound", "reason")
 """Properties of a verdict that the file also contains, for other tools. They are not read back."""
-MAX_BYTES = 2**25
-"""Maximum size of a file that is read, 32 MiB: a test set of 500,000 images, and figures. Our choice."""
-MAX_PARTS = 300_000
-"""Maximum number of keys, lists and objects: 1,000 scenarios of ten bounds have two thirds of it. Our choice."""
 OUTCOMES = {"holds": "PASS", "fails": "FAIL", "unsure": "INCONCLUSIVE"}
 """Names of outcomes in format 1."""
 
@@ -41,6 +39,13 @@ def dump_results(results: Results, start: Path) -> str:
     return json.dumps({"format": FORMAT, "pytest-defuse": version("pytest-defuse"), **data}) + "\n"
 
 
+def save_results(path: Path, results: Results) -> None:
+    """Write results to a file; a DefuseError if they are too many to be read back."""
+    text = dump_results(results, Path())
+    check_json_size(len(text), path)  # it is ASCII
+    replace_text(path, text)
+
+
 def load_results(path: Path, start: Path) -> Results:
     """Read a file of :func:`dump_results` of this or an earlier version; relative paths begin at ``start``.
 
@@ -50,18 +55,15 @@ def load_results(path: Path, start: Path) -> Results:
     """
     make = f"make it with pytest --defuse-results={path}"
     try:
-        data = json.loads(_text(path))
-    except OSError as error:
-        raise DefuseError(f"{path} cannot be read ({error.strerror}): {make}.") from error
-    except (RecursionError, ValueError) as error:
+        data = parse_json(read_text(path, make))
+    except ValueError as error:
         raise DefuseError(f"{path} is not JSON that can be read ({error}): {make}.") from error
     number = data.get("format") if isinstance(data, dict) else None
     if not isinstance(number, int) or number < 1:
         raise DefuseError(f"{path} contains no results of a run: {make}.")
     if number > FORMAT:
-        raise DefuseError(
-            f"{path} has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it."
-        )
+        reads = f"this pytest-defuse reads formats up to {FORMAT}"
+        raise DefuseError(f"{path} has format {shortened(str(number))}, but {reads}: upgrade it.")
     try:
         results: Results = _validator().validate_python(_upgraded(data) if number < FORMAT else data)
     except ValidationError as error:
@@ -71,19 +73,6 @@ def load_results(path: Path, start: Path) -> Results:
     if contradiction := next(_contradictions(results, data if number == FORMAT else {}), None):
         raise DefuseError(f"{path} contradicts itself, {contradiction}: {make}.")
     return _with_paths(results.merged(), lambda name: os.path.normpath(start.absolute() / name))
-
-
-def _text(path: Path) -> str:
-    """The content of a regular file that parsing turns into at most some 100 MB."""
-    if path.exists() and not path.is_file():
-        raise ValueError("it is not a file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"it has {path.stat().st_size:,} bytes, more than the limit of {MAX_BYTES:,}")
-    text = path.read_text(encoding="utf-8")
-    parts = sum(map(text.count, ":[{"))
-    if parts > MAX_PARTS:
-        raise ValueError(f"it has about {parts:,} keys and lists, more than the limit of {MAX_PARTS:,}")
-    return text
 
 
 @cache

@@ -1,7 +1,7 @@
 """Messages about values that pydantic refuses, the same with every version of pydantic."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -56,9 +56,14 @@ def invalid_value(detail: ErrorDetails) -> tuple[Sequence[str | int], str]:
     return [*detail["loc"], *([context["key"]] if "key" in context else [])], words + shown
 
 
+def invalid_values(error: ValidationError) -> Iterator[tuple[Sequence[str | int], str]]:
+    """What :func:`invalid_value` says about each value that pydantic refuses."""
+    return map(invalid_value, error.errors(include_url=False))
+
+
 def first_invalid_value(error: ValidationError) -> str:
     """The first value that pydantic refuses: ``key.key: what is wrong with it``."""
-    keys, words = invalid_value(error.errors()[0])
+    keys, words = next(invalid_values(error))
     return f"{'.'.join(map(str, keys))}: {words}"
 
 
@@ -68,6 +73,6 @@ def one_of(words: Sequence[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def shortened(text: str) -> str:
-    """A text in a sentence: at most 80 characters of it."""
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def shortened(text: str, length: int = 80) -> str:
+    """A text in a sentence: at most ``length`` characters of it."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."

@@ -15,13 +15,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from yaml.composer import Composer
 
-from pytest_defuse.runtime.validation import invalid_value
+from pytest_defuse.runtime.validation import invalid_values
 from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, check_format, parse_machine
 from pytest_defuse.scenarios.migrations import OldFileError, upgraded
 from pytest_defuse.scenarios.problems import (
     Problem,
     StoreError,
     check_size,
+    first_problems,
     plain_bytes,
     raise_if_any,
     store_error,
@@ -32,6 +33,9 @@ from pytest_defuse.scenarios.schema import FORMAT, SPLITS, FileRecord, ScenarioR
 
 MAX_YAML_BYTES = 2**22
 """Maximum size of a YAML file that is read, 4 MiB: a thousand classes and their names take some 100 KiB."""
+MAX_NODES = 100_000
+"""Maximum number of keys, values and lists in a file: each takes 10 microseconds and a KiB. The names of the 21,841
+classes of ImageNet fit."""
 MAX_LEVELS = 32
 """Maximum nesting of lists and keys in a file: the schema needs six, and Python's stack holds hundreds."""
 
@@ -143,6 +147,12 @@ def scenario_problems(
     document: Document[ScenarioRecord], machine: MachineRecord | None, folder: str, shared: StoreRecord
 ) -> Iterator[Problem]:
     """Where a scenario contradicts its folder's name or store.yaml, each at its line of scenario.yaml."""
+    return first_problems(_scenario_problems(document, machine, folder, shared))
+
+
+def _scenario_problems(
+    document: Document[ScenarioRecord], machine: MachineRecord | None, folder: str, shared: StoreRecord
+) -> Iterator[Problem]:
     record = document.record
     if record.id != folder:
         words = f"the id is {record.id!r}, but the folder is {folder!r}: give both the same name."
@@ -159,6 +169,12 @@ def scenario_problems(
 
 def vote_problems(document: Document[VotesRecord], record: ScenarioRecord, classes: Sequence[str]) -> Iterator[Problem]:
     """Where a file of votes contradicts its name, its scenario or the classes, each at its line."""
+    return first_problems(_vote_problems(document, record, classes))
+
+
+def _vote_problems(
+    document: Document[VotesRecord], record: ScenarioRecord, classes: Sequence[str]
+) -> Iterator[Problem]:
     votes, path = document.record, PurePath(document.file)
     if votes.annotator != path.stem:
         words = f"it is {votes.annotator!r}, but the file is {path.name!r}: give both the same name."
@@ -183,7 +199,7 @@ def _checked(kind: type[M], data: Any, file: str, root: yaml.Node, problems: lis
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        problems += [_problem(file, root, *invalid_value(detail)) for detail in error.errors()]
+        problems += first_problems(_problem(file, root, *invalid) for invalid in invalid_values(error))
         return None
 
 
@@ -209,9 +225,9 @@ SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser, 
 
 
 class _PlainComposer(Composer):
-    """Refuses aliases, a few of which can stand for more data than fits in memory, and deep nesting."""
+    """Refuses aliases, a few of which can stand for more data than fits in memory, deep nesting and too many nodes."""
 
-    depth = 0
+    depth = count = 0
     peek_event: Callable[[], yaml.Event]  # a parser's
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -220,6 +236,9 @@ class _PlainComposer(Composer):
             raise _UnsupportedError("aliases are not supported: write the value again", event)
         if self.depth == MAX_LEVELS:
             raise _UnsupportedError("it is nested too deeply", event)
+        if self.count == MAX_NODES:
+            raise _UnsupportedError(f"it holds more than {MAX_NODES:,} values", event)
+        self.count += 1
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1

@@ -4,13 +4,21 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
-from pytest_defuse.runtime.validation import invalid_value
-from pytest_defuse.scenarios.problems import Problem, StoreError, check_size, store_error, without_lfs_pointer
+from pytest_defuse.runtime.json_text import parse_json
+from pytest_defuse.runtime.validation import invalid_values, shortened
+from pytest_defuse.scenarios.problems import (
+    Problem,
+    StoreError,
+    check_size,
+    first_problems,
+    store_error,
+    without_lfs_pointer,
+)
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     SPLITS,
@@ -27,8 +35,16 @@ from pytest_defuse.scenarios.schema import (
 MAX_BYTES = 2**24
 """Maximum size of a machine.json that is read, 16 MiB: a covariance of 800 dimensions fits."""
 
+MAX_PARTS = 2**16
+"""Maximum number of keys and lists in a machine.json: a covariance of 800 dimensions has 801 lists."""
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+FIRST_ERROR = Field(fail_fast=True)
+"""Of a long list, the first error is reported: millions of errors do not fit in memory."""
+Numbers = Annotated[tuple[Finite, ...], FIRST_ERROR]
+T = TypeVar("T")
+PerTile = Annotated[tuple[T, ...], FIRST_ERROR]
 
 
 class Tiles(Record):
@@ -40,9 +56,9 @@ class Tiles(Record):
         sources: sha256 of the image that the tile shows, for images that were not generated.
     """
 
-    predicted: tuple[ClassName, ...] | None = None
-    labels: tuple[ClassName, ...] | None = None
-    sources: tuple[Sha256, ...] | None = None
+    predicted: PerTile[ClassName] | None = None
+    labels: PerTile[ClassName] | None = None
+    sources: PerTile[Sha256] | None = None
 
 
 class LatentRegion(Record):
@@ -59,8 +75,8 @@ class LatentRegion(Record):
     generator: Sha256
     weight: Share
     tau: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    mean: tuple[Finite, ...]
-    covariance: tuple[tuple[Finite, ...], ...]
+    mean: Numbers
+    covariance: Annotated[tuple[Numbers, ...], FIRST_ERROR]
 
     @model_validator(mode="after")
     def _is_a_covariance(self) -> Self:
@@ -88,9 +104,9 @@ class Evidence(Record):
         source_labels: training images around which the region's failures were drawn, counted by label.
     """
 
-    nearest_images: tuple[NonNegativeInt, ...]
-    nearest_labels: tuple[ClassName, ...]
-    nearest_distances: tuple[NotNegative, ...]
+    nearest_images: Annotated[tuple[NonNegativeInt, ...], FIRST_ERROR]
+    nearest_labels: Annotated[tuple[ClassName, ...], FIRST_ERROR]
+    nearest_distances: Annotated[tuple[NotNegative, ...], FIRST_ERROR]
     source_labels: dict[str, NonNegativeInt]
 
     @model_validator(mode="after")
@@ -167,22 +183,26 @@ def counts(sheet: SheetRecord, tiles: Tiles) -> dict[str, int]:
 def check_format(number: int, file: str) -> None:
     """Check that this version knows the format of a file."""
     if number > FORMAT:
-        raise store_error(file, f"has format {number}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it")
+        raise store_error(
+            file,
+            f"has format {shortened(str(number))}, but this pytest-defuse reads formats up to {FORMAT}: upgrade it",
+        )
 
 
 def parse_machine(data: bytes, file: str, sha256: str) -> MachineRecord:
     """The record in ``data``, the content of ``file``."""
     check_size(len(data), MAX_BYTES, file)
     try:
-        content = json.loads(without_lfs_pointer(data, file))
+        content = parse_json(without_lfs_pointer(data, file).decode("utf-8-sig"), MAX_PARTS)
+        hashed = json_hash(content)
     except (ValueError, RecursionError) as error:
         raise store_error(file, "is not valid JSON: restore it from git") from error
     number = content.get("format") if isinstance(content, dict) else None
     check_format(number if isinstance(number, int) else FORMAT, file)
-    if json_hash(content) != sha256:
+    if hashed != sha256:
         raise store_error(file, "does not match the hash in scenario.yaml: restore both from the same commit")
     try:
         return MachineRecord.model_validate(content)
     except ValidationError as error:
-        found = (invalid_value(detail) for detail in error.errors())
-        raise StoreError(Problem(file, f"{'.'.join(map(str, keys))}: {words}") for keys, words in found) from error
+        found = (Problem(file, f"{'.'.join(map(str, keys))}: {words}") for keys, words in invalid_values(error))
+        raise StoreError(first_problems(found)) from error

@@ -1,7 +1,7 @@
 """What can be wrong with a file of a store, and how its bytes are read."""
 
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeVar
@@ -9,8 +9,11 @@ from typing import TypeVar
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.runtime.files import replace_file
+from pytest_defuse.runtime.validation import shortened
 
 T = TypeVar("T")
+MAX_PROBLEMS = 20
+"""Maximum number of errors that are reported of one file: a screen of them. Our choice."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -25,7 +28,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}:" if self.line else self.file
-        return visible(f"{place} {'warning: ' if self.warning else ''}{self.words}")
+        return visible(f"{place} {'warning: ' if self.warning else ''}{shortened(self.words, 600)}")
 
 
 class StoreError(DefuseError):
@@ -40,6 +43,15 @@ class StoreError(DefuseError):
 def store_error(file: PurePath | str, words: str, line: int | None = None) -> StoreError:
     """The error that a file cannot be used."""
     return StoreError([Problem(str(file), f"{words}.", line)])
+
+
+def first_problems(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The first problems of a file; a sentence in place of the others, which may be thousands."""
+    for number, problem in enumerate(problems):
+        if number == MAX_PROBLEMS:
+            yield Problem(problem.file, f"has more than {MAX_PROBLEMS} errors: correct these first.")
+            return
+        yield problem
 
 
 def raise_if_any(problems: Iterable[Problem]) -> None:

@@ -26,6 +26,8 @@ from pytest_defuse.scenarios.problems import listed
 FORMAT = 2
 MAX_PIXELS = 2**26
 """Maximum pixels of a sheet, so that no file makes a reader allocate more than 200 MB (2^26 x 3 bytes)."""
+MAX_IMAGES = 2**16
+"""Maximum number of tiles of a sheet: 256 x 256, a hundred times what a person looks at."""
 MAX_TILES = 256
 """Default budget of tiles in a sheet: 16 x 16, which one look takes in; Wilson's 95% interval is then at most
 12.2 points wide."""
@@ -112,7 +114,7 @@ class SheetRecord(Record):
         excluded: tiles that a reviewer leaves out.
     """
 
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     sha256: Sha256
     predicted: dict[str, NonNegativeInt] | None = None
     excluded: tuple[NonNegativeInt, ...] = ()

@@ -12,7 +12,7 @@ from typing import cast as typed
 from PIL import Image
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.problems import unknown_class
+from pytest_defuse.scenarios.problems import MAX_PROBLEMS, unknown_class
 from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario, Store
 
@@ -119,6 +119,8 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Response
             problems.append(f"{annotator!r} has voted on {name} as a {earlier.kind} before: use another name.")
     if problems:
         lines = [f"{file}: {problem}" for problem in dict.fromkeys(problems)]
+        if len(lines) > MAX_PROBLEMS:
+            lines[MAX_PROBLEMS:] = [f"{file}: {len(lines) - MAX_PROBLEMS} more."]
         raise DefuseError("\n".join([*lines, "Nothing was imported."]))
     votes = Counter[str]()
     for (annotator, name), cast in chosen.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.json_text import parse_json
 from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 METADATA = "-metadata"
@@ -33,7 +34,7 @@ def read_manifest(text: str) -> Responses:
 def _answers(line: str, where: str) -> Iterator[Ballot | str]:
     """The answers on one image, of each job by its label attribute; a job that failed on it gave none."""
     try:
-        item = json.loads(line)
+        item = parse_json(line)
     except ValueError:
         item = None
     if not isinstance(item, dict):
@@ -58,7 +59,7 @@ def _worker(answer: Any, where: str, item: dict[str, Any]) -> Ballot | str:
     """One worker's answer, whose content is JSON in a string."""
     try:
         who = annotator_name(str(answer["workerId"]))
-        content = json.loads(answer["annotationData"]["content"])
+        content = parse_json(answer["annotationData"]["content"])
         labels = [part["label"] for part in (content, *content.values()) if isinstance(part, dict) and "label" in part]
     except (KeyError, TypeError, ValueError, AttributeError):
         return f"{where}: the answer of a worker cannot be read."

@@ -11,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.json_text import parse_json
 from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 PREFIX = "/data/local-files/?d="
@@ -35,7 +36,7 @@ def read_export(text: str) -> Responses:
     Of several annotations of a task by one person the last one counts; skipped ones do not.
     """
     try:
-        tasks = json.loads(text)
+        tasks = parse_json(text)
     except ValueError as error:
         raise DefuseError(f"It is not JSON ({error}): export the project as JSON.") from error
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and isinstance(t.get("data"), dict) for t in tasks):
