@@ -20,6 +20,7 @@ from pytest_defuse.runtime.determinism import seed_all, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.training import Training
 from pytest_defuse.subject.images import LabelledImages
+from pytest_defuse.subject.preprocessing import normalized
 from pytest_defuse.subject.subject import Subject
 
 State = dict[str, Tensor]
@@ -190,7 +191,7 @@ class Finetuning:
         """Logits, at least float32, of float images in [0, 1] on the device."""
         dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         normalize = self.subject.normalize
-        logits: Tensor = model((images if normalize is None else normalize(images)).to(dtype))
+        logits: Tensor = model(normalized(normalize, images).to(dtype))
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

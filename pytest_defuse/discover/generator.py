@@ -31,6 +31,7 @@ from pytest_defuse.subject.devices import trains_in_bfloat16
 from pytest_defuse.subject.identity import weights_hash
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages, quantise
+from pytest_defuse.subject.preprocessing import last_line
 
 HIDDEN = 256
 """Width of the fully connected layers: Defuse, appendix B."""
@@ -261,13 +262,21 @@ def _loss(
 
 def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
     """Raise DefuseError if the shape or type of a generator's output is unusable, for uint8 pixels N x C x H x W."""
-    mean, std = generator.encode(pixels)
+    try:
+        mean, std = generator.encode(pixels)
+        decoded = generator.decode(mean)
+        assert isinstance(generator.hash, str), f"its hash is {generator.hash!r}"
+        assert all(isinstance(values, Tensor) for values in (mean, std, decoded)), "it returned no tensors"
+    except Exception as error:
+        raise DefuseError(
+            f"Subject(generator=...) fails on {len(pixels)} training images ({last_line(error)}): give an object with "
+            "hash, encode and decode, as pytest_defuse.ImageGenerator describes."
+        ) from error
     if mean.ndim != 2 or len(mean) != len(pixels) or std.shape != mean.shape or not mean.is_floating_point():
         raise DefuseError(
             f"The generator encodes {len(pixels)} images as means of shape {tuple(mean.shape)}, {mean.dtype}, and "
             f"standard deviations of shape {tuple(std.shape)}: both must be float, {len(pixels)} x d."
         )
-    decoded = generator.decode(mean)
     if decoded.shape != pixels.shape or decoded.dtype != torch.uint8:
         raise DefuseError(
             f"The generator decodes to {decoded.dtype} of shape {tuple(decoded.shape)}: it must return uint8 pixels of "

@@ -43,6 +43,11 @@ class FeatureNetwork:
 
     def __init__(self, classifier: Classifier, layer: str | None = None) -> None:
         self.classifier = classifier
+        if isinstance(classifier.module, torch.jit.ScriptModule):
+            raise DefuseError(
+                f"{classifier.name} is TorchScript, whose layers cannot be read: give a plain torch.nn.Module with "
+                "Subject(feature_network=...)."
+            )
         modules = {name: module for name, module in classifier.module.named_modules() if name or layer is None}
         linear = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
         if layer is None and not linear:

@@ -15,6 +15,7 @@ from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.settings import Count, Positive, Settings, setting
 from pytest_defuse.runtime.training import Schedule, train_once
+from pytest_defuse.subject.preprocessing import normalized
 from pytest_defuse.subject.subject import Subject
 
 START_RADIUS = 0.5
@@ -140,7 +141,7 @@ def _robust_loss(
     origin, labels = images.pixels[chosen].to(device).float() / 255, images.labels[chosen].to(device)
 
     def losses(inputs: Tensor) -> Tensor:
-        logits = network(inputs if normalize is None else normalize(inputs))
+        logits = network(normalized(normalize, inputs))
         return F.cross_entropy(logits, labels, reduction="none")
 
     noise = torch.randn_like(origin)

@@ -11,6 +11,7 @@ from pytest_defuse.runtime.determinism import full_float32, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.batches import BatchRunner
 from pytest_defuse.subject.identity import Identity, fixed_images, model_fingerprint, weights_hash
+from pytest_defuse.subject.preprocessing import last_line, normalized
 
 
 class Classifier:
@@ -27,7 +28,7 @@ class Classifier:
         name: names the model in messages.
 
     Raises:
-        DefuseError: the model cannot be copied.
+        DefuseError: the model cannot be copied to the device.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Classifier:
         device: torch.device | str = "cpu",
         name: str = "the model",
     ) -> None:
-        self.module = _copied(model, name).to(device).eval().requires_grad_(False)
+        self.module = _frozen_copy(model, device, name)
         self.batches = BatchRunner()
         self.class_count = class_count
         self.image_shape = image_shape
@@ -77,8 +78,22 @@ class Classifier:
         return self.forward(pixels.to(self.device).float() / 255)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The model's output for float images in [0, 1] on its device; differentiable."""
-        output: Tensor = self.module((images if self.normalize is None else self.normalize(images)).to(self._dtype))
+        """The model's output for float images in [0, 1] on its device; differentiable.
+
+        Raises:
+            DefuseError: ``normalize`` or the model raises an error.
+        """
+        inputs = normalized(self.normalize, images, self.name).to(self._dtype)
+        try:
+            output: Tensor = self.module(inputs)
+        except (DefuseError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            origin = "" if self.normalize is None else ", the output of Subject(normalize=...)"
+            raise DefuseError(
+                f"{self.name} fails on {inputs.dtype} input of shape {tuple(inputs.shape)}{origin} "
+                f"({last_line(error)}): check that it accepts these images."
+            ) from error
         return output
 
     @cached_property
@@ -121,11 +136,19 @@ class Classifier:
         return output.float().cpu()
 
 
-def _copied(model: nn.Module, name: str) -> nn.Module:
+def _frozen_copy(model: nn.Module, device: torch.device | str, name: str) -> nn.Module:
     try:
-        return copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
+        module = copy.deepcopy(model)
+        for parameter in module.parameters():  # TorchScript has no Module.requires_grad_
+            # A copy of a TorchScript module has parameters that are not leaves.
+            parameter.requires_grad_(False) if parameter.is_leaf else parameter.detach_()
+        module.to(device).eval()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
         raise DefuseError(
-            f"{name} cannot be copied ({error}). Tests run on a copy, so that your model never changes: remove what "
-            "cannot be copied, such as open files or tensors with a grad_fn, from its attributes."
+            f"{name} cannot be copied to {device} ({last_line(error)}). Tests run on a copy, so that your model never "
+            "changes: load its weights first, and remove what cannot be copied, such as open files or tensors with a "
+            "grad_fn, from its attributes."
         ) from error
+    return module

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint, plain_repr
 from pytest_defuse.subject.images import content_hash
+from pytest_defuse.subject.preprocessing import normalized
 
 FIXED_IMAGES = 8
 """Enough to vary from coarse to fine; few enough for a file in git, where 8 x 1,000 logits take 60 KB. Our choice."""
@@ -89,17 +90,11 @@ def _normalized(
     if normalize is None:
         return _steps(images.double() / 255)
     try:
-        try:
-            # In float64, devices and orders of operations differ by less than rounding to 1e-4 can show.
-            once, twice = (normalize(images.to(device).double() / 255) for _ in range(2))
-        except Exception:  # no float64 on this device, or in this function
-            once, twice = (normalize(images.to(device).float() / 255) for _ in range(2))
-        once, twice = _steps(once), _steps(twice)
-    except Exception as error:
-        raise DefuseError(
-            f"Subject(normalize=...) of {name} fails on images of shape {tuple(images.shape)} ({error}): give a "
-            "function of float images N x C x H x W in [0, 1]."
-        ) from error
+        # In float64, devices and orders of operations differ by less than rounding to 1e-4 can show.
+        once, twice = (normalized(normalize, images.to(device).double() / 255, name) for _ in range(2))
+    except (DefuseError, TypeError, RuntimeError):  # no float64 in this function, or on this device
+        once, twice = (normalized(normalize, images.to(device).float() / 255, name) for _ in range(2))
+    once, twice = _steps(once), _steps(twice)
     if once.shape != twice.shape or (once - twice).abs().max() > 1:
         raise DefuseError(
             f"Subject(normalize=...) of {name} is random: it returns different values for the same images. Move random "

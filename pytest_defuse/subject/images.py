@@ -4,7 +4,7 @@ import hashlib
 import math
 import operator
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from torch.utils.data import IterableDataset
 
 from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.subject.preprocessing import last_line
 
 
 class Dataset(Protocol):
@@ -106,22 +107,26 @@ def load(dataset: Dataset, name: str, classes: Sequence[str], count: int | None 
         name: names the data set in messages, such as ``train``.
 
     Raises:
-        DefuseError: the data set is empty, mixes image sizes, or has a label that is not a class index.
+        DefuseError: the data set cannot be read, is empty, mixes image sizes, or has a label that is not a class index.
     """
-    if len(dataset) == 0:
+    try:
+        length = len(dataset)  # reads a buffered data set
+    except Exception as error:
+        raise DefuseError(
+            f"Subject({name}=...) is a {type(dataset).__name__} whose length cannot be read ({last_line(error)}): give "
+            "a data set with __len__ and __getitem__, or an iterable."
+        ) from error
+    if not length:
         raise DefuseError(f"Subject({name}=...) is empty: give it at least one (image, class index) pair.")
     with seeded(0):  # a data set may augment at random
-        return _load(dataset, min(count or len(dataset), len(dataset)), name, classes)
+        return _load(dataset, min(count or length, length), name, classes)
 
 
 def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> LabelledImages:
     labels: list[int] = []
     for index in range(count):
         where = f"{name}[{index}]"
-        try:
-            image, label = dataset[index]
-        except (TypeError, ValueError) as error:
-            raise DefuseError(f"{where} is not an (image, class index) pair ({error}).") from error
+        image, label = _pair(dataset, index, where)
         image_pixels = to_pixels(image, where)
         if not index:
             pixels = empty_pixels(count, image_pixels.shape)
@@ -133,6 +138,23 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
         pixels[index] = image_pixels
         labels.append(_class_index(label, where, classes))
     return LabelledImages(pixels, torch.tensor(labels))
+
+
+def _pair(dataset: Dataset, index: int, where: str) -> tuple[Any, Any]:
+    try:
+        item = dataset[index]
+    except Exception as error:
+        raise DefuseError(f"{where} cannot be read ({last_line(error)}): fix the data set.") from error
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    kind = type(item).__name__
+    if isinstance(item, Mapping):
+        kind = f"{kind} with {', '.join(map(repr, item))}"
+    elif isinstance(item, tuple | list):
+        kind = f"{kind} of {len(item)}"
+    raise DefuseError(
+        f"{where} is not an (image, class index) pair but a {kind}: wrap the data set in one of such pairs."
+    )
 
 
 def empty_pixels(count: int, shape: Sequence[int]) -> Tensor:

@@ -1,6 +1,7 @@
 """The model under test and its data, which the user describes in conftest.py."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,8 +72,18 @@ class Subject:
             raise DefuseError(f"Subject(model=...) is a {type(self.model).__name__}: give a torch.nn.Module.")
         if not _sequence_of(str, self.classes):
             raise DefuseError('Subject(classes=...) must be a list of names, such as ["cat", "dog"].')
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise DefuseError("Subject(classes=...) must have at least two names, each once.")
+        if len(self.classes) < 2:
+            raise DefuseError("Subject(classes=...) must have at least two names.")
+        if repeated := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise DefuseError(
+                f"Subject(classes=...) has {', '.join(map(repr, repeated))} more than once: give each class its own "
+                "name, in the order of the logits."
+            )
+        if not (self.normalize is None or callable(self.normalize)):
+            raise DefuseError(
+                f"Subject(normalize=...) is a {type(self.normalize).__name__}: give a function of float images "
+                "N x C x H x W in [0, 1], or None."
+            )
         if self.judges is not None and not (_sequence_of(nn.Module, self.judges) and self.judges):
             raise DefuseError("Subject(judges=...) must be a list of at least one torch.nn.Module, or None.")
         if not isinstance(self.feature_network, nn.Module | None):

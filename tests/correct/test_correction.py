@@ -163,7 +163,7 @@ def test_an_error_in_the_model_does_not_change_it(
         return forward(self, images)
 
     monkeypatch.setattr(Net, "forward", fragile)
-    with untouched(subject), pytest.raises(RuntimeError, match="out of memory"):
+    with untouched(subject), pytest.raises(DefuseError, match="out of memory"):
         correction_of(subject, scenario)
 
 

@@ -229,7 +229,7 @@ def test_the_same_seed_finds_the_same(found: Discovery, cache: Path) -> None:
 
 @pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(
-    ("kind", "outcome"), [(Bars, nullcontext()), (Raising, pytest.raises(RuntimeError, match="out of memory"))]
+    ("kind", "outcome"), [(Bars, nullcontext()), (Raising, pytest.raises(DefuseError, match="out of memory"))]
 )
 def test_models_and_random_number_generators_do_not_change(
     cache: Path, kind: type[Bars], outcome: AbstractContextManager[object]

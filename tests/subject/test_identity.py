@@ -145,7 +145,7 @@ def test_a_normalize_that_takes_only_float32_has_a_fingerprint() -> None:
             r"of the model is random: it returns different values for the same images\. Move",
         ),
         (lambda x: x[:, 3], r"of the model fails on images of shape \(8, 1, 8, 8\) \(.*\): give a function"),
-        (lambda x: x.tolist(), r"of the model fails on images of shape \(8, 1, 8, 8\)"),
+        (lambda x: x.tolist(), r"of the model returned a list for images of shape \(8, 1, 8, 8\)"),
     ],
     ids=["random", "fails", "no tensor"],
 )

@@ -42,9 +42,9 @@ def test_classes_other_than_a_list_of_names_are_refused(classes: Any) -> None:
         subject(classes=classes)
 
 
-@pytest.mark.parametrize("classes", [[], ["cat"], ["cat", "cat"], ["cat", "dog", "cat"]])
-def test_classes_are_at_least_two_names_each_once(classes: list[str]) -> None:
-    with pytest.raises(DefuseError, match="must have at least two names, each once"):
+@pytest.mark.parametrize("classes", [[], ["cat"]])
+def test_classes_are_at_least_two_names(classes: list[str]) -> None:
+    with pytest.raises(DefuseError, match="must have at least two names"):
         subject(classes=classes)
 
 
