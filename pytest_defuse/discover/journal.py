@@ -71,11 +71,11 @@ class Journal:
         if file.exists():
             count = len(list(self.folder.glob("*.safetensors"))) - 1  # one has the outputs
             return f"resuming this search after {count} finished pieces" if count else ""
-        others = sorted(self.parent.glob("*/about.json"), key=lambda other: other.stat().st_mtime)
+        others = sorted(self.parent.glob("*/about.json"), key=_last_change)
         with writing(self.folder):
             replace_text(file, json.dumps(self.about, indent=2) + "\n")
         for other in reversed(others):
-            with suppress(ValueError, AttributeError):
+            with suppress(ValueError, AttributeError, OSError):  # damaged, or removed by another process
                 earlier = json.loads(other.read_text(encoding="utf-8"))
                 if earlier.get("subject") == self.about.get("subject"):
                     changed = [name for name in self.about if earlier.get(name) != self.about[name]]
@@ -110,3 +110,9 @@ class Journal:
         file = self.folder / f"{name}.safetensors"
         say = self.progress.say
         return get_or_make(file, lambda: read_tensors(file), lambda: write_tensors(compute(), file), say, wait=False)
+
+
+def _last_change(file: Path) -> float:
+    with suppress(OSError):  # another process may have removed it
+        return file.stat().st_mtime
+    return 0.0

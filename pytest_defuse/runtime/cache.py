@@ -139,7 +139,7 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove unfinished work that nobody has continued for a month: folders of :func:`folder_for`, and states."""
     for file in (*folder.glob(f"*/{_MODELS}"), *folder.glob("*.state")):
         work = file.parent if file.name == _MODELS else file
-        with suppress(FileNotFoundError, UnusableError):  # another process has removed it; not written by this package
+        with suppress(OSError, UnusableError):  # removed by another process, or read-only; not written by this package
             if time.time() - max(path.stat().st_mtime for path in (work, *work.glob("*"))) > ABANDONED:
                 read_tensors(file)
                 shutil.rmtree(work) if work.is_dir() else work.unlink()

@@ -107,6 +107,7 @@ def test_searches_of_other_subjects_are_not_mentioned(tmp_path: Path) -> None:
     opened(tmp_path, subject="signs")
     (tmp_path / "junk").mkdir()
     (tmp_path / "junk" / "about.json").write_text("[1, ")
+    (tmp_path / "unreadable" / "about.json").mkdir(parents=True)
     assert opened(tmp_path)[1] == ""
 
 
@@ -135,6 +136,18 @@ def test_a_full_disk_loses_no_finished_piece(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DefuseError, match=r"No space left on device.*--defuse-cache. Finished work is kept"):
         journal.once("second", lambda: {"number": torch.tensor(2)})
     assert {file.name for file in journal.folder.glob("*.safetensors")} == {"first.safetensors", "models.safetensors"}
+
+
+def test_old_work_that_cannot_be_removed_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, _ = opened(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pytest_defuse.runtime.cache.ABANDONED", -1)
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    opened(tmp_path, model="another")
+    assert old.folder.exists()
 
 
 PROGRAM = """

@@ -1,0 +1,129 @@
+"""Discovery on a disk that fills up, cannot be read, or loses the cache: one sentence, and finished work is kept."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_defuse import Subject
+from pytest_defuse.discover import discovery as module
+from pytest_defuse.discover.discovery import Discovery, discover
+from pytest_defuse.discover.judges import JudgeSettings, JudgeShape
+from pytest_defuse.discover.settings import DiscoverySettings
+from pytest_defuse.runtime import cache as cache_module
+from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.progress import Advance, Progress
+from tests.discover.test_odd_subjects import Brightness, pairs
+
+BRIEF = DiscoverySettings(budget=600, latent=2, generator_steps=12, min_reconstruction=0.01)
+
+
+class Steps(Progress):
+    """Counts the steps of each task, and calls ``at_step`` at each."""
+
+    def __init__(self, at_step: Any = lambda: None) -> None:
+        self.steps: dict[str, int] = {}
+        self.at_step = at_step
+
+    @contextmanager
+    def task(self, title: str, total: int) -> Iterator[Advance]:
+        def advance(steps: int, note: str = "") -> None:
+            if note != "resumed":
+                self.steps[title] = self.steps.get(title, 0) + steps
+            self.at_step()
+
+        yield advance
+
+
+SMALL = JudgeSettings(shapes=(JudgeShape(4, 3, 1), JudgeShape(5, 3, 1)), min_steps=60, steps_per_class=1)
+
+
+@pytest.fixture(autouse=True)
+def small_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JudgeSettings", lambda: SMALL)
+
+
+def search(cache: Path, progress: Progress | None = None) -> Discovery:
+    subject = Subject("odd", Brightness(), ["dark", "bright"], pairs(60), pairs(40))
+    return discover(subject, BRIEF, cache=cache, progress=progress)
+
+
+def same(one: Discovery, other: Discovery) -> bool:
+    return one.generator_hash == other.generator_hash and torch.equal(one.failed_draws.codes, other.failed_draws.codes)
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_no_training_is_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first write of each file fails: of weights and of pieces of the search, but not of a training's state."""
+    save, progress, sentences, refused = cache_module.save_file, Steps(), [], set()
+
+    def limited(tensors: Any, file: Path, metadata: Any) -> None:
+        name = file.name.split(".safetensors")[0]
+        if file.suffix != ".state" and ".state." not in file.name and name not in refused:
+            refused.add(name)
+            raise OSError(28, "No space left on device")
+        save(tensors, file, metadata)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cache_module, "save_file", limited)
+        found = None
+        while found is None:
+            try:
+                found = search(tmp_path / "full", progress)
+            except DefuseError as error:
+                sentences.append(str(error))
+    assert len(sentences) == len(refused) > 5
+    for sentence in sentences:
+        assert "No space left on device" in sentence
+        assert sentence.endswith("Finished work is kept, and the same command continues it.")
+    undisturbed = Steps()
+    assert same(found, search(tmp_path / "other", undisturbed))
+    trainings = [title for title in undisturbed.steps if title.startswith("training")]
+    assert len(trainings) == 3
+    for title in trainings:
+        assert progress.steps[title] == undisturbed.steps[title]
+
+
+def test_a_cache_that_is_deleted_again_and_again_does_not_change_the_result(tmp_path: Path) -> None:
+    deleted = 0
+
+    def delete() -> None:
+        nonlocal deleted
+        deleted += 1
+        shutil.rmtree(tmp_path / "deleted", ignore_errors=True)
+
+    found = search(tmp_path / "deleted", Steps(delete))
+    assert deleted > 100
+    assert same(found, search(tmp_path / "kept"))
+
+
+def test_a_cache_that_is_deleted_as_soon_as_it_is_written_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file = cache_module.replace_file
+
+    def lose(path: Path, write: Any) -> None:
+        replace_file(path, write)
+        if path.name.startswith("judge") and path.suffix == ".safetensors":
+            path.unlink()
+
+    monkeypatch.setattr(cache_module, "replace_file", lose)
+    with pytest.raises(DefuseError, match=r"judge-.*safetensors .*: free disk space, or name another folder"):
+        search(tmp_path)
+
+
+def test_a_file_that_cannot_be_read_is_computed_again(tmp_path: Path) -> None:
+    """A folder in place of the file stands for every error of reading."""
+    first = search(tmp_path)
+    (file,) = tmp_path.glob("judge-*-1.safetensors")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DefuseError, match=r"judge-.*-1\.safetensors cannot be written"):
+        search(tmp_path)
+    file.rmdir()
+    assert same(search(tmp_path), first)
