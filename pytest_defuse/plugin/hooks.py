@@ -102,7 +102,8 @@ def pytest_runtest_makereport(
     report = yield
     if call.excinfo is not None and isinstance(call.excinfo.value, DefuseError):
         report.longrepr = str(call.excinfo.value)
-    # Plain attributes of a report travel through xdist as JSON.
+    # xdist sends plain values only; an accuracy that a test recorded is a float with more attributes.
+    report.user_properties = [(k, float(v) if isinstance(v, float) else v) for k, v in report.user_properties]
     attributes: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
     results = item.stash.get(RESULTS, [])
     if report.when == "call":

@@ -48,10 +48,10 @@ def region(mean: float, std: float, label: int = 1, weight: float = 1.0) -> Regi
 
 @pytest.fixture
 def confirmed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Confirm:
-    def confirm(model: nn.Module, *regions: Region, confirmations: int = 256) -> tuple[Candidate, ...]:
+    def confirm(model: nn.Module, *regions: Region, confirmations: int = 256, tiles: int = 20) -> tuple[Candidate, ...]:
         monkeypatch.setattr(module, "trained_generator", lambda *_, **__: HalvesGenerator())
         monkeypatch.setattr(module, "distill", lambda *_: list(regions))
-        settings = DiscoverySettings(budget=80, tiles=20, confirmations=confirmations)
+        settings = DiscoverySettings(budget=80, tiles=tiles, confirmations=confirmations)
         subject = Subject("halves", model, ["right", "left"], IMAGES, IMAGES, judges=[BrighterHalf()])
         return discover(subject, settings, cache=tmp_path).candidates
 
@@ -74,7 +74,7 @@ def test_a_region_that_rarely_fails_is_no_candidate(confirmed: Confirm) -> None:
 @pytest.mark.slow
 def test_a_region_that_fails_in_three_of_five_draws_requires_many_draws(confirmed: Confirm) -> None:
     assert confirmed(SHIFTED, region(0.45, 0.2), confirmations=40) == ()
-    (candidate,) = confirmed(SHIFTED, region(0.45, 0.2), confirmations=2000)
+    (candidate,) = confirmed(SHIFTED, region(0.45, 0.2), confirmations=2000, tiles=256)
     assert 0.5 < candidate.interval[0] < candidate.failure_rate < 0.65
 
 

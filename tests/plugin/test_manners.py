@@ -207,3 +207,16 @@ def test_bounds_come_from_the_file_then_the_marker_then_the_options(lazy: pytest
     own.yaml.write_text(own.yaml.read_text().replace("0.25", "25"))
     typo = lazy.runpytest("--collect-only")
     typo.stdout.fnmatch_lines(["*scenario.yaml:*bounds*min_accuracy=25: give a number from 0 to 1*"])
+
+
+@pytest.mark.parametrize("workers", [(), ("-n1",)], ids=["plain", "n1"])
+def test_a_test_can_record_an_accuracy(project: pytest.Pytester, workers: tuple[str, ...]) -> None:
+    project.makepyfile(
+        test_model="""
+        def test_accuracy(defuse_test_accuracy, record_property):
+            record_property("accuracy", defuse_test_accuracy)
+            assert round(defuse_test_accuracy, 1) == 1
+        """
+    )
+    project.runpytest("--junit-xml=junit.xml", *workers).assert_outcomes(passed=1)
+    assert '<property name="accuracy" value="1.0"' in (project.path / "junit.xml").read_text()
