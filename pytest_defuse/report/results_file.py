@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaValidator
 
-from pytest_defuse.discover.results import CandidateResult
+from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
 from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.report.results import AnyVerdict, Results
 from pytest_defuse.report.words import relative
@@ -98,6 +98,18 @@ def _contradictions(results: Results, data: Mapping[str, Any]) -> Iterator[str]:
             for name in ("correct", "total", "outcome"):
                 if name in stored and stored[name] != getattr(verdict, name):
                     yield f"{place}: {name} is {stored[name]!r}, but the rest says {getattr(verdict, name)!r}"
+    for discovery in results.discoveries:
+        yield from (f"discoveries: {words}" for words in _contradictions_of_discovery(discovery))
+
+
+def _contradictions_of_discovery(discovery: DiscoveryResult) -> Iterator[str]:
+    for novelty in (candidate.novelty for candidate in discovery.new if candidate.novelty):
+        if {len(novelty.labels), len(novelty.predicted), len(novelty.distances)} != {len(novelty.tiles) or 1}:
+            yield f"novelty has {len(novelty.tiles)} tiles, and other numbers of labels, predictions or distances"
+    if known := discovery.latent_map:
+        expected = len(known.labels) + known.failures + len(known.candidates)
+        if not known.labels or known.failures < 0 or any(len(p) != expected for p in known.projections.values()):
+            yield f"latent_map has {expected} images, failures and candidates, but other numbers of points"
 
 
 def _contradictions_of(verdict: AnyVerdict) -> Iterator[str]:

@@ -72,7 +72,14 @@ def cached_weights(
         write_tensors(network.state_dict(), file, outputs)
         _remove_abandoned(file.parent)
 
-    network.load_state_dict(get_or_make(file, lambda: read_tensors(file, outputs), make, say))
+    def read() -> dict[str, Tensor]:
+        tensors, expected = read_tensors(file, outputs), network.state_dict()
+        shapes = [{name: value.shape for name, value in values.items()} for values in (tensors, expected)]
+        if shapes[0] != shapes[1]:
+            raise UnusableError("is of another network")
+        return tensors
+
+    network.load_state_dict(get_or_make(file, read, make, say))
 
 
 def read_tensors(file: Path, outputs: Tensors = NO_OUTPUTS) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def write_state(value: Any, file: Path, outputs: Tensors = NO_OUTPUTS) -> None:
 def read_state(file: Path, outputs: Tensors = NO_OUTPUTS) -> Any:
     """What :func:`write_state` wrote, with tensors on the CPU; None if the file is missing or cannot be used."""
     # The other errors are of a file that this package wrote for another purpose, or in another version.
-    with suppress(FileNotFoundError, UnusableError, KeyError, ValueError, TypeError, RuntimeError):
+    with suppress(FileNotFoundError, UnusableError, AttributeError, LookupError, ValueError, TypeError, RuntimeError):
         tensors = read_tensors(file, outputs)
         return _unpacked(json.loads(bytes(tensors[STRUCTURE].tolist())), tensors)
     return None

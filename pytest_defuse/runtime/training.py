@@ -176,11 +176,17 @@ class Training:
             return 0
         start = copy.deepcopy(self._values(0))
         try:
-            if saved["step"] > steps:
+            if not 0 <= saved["step"] <= steps:
                 return 0
             self._load(saved)
+            for group in self.optimizer.param_groups:  # a step shows whether the optimizer can use its state
+                for parameter in group["params"]:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.optimizer.step()
+            self.optimizer.state_dict()
+            self._load(read_state(self.state, self.outputs))
             return int(saved["step"])
-        except (KeyError, ValueError, TypeError, RuntimeError, IndexError, AttributeError):
+        except Exception:  # PyTorch raises many kinds of errors for the state of something else
             self._load(start)  # a part of the state may have been loaded
             say(f"{self.title} restarts from step 0: its state {self.state} is damaged or from another version")
             return 0

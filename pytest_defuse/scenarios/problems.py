@@ -77,7 +77,7 @@ def listed(names: Sequence[str], maximum: int = 20) -> str:
 
 def unknown_class(name: str, classes: Sequence[str]) -> str:
     """What to say about a name that is not a class."""
-    return f"{name!r} is not one of the classes {listed(classes)}."
+    return f"{shortened(repr(name))} is not one of the classes {listed(classes)}."
 
 
 def plain_bytes(path: Path, maximum: int) -> bytes:

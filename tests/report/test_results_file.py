@@ -190,6 +190,11 @@ CONTRADICTIONS: list[tuple[str, Any]] = [
     ("test_sets.0.comparison", {"total": 1, "correct": 1, "lost": [], "gained": [-1], "p": 1.0, "adjusted_p": 1.0}),
     ("discoveries.0.new.0.predicted", {}),
     ("discoveries.0.new.0.predicted", {"4": 0}),
+    ("discoveries.0.latent_map", {"labels": ["3"], "failures": 1, "candidates": [], "projections": {"PCA": [[0, 0]]}}),
+    (
+        "discoveries.0.new.0.novelty",
+        {"tiles": [0, 1], "labels": ["3"], "predicted": ["5", "5"], "distances": [0.1, 0.1], "sheet": ""},
+    ),
     ("corrections.0.before.mean_scenario", 10**400),
     ("explanations.0.trees.0.root.cluster.images", -1),
     ("explanations.0.trees.0.root.cluster.failures", 10**400),

@@ -276,3 +276,10 @@ def test_without_waiting_a_held_lock_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     with locked(file, pytest.fail), pytest.raises(TimeoutError):
         get_or_make(file, lambda: read_tensors(file), lambda: pytest.fail("made"), pytest.fail, wait=False)
+
+
+def test_weights_of_another_network_are_computed_again(tmp_path: Path) -> None:
+    file = tmp_path / "net.safetensors"
+    for state in ({"0.weight": torch.zeros(2, 1, 3, 3)}, {**untrained().state_dict(), "0.bias": torch.zeros(3)}):
+        write_tensors(state, file)
+        assert train(file, 5) == (5, [f"{file} is of another network: it is computed again"])

@@ -12,6 +12,7 @@ from typing import cast as typed
 from PIL import Image
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.problems import MAX_PROBLEMS, unknown_class
 from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.store import Scenario, Store
@@ -141,10 +142,10 @@ def _placed(
     key = ballot.keys.get(TILE_KEY)
     match = re.fullmatch(r"([^/]+/[^/]+)/(correction|held_out)/([0-9]{1,6})", key) if isinstance(key, str) else None
     if match is None:
-        return f"{TILE_KEY} is {key!r}: pytest-defuse export did not write it."
+        return f"{TILE_KEY} is {shortened(repr(key))}: pytest-defuse export did not write it."
     name, split, tile = match[1], typed(Split, match[2]), int(match[3])
     if name not in known:
-        return f"there is no scenario {name}."
+        return f"there is no scenario {shortened(name)}."
     sheet = known[name].record.sheet(split)
     if tile >= sheet.images:
         return f"{name} has no tile {tile} in {split}.png."

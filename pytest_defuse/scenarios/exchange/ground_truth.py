@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.json_text import parse_json
+from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 METADATA = "-metadata"
@@ -52,7 +53,8 @@ def _answers(line: str, where: str) -> Iterator[Ballot | str]:
             kind: Kind = "human" if metadata.get("human-annotated") == "yes" else "model"
             yield Ballot(where, job, kind, item, metadata["class-name"])
         else:
-            yield f"{where}: {attribute} is of type {metadata.get('type')}, not of an image classification."
+            found = shortened(str(metadata.get("type")))
+            yield f"{where}: {shortened(attribute)} is of type {found}, not of an image classification."
 
 
 def _worker(answer: Any, where: str, item: dict[str, Any]) -> Ballot | str:

@@ -12,6 +12,7 @@ from xml.sax.saxutils import quoteattr
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.runtime.json_text import parse_json
+from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.exchange.ballots import Ballot, Item, Kind, Responses, annotator_name
 
 PREFIX = "/data/local-files/?d="
@@ -41,7 +42,10 @@ def read_export(text: str) -> Responses:
         raise DefuseError(f"It is not JSON ({error}): export the project as JSON.") from error
     if not isinstance(tasks, list) or not all(isinstance(t, dict) and isinstance(t.get("data"), dict) for t in tasks):
         raise DefuseError("It is not a list of tasks with data: export the project as JSON, not as JSON-MIN.")
-    return [_answers(task, f"task {task.get('id', position)}") for position, task in enumerate(tasks, start=1)]
+    return [
+        _answers(task, f"task {shortened(str(task.get('id', position)))}")
+        for position, task in enumerate(tasks, start=1)
+    ]
 
 
 def _answers(task: dict[str, Any], where: str) -> list[Ballot | str]:
