@@ -31,19 +31,29 @@ class SubjectBaseline:
         model: the fingerprint of the model's identity; in format 2 the hash of its weights.
         scenarios: predictions on the held-out tiles that are not excluded, by scenario id.
         test: predictions on the test set; None if no test evaluated it.
-        logits: the model's outputs for the fixed images; None in format 2.
+        logits: the model's outputs for the fixed images; None in format 2, and if the sets are from several models.
+        first_run: whether images that it does not contain are accepted, as with ``--defuse-first-run``.
     """
 
     model: str
     scenarios: Mapping[str, Predictions]
     test: Predictions | None = None
     logits: Logits | None = None
+    first_run: bool = False
 
     def same_model(self, model: Classifier) -> bool:
         """Whether these are predictions of this model; format 2 compares the weights only."""
         if self.logits is None:
             return self.model != "" and self.model == model.hash
         return self.model == model.fingerprint and agree(model.identity.outputs, torch.tensor(self.logits))
+
+    def updated(self, other: "SubjectBaseline") -> "SubjectBaseline":
+        """These predictions with those of ``other`` in their place; sets that ``other`` lacks stay."""
+        scenarios, test = {**self.scenarios, **other.scenarios}, other.test or self.test
+        replaced = scenarios == other.scenarios and test == other.test
+        if replaced or self.model == other.model:
+            return SubjectBaseline(other.model, scenarios, test, other.logits)
+        return SubjectBaseline("", scenarios, test)  # of several models
 
     @property
     def store(self) -> str:
@@ -86,6 +96,12 @@ class Baseline:
         """The part of one subject; empty if the baseline does not contain the subject."""
         return self.subjects.get(subject, NO_BASELINE)
 
+    def updated(self, other: "Baseline") -> "Baseline":
+        """This baseline with the sets of ``other`` in place of its own; sets that ``other`` lacks stay."""
+        return Baseline(
+            {**self.subjects, **{name: self.of(name).updated(part) for name, part in other.subjects.items()}}
+        )
+
 
 def save_baseline(path: Path, baseline: Baseline) -> None:
     """Write a baseline as JSON, one line per set of images; a failed write leaves an existing file unchanged."""
@@ -113,9 +129,10 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         DefuseError: the file cannot be read, is not a baseline, has another format, or was edited.
     """
-    remedy = f"make a new one with --defuse-save-baseline {path}"
+    remedy = f"remove it, and make a new one with --defuse-save-baseline {path}"
     try:
-        data = parse_json(read_text(path, f"make it with --defuse-save-baseline {path}"))
+        missing = f"make it with --defuse-save-baseline {path}; --defuse-first-run accepts that there is none yet"
+        data = parse_json(read_text(path, missing))
         number = data.get("format", FORMAT) if isinstance(data, dict) else FORMAT
         if number not in (2, FORMAT):
             reads = f"this pytest-defuse reads formats 2 and {FORMAT}"

@@ -1,14 +1,15 @@
 """Bounds evaluated on labelled predictions. The results are plain values, ready for JSON."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pytest_defuse.gate.predictions import LabelledPredictions
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.statistics.accuracy import DEFAULT_CONFIDENCE, wilson_interval
 from pytest_defuse.statistics.significance import (
-    benjamini_hochberg,
+    critical_value,
     images_needed,
     mcnemar,
     paired_interval,
@@ -31,7 +32,6 @@ class Comparison:
         total: images that both models classified; the baseline classifies ``correct`` of them correctly.
         lost, gained: positions of images that only the baseline, only this model classifies correctly.
         p: McNemar's exact test of ``lost`` against ``gained``.
-        adjusted_p: ``p`` after Benjamini and Hochberg's adjustment over all scenarios of the run.
     """
 
     total: int
@@ -39,7 +39,6 @@ class Comparison:
     lost: list[int]
     gained: list[int]
     p: float
-    adjusted_p: float
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Check:
         interval: Wilson's for an accuracy and (times ``total``) for flips, Tango's for a drop.
         outcome: ``INCONCLUSIVE`` if the images are too few to decide.
         reason: the origin of the limit, in words.
-        p: two-sided, of the score test that the true value equals ``limit``; None without ``confidence`` in the bounds.
-        adjusted_p: ``p`` after Benjamini and Hochberg's adjustment over all checks of the run.
+        p: two-sided, of the score test that the true value equals ``limit``; None without ``confidence`` in the bounds,
+            and where the observed value decides.
         images_needed: how many images with the same shares would decide; None if decided, or if no number would.
     """
 
@@ -72,7 +71,6 @@ class Check:
     outcome: Outcome
     reason: str
     p: float | None = None
-    adjusted_p: float | None = None
     images_needed: int | None = None
 
 
@@ -85,61 +83,42 @@ def compare(predictions: LabelledPredictions) -> Comparison | None:
     lost = [index for index, label, predicted, baseline in rows if baseline == label != predicted]
     gained = [index for index, label, predicted, baseline in rows if predicted == label != baseline]
     correct = sum(label == baseline for _, label, _, baseline in rows)
-    p = mcnemar(len(lost), len(gained))
-    return Comparison(len(rows), correct, lost, gained, p, adjusted_p=p)
+    return Comparison(len(rows), correct, lost, gained, mcnemar(len(lost), len(gained)))
 
 
-def evaluate(predictions: LabelledPredictions, bounds: Bounds) -> list[Check]:
-    """Evaluate every bound on its own; :func:`decide` then adjusts for multiple testing."""
+def evaluate(predictions: LabelledPredictions, bounds: Bounds, first_run: bool = False) -> tuple[Check, ...]:
+    """Evaluate every bound on one set of images; nothing else in the run changes the outcomes.
+
+    With ``confidence`` in the bounds, a check is PASS or FAIL only if its p-value is at most 1 - confidence, else
+    INCONCLUSIVE. If even the worst predictions would not be a significant FAIL, the observed value decides.
+
+    Args:
+        first_run: whether a bound on the change from the baseline passes where there is no baseline yet.
+
+    Raises:
+        DefuseError: there is no baseline for a bound that needs one, such as no regression without a recorded accuracy.
+    """
     groups = {"": predictions}
     if bounds.per_class:
         groups |= {name: predictions.of_class(name) for name in sorted(set(predictions.labels))}
-    return [check for name, part in groups.items() for check in _Group(name, part, bounds.confidence).checks(bounds)]
-
-
-def decide(families: Sequence[Sequence[Check]]) -> list[tuple[Check, ...]]:
-    """Adjust the checks of one run for multiple testing; returns them in the same families.
-
-    With ``confidence`` in the bounds, a check is PASS or FAIL only if its p-value is at most 1 - confidence after
-    Benjamini and Hochberg's adjustment over all checks that are on the same side of their limit; else INCONCLUSIVE.
-    """
-    tested = [check for family in families for check in family if check.p is not None]
-    # Each side is adjusted on its own, so that the success of one scenario does not make another's miss significant.
-    adjusted = {
-        outcome: benjamini_hochberg([check.p or 0.0 if check.outcome == outcome else 1.0 for check in tested])
-        for outcome in WORST_FIRST
-    }
-    decided = iter([_decided(check, adjusted[check.outcome][index]) for index, check in enumerate(tested)])
-    return [tuple(check if check.p is None else next(decided) for check in family) for family in families]
-
-
-def adjust(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
-    """The comparisons of one run, with p-values adjusted for multiple testing."""
-    adjusted = iter(benjamini_hochberg([comparison.p for comparison in comparisons if comparison]))
-    return [replace(comparison, adjusted_p=next(adjusted)) if comparison else None for comparison in comparisons]
-
-
-def _decided(check: Check, adjusted_p: float) -> Check:
-    assert check.p is not None
-    alpha = 1 - check.confidence
-    if adjusted_p <= alpha:
-        return replace(check, adjusted_p=adjusted_p)
-    # alpha * p / adjusted_p is the threshold for p at this check's rank among all.
-    needed = images_needed(check.total, check.p, alpha * check.p / adjusted_p)
-    return replace(check, adjusted_p=adjusted_p, outcome="INCONCLUSIVE", images_needed=needed)
+    return tuple(
+        check
+        for name, part in groups.items()
+        for check in _Group(name, part, bounds.confidence, first_run).checks(bounds)
+    )
 
 
 class _Group:
     """The images of one class, or all images; ``checks`` evaluates the bounds on them, other methods one bound each."""
 
-    def __init__(self, name: str, predictions: LabelledPredictions, confidence: float | None) -> None:
-        self.name, self.predictions, self.confidence = name, predictions, confidence
+    def __init__(self, name: str, predictions: LabelledPredictions, confidence: float | None, first_run: bool) -> None:
+        self.name, self.predictions, self.confidence, self.first_run = name, predictions, confidence, first_run
         self.level = confidence or DEFAULT_CONFIDENCE
         self.comparison = compare(predictions)
 
     def checks(self, bounds: Bounds) -> list[Check]:
         baseline = self.comparison.correct / self.comparison.total if self.comparison else 0
-        evaluations: dict[str, Callable[[Any], Check]] = {
+        evaluations: dict[str, Callable[[Any], Check | None]] = {
             "min_accuracy": lambda limit: self.accuracy("min_accuracy", limit, "min_accuracy"),
             "max_error_rate": lambda rate: self.accuracy("max_error_rate", 1 - rate, f"max_error_rate {rate:.1%}"),
             "max_increase": self.increase,
@@ -149,55 +128,67 @@ class _Group:
         }
         limits = {name: getattr(bounds, name) for name in evaluations}
         checks = [evaluations[name](limit) for name, limit in limits.items() if limit is not None]
-        if checks:
-            return checks
+        if evaluated := [check for check in checks if check is not None]:
+            return evaluated
         if self.comparison:
             return [self.drop("no_regression", 0.0)]
-        recorded = self.predictions.recorded
-        return [] if recorded is None else [self.accuracy("no_regression", recorded, "no regression from discovery")]
+        if self.predictions.recorded is not None:
+            return [self.accuracy("no_regression", self.predictions.recorded, "no regression from discovery")]
+        return [] if self.name else [self._without_baseline("no_regression", 0.0)]
 
     def accuracy(self, bound: str, minimum: float, reason: str) -> Check:
         correct, total = self.predictions.correct, self.predictions.total
         value = correct / total if total else 0.0
         outcome: Outcome = "INCONCLUSIVE" if not total else "PASS" if value >= minimum - TOLERANCE else "FAIL"
         # Every model meets a minimum of 0: there is nothing to test.
-        z = None if minimum == 0 else score(correct, total, minimum)
+        z = (-score(correct, total, minimum), -score(0, total, minimum)) if minimum else None
         interval = wilson_interval(correct, total, self.level)
         return self._check(bound, total, value, minimum, outcome, reason, z, interval, accuracy=minimum)
 
-    def increase(self, maximum: float) -> Check:
+    def increase(self, maximum: float) -> Check | None:
+        """None for images that are not a failure mode: there is no group to compare with."""
         base = self.predictions.base_error_rate
         if base is None:
-            return self._not_evaluated("max_increase", maximum, "no base error rate")
+            return None
         minimum = max(0.0, 1 - base - maximum)
         return self.accuracy("max_increase", minimum, f"base error rate {base:.1%} plus max_increase")
 
     def drop(self, bound: str, maximum: float) -> Check:
         if self.comparison is None:
-            return self._not_evaluated(bound, maximum, "no baseline yet")
+            return self._without_baseline(bound, maximum)
         lost, gained, total = len(self.comparison.lost), len(self.comparison.gained), self.comparison.total
         drop, baseline = (lost - gained) / total, self.comparison.correct / total
         outcome: Outcome = "PASS" if drop <= maximum + TOLERANCE else "FAIL"
         default = bound == "no_regression"
         reason = "no regression from the baseline" if default else f"baseline {baseline:.1%} less {bound}"
-        # The same model cannot have dropped: there is nothing to test.
-        z = None if self.predictions.same_model else paired_score(lost, gained, total, maximum)
+        worst = paired_score(self.comparison.correct, 0, total, maximum)
+        # The same model with equal predictions has not dropped: there is nothing to test.
+        z = None if self.predictions.repeated else (paired_score(lost, gained, total, maximum), worst)
         interval, required = paired_interval(lost, gained, total, self.level), max(0.0, baseline - maximum)
         return self._check(bound, total, drop, maximum, outcome, reason, z, interval, accuracy=required)
 
     def flips(self, maximum: int) -> Check:
         if self.comparison is None:
-            return self._not_evaluated("max_flips", maximum, "no baseline yet")
+            return self._without_baseline("max_flips", maximum)
         flips, total = len(self.comparison.lost), self.comparison.total
         outcome: Outcome = "PASS" if flips <= maximum else "FAIL"
-        untested = self.predictions.same_model or maximum >= total
-        z = None if untested else score(flips, total, maximum / total)
+        untested = self.predictions.repeated or maximum >= total
+        share, worst = maximum / total, self.comparison.correct
+        z = None if untested else (score(flips, total, share), score(worst, total, share))
         low, high = wilson_interval(flips, total, self.level)
         return self._check("max_flips", total, flips, maximum, outcome, "max_flips", z, (low * total, high * total))
 
-    def _not_evaluated(self, bound: str, limit: float, why: str) -> Check:
-        """The check of a bound without the value that it refers to, such as a baseline on a first run."""
-        return self._check(bound, 0, 0.0, limit, "PASS", f"{bound} not evaluated: {why}")
+    def _without_baseline(self, bound: str, limit: float) -> Check:
+        if not self.first_run:
+            needs = (
+                "no accuracy was recorded to compare with" if bound == "no_regression" else f"{bound} needs a baseline"
+            )
+            raise DefuseError(
+                f"{needs}: set a bound such as min_accuracy, or save a baseline with --defuse-save-baseline FILE on "
+                "the commit to compare with and name it with --defuse-baseline FILE; --defuse-first-run accepts that "
+                "there is none yet."
+            )
+        return self._check(bound, 0, 0.0, limit, "PASS", f"{bound} not evaluated: no baseline yet")
 
     def _check(
         self,
@@ -207,9 +198,18 @@ class _Group:
         limit: float,
         outcome: Outcome,
         reason: str,
-        z: float | None = None,
+        z: tuple[float, float] | None = None,
         interval: tuple[float, float] = (-1.0, 1.0),
         accuracy: float = 0.0,
     ) -> Check:
-        p = None if self.confidence is None or z is None else two_sided_p(z)
-        return Check(bound, self.name, total, measured, limit, accuracy, self.level, interval, outcome, reason, p)
+        """A check; ``z`` has the score statistics of these predictions and of the worst ones, positive for a miss."""
+        check = Check(bound, self.name, total, measured, limit, accuracy, self.level, interval, outcome, reason)
+        if self.confidence is None or z is None or not total:
+            return check
+        if z[1] < critical_value(self.confidence):
+            why = "no outcome of so few images would be significant, so the observed value decides"
+            return replace(check, reason=f"{reason}; {why}")
+        p, alpha = two_sided_p(z[0]), 1 - self.confidence
+        if p <= alpha:
+            return replace(check, p=p)
+        return replace(check, p=p, outcome="INCONCLUSIVE", images_needed=images_needed(total, p, alpha))

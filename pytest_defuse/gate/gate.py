@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline
-from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
+from pytest_defuse.gate.checks import Check, compare, evaluate
 from pytest_defuse.gate.predictions import COLUMNS, LabelledPredictions, Predictions
 from pytest_defuse.gate.results import FLIPS_PER_SET, OverallResult, ScenarioResult, TestSetResult
 from pytest_defuse.gate.sentences import sentence
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.sheets import encode_sheet
 from pytest_defuse.scenarios.store import Scenario
@@ -30,9 +30,14 @@ PredictionsById = Mapping[str, Predictions | DefuseError]
 
 
 class Gated:
-    """What a fixture returns: a verdict, which :meth:`check` turns into the test's outcome."""
+    """What a fixture returns: a verdict, which :meth:`check` turns into the test's outcome.
+
+    Attributes:
+        first_run: as in :func:`~pytest_defuse.gate.checks.evaluate`.
+    """
 
     verdict: ScenarioResult | TestSetResult | OverallResult
+    first_run: bool
 
     @property
     def sentence(self) -> str:
@@ -43,14 +48,18 @@ class Gated:
         """Fail the test if a bound fails, or if accuracy regressed when the test sets no bounds.
 
         Raises:
-            AssertionError: with the sentence about the verdict as its message.
+            AssertionError: a bound fails; the message is the sentence about the verdict.
+            InconclusiveError: no bound fails, and one is INCONCLUSIVE.
+            DefuseError: the test sets no bounds, and there is nothing to compare with.
         """
         __tracebackhide__ = True
         verdict = self.verdict
         if not verdict.checks:
-            verdict = replace(verdict, checks=_checked(verdict.predictions, Bounds()))
+            verdict = replace(verdict, checks=evaluate(verdict.predictions, Bounds(), self.first_run))
         if verdict.outcome == "FAIL":
             raise AssertionError(sentence(verdict))
+        if verdict.outcome == "INCONCLUSIVE":
+            raise InconclusiveError(sentence(verdict))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +68,7 @@ class GatedScenario(Gated):
 
     scenario: Scenario
     verdict: ScenarioResult
+    first_run: bool = False
 
     def __repr__(self) -> str:
         return f"<scenario {self.id}: {self.accuracy}>"
@@ -93,12 +103,13 @@ class GatedAccuracy(Gated, Accuracy):
     """What ``defuse_test_accuracy`` and ``defuse_overall`` return: an accuracy with the verdict that it is part of."""
 
     verdict: TestSetResult | OverallResult
+    first_run: bool = False
 
     @staticmethod
-    def of(verdict: TestSetResult | OverallResult) -> "GatedAccuracy":
+    def of(verdict: TestSetResult | OverallResult, first_run: bool = False) -> "GatedAccuracy":
         """The accuracy of a verdict."""
         accuracy = GatedAccuracy(verdict.correct, verdict.total, verdict.confidence)
-        accuracy.verdict = verdict
+        accuracy.verdict, accuracy.first_run = verdict, first_run
         return accuracy
 
 
@@ -109,40 +120,32 @@ def gate_scenarios(
     baseline: SubjectBaseline = NO_BASELINE,
     uncorrected: PredictionsById | None = None,
 ) -> dict[tuple[str, Bounds], ScenarioResult | DefuseError]:
-    """Evaluate a model's predictions on scenarios; p-values are adjusted over all requests.
+    """Evaluate a model's predictions on scenarios, each on its own images alone.
 
     Args:
         uncorrected: predictions of the original model, in a run that corrects.
 
     Returns:
-        By scenario id and bounds; an error if the scenario does not fit the subject or the baseline.
+        By scenario id and bounds; an error if the scenario does not fit the subject or the baseline, or if there is
+        nothing to compare with.
     """
-    scenarios = {scenario.id: scenario for scenario, _ in requests}
-    labelled: dict[str, LabelledPredictions] = {}
     results: dict[tuple[str, Bounds], ScenarioResult | DefuseError] = {}
-    for name, scenario in scenarios.items():
+    for scenario, bounds in requests:
         try:
-            labelled[name] = _labelled(scenario, predictions, model, baseline)
+            labelled = _labelled(scenario, predictions, model, baseline)
+            checks = _checked(labelled, bounds, baseline, f"{scenario.yaml}: ")
         except DefuseError as error:
-            results |= {(name, bounds): error for other, bounds in requests if other.id == name}
-    comparisons = dict(zip(labelled, adjust([compare(part) for part in labelled.values()]), strict=True))
-    keys = [(scenario.id, bounds) for scenario, bounds in requests if scenario.id in labelled]
-    families = decide([evaluate(labelled[name], bounds) for name, bounds in keys])
-    for (name, bounds), checks in zip(keys, families, strict=True):
-        scenario = scenarios[name]
-        if not checks:
-            problem = "no accuracy was recorded to compare with: set a bound such as min_accuracy, or name a baseline."
-            results[name, bounds] = DefuseError(f"{scenario.yaml}: {problem}")
+            results[scenario.id, bounds] = error
             continue
-        results[name, bounds] = ScenarioResult(
+        results[scenario.id, bounds] = ScenarioResult(
             subject=scenario.subject,
             model=model.fingerprint,
-            predictions=labelled[name],
+            predictions=labelled,
             confidence=bounds.confidence or DEFAULT_CONFIDENCE,
             checks=checks,
-            comparison=comparisons[name],
+            comparison=compare(labelled),
             correct_before=None if uncorrected is None else _labelled(scenario, uncorrected, model).correct,
-            id=name,
+            id=scenario.id,
             label=scenario.record.label or str(scenario.record.labels),
             folder=str(scenario.folder),
             tiles=tuple(scenario.record.sheets.held_out.kept),
@@ -181,7 +184,7 @@ def gate_together(
         model=model.fingerprint,
         predictions=together,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
-        checks=_checked(together, bounds),
+        checks=_checked(together, bounds, baseline),
         comparison=compare(together),
         correct_before=before,
         scenarios=tuple(scenario.id for scenario in scenarios),
@@ -216,15 +219,20 @@ def gate_test(
         model=model.fingerprint,
         predictions=labelled,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
-        checks=_checked(labelled, bounds),
+        checks=_checked(labelled, bounds, baseline),
         comparison=comparison,
         correct_before=sum(map(str.__eq__, labels, uncorrected.predicted)) if uncorrected else None,
         flip_sheet=b64encode(encode_sheet(images.pixels[lost].numpy())).decode() if lost else "",
     )
 
 
-def _checked(predictions: LabelledPredictions, bounds: Bounds | None) -> tuple[Check, ...]:
-    return decide([evaluate(predictions, bounds)])[0] if bounds else ()
+def _checked(
+    predictions: LabelledPredictions, bounds: Bounds | None, baseline: SubjectBaseline, where: str = ""
+) -> tuple[Check, ...]:
+    try:
+        return evaluate(predictions, bounds, baseline.first_run) if bounds else ()
+    except DefuseError as error:
+        raise DefuseError(f"{where}{error}") from None
 
 
 def _labelled(

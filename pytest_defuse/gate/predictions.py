@@ -72,6 +72,16 @@ class LabelledPredictions(Predictions):
         """Number of images whose predicted class is their label."""
         return sum(map(str.__eq__, self.labels, self.predicted))
 
+    @property
+    def changed(self) -> int:
+        """Number of images for which the baseline predicts another class."""
+        return sum(other not in (None, own) for own, other in zip(self.predicted, self.baseline, strict=True))
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the baseline is from the same model, and predicts the same classes."""
+        return self.same_model and not self.changed
+
     def of_class(self, name: str) -> "LabelledPredictions":
         """Those of the images with one label."""
         chosen = [label == name for label in self.labels]

@@ -93,20 +93,25 @@ def _is_drop(check: Check) -> bool:
 def _images_needed(check: Check) -> str:
     if not check.total:
         return ", there are no images"
-    adjusted = ""
-    if check.p is not None and check.p <= 1 - check.confidence:
-        adjusted = f" after adjustment for multiple testing (p = {check.p:.2g}, adjusted {check.adjusted_p:.2g})"
     if check.images_needed is None:
-        return f"{adjusted}, and no number of images would decide: the value equals the bound"
-    return f"{adjusted}, about {check.images_needed:,} images would decide"
+        return ", and no number of images would decide: the value equals the bound"
+    return f", about {check.images_needed:,} images would decide"
 
 
 def _comparison(verdict: Verdict) -> Sequence[str]:
-    comparison = verdict.comparison
-    if comparison and verdict.predictions.same_model:
+    comparison, predictions = verdict.comparison, verdict.predictions
+    if comparison and predictions.repeated:
         return ("the baseline is from the same model",)
     if not comparison or not (comparison.lost or comparison.gained):
         return ()
-    adjusted = f", adjusted {comparison.adjusted_p:.2g}" if comparison.adjusted_p != comparison.p else ""
     lost, gained = len(comparison.lost), len(comparison.gained)
-    return (f"compared with the baseline {lost} lost, {gained} gained (McNemar p = {comparison.p:.2g}{adjusted})",)
+    sentence = f"compared with the baseline {lost} lost, {gained} gained (McNemar p = {comparison.p:.2g})"
+    return (sentence, *([nondeterminism(predictions)] if predictions.same_model else []))
+
+
+def nondeterminism(predictions: LabelledPredictions) -> str:
+    """That the same model now predicts other classes than in the baseline."""
+    return (
+        f"the baseline is from the same model, which now predicts another class for {predictions.changed} of "
+        f"{predictions.total} images: it is not deterministic"
+    )

@@ -7,4 +7,6 @@ from pytest_defuse.plugin.hooks import pytest_collection_modifyitems as pytest_c
 from pytest_defuse.plugin.hooks import pytest_configure as pytest_configure
 from pytest_defuse.plugin.hooks import pytest_generate_tests as pytest_generate_tests
 from pytest_defuse.plugin.hooks import pytest_report_teststatus as pytest_report_teststatus
+from pytest_defuse.plugin.hooks import pytest_runtest_call as pytest_runtest_call
 from pytest_defuse.plugin.hooks import pytest_runtest_makereport as pytest_runtest_makereport
+from pytest_defuse.plugin.hooks import pytest_runtest_setup as pytest_runtest_setup

@@ -1,20 +1,18 @@
-"""Collection: items for scenarios, scenario files as tests, and what the collected tests require."""
+"""Collection: items for scenarios, and scenario files as tests."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_defuse.plugin.markers import SCENARIO, bounds_of, fixtures_of, marker_values, scenario_of
-from pytest_defuse.plugin.session import SESSION
+from pytest_defuse.plugin.markers import bounds_of, fixtures_of
+from pytest_defuse.plugin.stash import SCENARIO, SESSION
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.escaping import visible
 
 if TYPE_CHECKING:
     from pytest_defuse.gate.gate import GatedScenario
-    from pytest_defuse.scenarios.bounds import Bounds
-    from pytest_defuse.scenarios.store import Scenario
 
 
 class ScenarioTest(pytest.Function):
@@ -58,31 +56,6 @@ def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
         reason = f"no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its candidates"
         params = [pytest.param(None, marks=pytest.mark.skip(reason=visible(reason)), id="none-accepted")]
     metafunc.parametrize("defuse_scenario", params, indirect=True)
-
-
-def uncovered_scenarios(items: Sequence[pytest.Item], accepted: "Sequence[Scenario]") -> list[str]:
-    """The ids of the accepted scenarios that no item tests."""
-    covered = {scenario.folder for item in items if (scenario := scenario_of(item))}
-    return [scenario.id for scenario in accepted if scenario.folder not in covered]
-
-
-def gate_requests(items: Sequence[pytest.Item]) -> "list[tuple[Scenario, Bounds]]":
-    """Every scenario that an item tests, with the item's bounds, each pair once."""
-    pairs = [(scenario, bounds_of(item)) for item in items if (scenario := scenario_of(item))]
-    return list({(scenario.folder, bounds): (scenario, bounds) for scenario, bounds in pairs}.values())
-
-
-def correction_settings(items: Sequence[pytest.Item]) -> dict[str, Any]:
-    """The settings in the items' ``defuse_correct`` markers, which must agree: a session runs one correction."""
-    settings: dict[str, Any] = {}
-    for item in items:
-        for name, value in marker_values(item, "defuse_correct").items():
-            if settings.setdefault(name, value) != value:
-                raise pytest.UsageError(
-                    f"two tests give defuse_correct({name}=...) different values, {settings[name]!r} and {value!r}: "
-                    "a session runs one correction, so give one value."
-                )
-    return settings
 
 
 def discovery_item(session: pytest.Session, items: Sequence[pytest.Item]) -> pytest.Item | None:

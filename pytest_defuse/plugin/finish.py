@@ -1,13 +1,13 @@
 """The end of a session: the corrected checkpoint, the baseline and the reports."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytest_defuse.correct.judgement import Judgement
 from pytest_defuse.correct.results import CorrectionResult
-from pytest_defuse.gate.baseline import Baseline, save_baseline
+from pytest_defuse.gate.baseline import Baseline, load_baseline, save_baseline
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.plugin.run import SubjectRun
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
@@ -28,22 +28,21 @@ def examine_correction(run: SubjectRun, failed: Sequence[str]) -> None:
 
 
 def finish_correction(
-    run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str]
+    run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Mapping[str, Sequence[str]]
 ) -> CorrectionResult | None:
     """Write the corrected checkpoint if no test ``failed`` and every bound passes; None without a correction."""
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None
-    return correcting.finish(gate_judgements([s.id for s in correcting.scenarios], Results.of(collected), failed))
+    accepted, own = [s.id for s in correcting.scenarios], [r for r in collected if r["subject"] == run.subject.name]
+    return correcting.finish(gate_judgements(accepted, Results.of(own), failed.get(run.subject.name, ())))
 
 
-def write_reports(options: Options, results: Results) -> list[str]:
+def write_reports(options: Options, results: Results, passed: bool = True) -> list[str]:
     """Write the baseline and the reports that the options name; a sentence for each that cannot be written."""
-    baseline = Baseline.of_run(results.models, results.scenarios, results.test_sets)
     step_summary = os.environ.get("GITHUB_STEP_SUMMARY") if results else None
     files: list[tuple[Path | None, Callable[[Path], None]]] = [
-        # A run without verdicts does not replace an earlier run's baseline.
-        (options.save_baseline if results.sets else None, lambda path: save_baseline(path, baseline)),
+        (options.save_baseline, lambda path: _save_baseline(path, results, passed)),
         (options.results, lambda path: save_results(path, results)),
         (options.report, lambda path: _write_html(path, results)),
         (options.summary, lambda path: replace_text(path, render_markdown(results))),
@@ -61,6 +60,15 @@ def write_reports(options: Options, results: Results) -> list[str]:
             except DefuseError as error:
                 problems.append(str(error))
     return problems
+
+
+def _save_baseline(path: Path, results: Results, passed: bool) -> None:
+    """Put this run's predictions in the place of its images' in the file; the file's others stay."""
+    if not (passed and results.sets):
+        reason = "the run did not pass" if not passed else "no test evaluated a model"
+        raise DefuseError(f"the baseline {path} was not written: {reason}.")
+    baseline = Baseline.of_run(results.models, results.scenarios, results.test_sets)
+    save_baseline(path, load_baseline(path).updated(baseline) if path.is_file() else baseline)
 
 
 def _write_html(path: Path, results: Results) -> None:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_defuse.plugin.markers import bounds_of, marker_values, requested_bounds, scenario_of
-from pytest_defuse.plugin.session import SESSION, record
+from pytest_defuse.plugin.session import record
+from pytest_defuse.plugin.stash import FOREIGN, SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
@@ -25,11 +26,13 @@ def defuse_subject() -> "Subject":
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def defuse_run(request: pytest.FixtureRequest, defuse_subject: "Subject") -> "SubjectRun":
-    """The subject in this session, shared by the other fixtures."""
+    """The subject in this session, shared by the other fixtures and by all tests of the subject."""
     session = request.config.stash[SESSION]
-    run = session.start(defuse_subject)
+    if run := session.run_of(defuse_subject, request.node):
+        return run
+    run = session.start(defuse_subject, request.node)
     # Finalizers run in reverse order: before the teardown of defuse_subject, which may remove its data.
     subject = request._get_active_fixturedef("defuse_subject")
     subject.addfinalizer(lambda: session.examine(run, request.session))
@@ -44,10 +47,17 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
     scenario, subject = scenario_of(request.node), defuse_run.subject
     assert scenario is not None, "the item was made for a scenario"
     if scenario.subject != subject.name:
+        request.node.stash[FOREIGN] = True
+        if request.config.stash[SESSION].one_subject:
+            raise DefuseError(
+                f"Scenario {scenario.id} is of subject {scenario.subject!r}, and this run tests the model of "
+                f"{subject.name!r} only: rename the folder in the store with the subject, or name the test's scenarios "
+                "with defuse(only=...)."
+            )
         pytest.skip(f"scenario of subject {scenario.subject!r}; this test's defuse_subject is {subject.name!r}")
     verdict = defuse_run.gate(scenario, bounds_of(request.node))
     record(request.node, verdict, *defuse_run.models)
-    return GatedScenario(scenario, verdict)
+    return GatedScenario(scenario, verdict, defuse_run.options.first_run)
 
 
 @pytest.fixture
@@ -57,7 +67,7 @@ def defuse_overall(request: pytest.FixtureRequest, defuse_run: "SubjectRun") -> 
 
     verdict = defuse_run.gate_all(requested_bounds(request.node))
     record(request.node, verdict, *defuse_run.models)
-    return GatedAccuracy.of(verdict)
+    return GatedAccuracy.of(verdict, defuse_run.options.first_run)
 
 
 @pytest.fixture
@@ -67,7 +77,7 @@ def defuse_test_accuracy(request: pytest.FixtureRequest, defuse_run: "SubjectRun
 
     verdict = defuse_run.gate_test(requested_bounds(request.node))
     record(request.node, verdict, *defuse_run.models)
-    return GatedAccuracy.of(verdict)
+    return GatedAccuracy.of(verdict, defuse_run.options.first_run)
 
 
 @pytest.fixture

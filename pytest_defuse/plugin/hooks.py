@@ -1,7 +1,6 @@
 """The hooks of the plugin. No import here loads torch, numpy or pydantic."""
 
 from collections.abc import Generator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,12 @@ import pytest
 
 from pytest_defuse.plugin import collection, fixtures
 from pytest_defuse.plugin.inifile import sources_of
-from pytest_defuse.plugin.markers import MARKERS, fixtures_of
+from pytest_defuse.plugin.markers import MARKERS, fixtures_of, scenario_key
 from pytest_defuse.plugin.options import TABLE, resolve
-from pytest_defuse.plugin.session import RESULTS, SESSION, DefuseSession
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.plugin.session import DefuseSession, subject_name
+from pytest_defuse.plugin.stash import FOREIGN, INCONCLUSIVE, RESULTS, SESSION
+from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
+from pytest_defuse.runtime.escaping import visible
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,12 +69,9 @@ def pytest_collection_modifyitems(
     A test that is deselected still covers its scenario, but requires nothing of the model.
     """
     defuse = config.stash[SESSION]
-    if any("defuse_subject" in fixtures_of(item) for item in items) and not session.testsfailed:
-        with suppress(DefuseError):  # the tests report a store that cannot be read
-            defuse.uncovered = collection.uncovered_scenarios(items, defuse.accepted())
+    defuse.note_collected(items)
     result = yield
-    defuse.requests = collection.gate_requests(items)
-    defuse.correction = collection.correction_settings(items)
+    defuse.note_selected(items)
     if defuse.options.discover and (discovery := collection.discovery_item(session, items)):
         items.append(discovery)
     return result
@@ -88,10 +86,35 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 
 def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, Any] | None:
-    """Report INCONCLUSIVE as a separate outcome, which does not fail the run."""
-    if report.when == "call" and report.passed and getattr(report, "defuse_inconclusive", False):
-        return "inconclusive", "I", ("INCONCLUSIVE", {"yellow": True})
+    """Report INCONCLUSIVE, for pytest a skipped test, by its name."""
+    if report.skipped and getattr(report, "defuse_inconclusive", False):
+        return "skipped", "I", ("INCONCLUSIVE", {"yellow": True})
     return None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test whose fixture cannot be judged; with --defuse-strict it fails."""
+    try:
+        yield
+    except InconclusiveError as error:
+        _undecided(item, str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test that passes with a verdict of INCONCLUSIVE, with its figures; with --defuse-strict it fails."""
+    try:
+        yield
+    except InconclusiveError as error:
+        _undecided(item, str(error))
+    if results := item.stash.get(RESULTS, []):
+        from pytest_defuse.gate.results import Verdict
+        from pytest_defuse.gate.sentences import sentence
+
+        for result in results:
+            if isinstance(result, Verdict) and result.outcome == "INCONCLUSIVE":
+                _undecided(item, visible(sentence(result)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -104,14 +127,29 @@ def pytest_runtest_makereport(
         report.longrepr = str(call.excinfo.value)
     # xdist sends plain values only; an accuracy that a test recorded is a float with more attributes.
     report.user_properties = [(k, float(v) if isinstance(v, float) else v) for k, v in report.user_properties]
-    attributes: dict[str, Any] = {"defuse_gate": "defuse_subject" in fixtures_of(item)}
+    inconclusive = report.skipped and INCONCLUSIVE in item.stash and report.when != "teardown"
+    if inconclusive:
+        path, line, _ = item.reportinfo()  # not the line of this file that skipped the test
+        report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {item.stash[INCONCLUSIVE]}")
+    # Plain attributes of a report travel through xdist as JSON.
+    attributes: dict[str, Any] = {
+        "defuse_gate": "defuse_subject" in fixtures_of(item),
+        "defuse_subject": subject_name(item),
+        "defuse_scenario": scenario_key(item),
+        "defuse_foreign": FOREIGN in item.stash,
+        "defuse_inconclusive": inconclusive,
+    }
     results = item.stash.get(RESULTS, [])
-    if report.when == "call":
-        outcomes = [getattr(result, "outcome", None) for result in results]
-        attributes["defuse_inconclusive"] = "INCONCLUSIVE" in outcomes
     if report.when == "teardown" and results:
         from pytest_defuse.report.results import encode
 
         attributes["defuse_results"] = [encode(result) for result in results]
     vars(report).update(attributes)
     return report
+
+
+def _undecided(item: pytest.Item, sentence: str) -> None:
+    if item.config.stash[SESSION].options.strict:
+        pytest.fail(f"{sentence} --defuse-strict requires a decision.", pytrace=False)
+    item.stash[INCONCLUSIVE] = sentence
+    pytest.skip(sentence)

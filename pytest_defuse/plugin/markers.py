@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_defuse.plugin.session import SESSION
+from pytest_defuse.plugin.stash import SCENARIO, SESSION
 from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
@@ -21,13 +21,20 @@ MARKERS = (
     "defuse_explain(layer, depth, top, delta, tau, ...): settings of defuse_failure_modes",
 )
 
-SCENARIO = pytest.StashKey["Scenario"]()
-"""The scenario of an item that was collected from a scenario.yaml."""
-
 
 def fixtures_of(item: pytest.Item) -> list[str]:
     """All fixtures that an item uses, directly or through others."""
     return list(getattr(item, "fixturenames", []))
+
+
+def subject_source(item: pytest.Item) -> tuple[str, int] | None:
+    """Where an item's subject comes from: the place of its fixture ``defuse_subject``, and the number of its parameter.
+
+    A folder, module or class may override the fixture, so that its tests have another subject. None for a test without.
+    """
+    definitions = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("defuse_subject")
+    indices = getattr(getattr(item, "callspec", None), "indices", {})
+    return (definitions[-1].baseid, indices.get("defuse_subject", 0)) if definitions else None
 
 
 def scenario_of(item: pytest.Item) -> "Scenario | None":
@@ -35,6 +42,12 @@ def scenario_of(item: pytest.Item) -> "Scenario | None":
     callspec = getattr(item, "callspec", None)
     scenario: Scenario | None = callspec.params.get("defuse_scenario") if callspec else item.stash.get(SCENARIO, None)
     return scenario
+
+
+def scenario_key(item: pytest.Item) -> str:
+    """``subject/id`` of the scenario that an item tests; empty if it tests none."""
+    scenario = scenario_of(item)
+    return scenario.full_name if scenario else ""
 
 
 def marker_values(item: pytest.Item, name: str) -> dict[str, Any]:

@@ -28,7 +28,16 @@ class Option(NamedTuple):
         return "defuse_" + self.name.replace("-", "_")
 
 
-AFFECTS_RESULTS = ("defuse_correct", "defuse_store", "defuse_device", "defuse_seed", "defuse_bounds", "defuse_baseline")
+AFFECTS_RESULTS = (
+    "defuse_correct",
+    "defuse_store",
+    "defuse_device",
+    "defuse_seed",
+    "defuse_bounds",
+    "defuse_baseline",
+    "defuse_first_run",
+    "defuse_strict",
+)
 """Keys of the options that change the results of a gate, which a command that repeats it must have."""
 
 TABLE = (
@@ -46,7 +55,9 @@ TABLE = (
     Option("summary", "write a markdown summary; also appended to $GITHUB_STEP_SUMMARY, if set", "FILE.md"),
     Option("code-quality", "write failures as a GitLab code quality report", "FILE.json"),
     Option("baseline", "compare with the predictions of an earlier run", "FILE"),
-    Option("save-baseline", "save this run's predictions", "FILE"),
+    Option("save-baseline", "save this run's predictions, if it passes", "FILE"),
+    Option("first-run", "accept that there is no baseline yet, for bounds that need one"),
+    Option("strict", "fail tests whose outcome is INCONCLUSIVE, instead of skipping them"),
 )
 
 
@@ -71,6 +82,8 @@ class Options(NamedTuple):
     code_quality: Path | None = None
     bounds: "Bounds | None" = None
     collect: bool = False
+    first_run: bool = False
+    strict: bool = False
 
     @property
     def details(self) -> bool:
@@ -107,8 +120,18 @@ class Sources(NamedTuple):
 
 
 def resolve(sources: Sources) -> Options:
-    """The session's options; the message about an invalid value names its source."""
-    return Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
+    """The session's options; the message about an invalid value names its source.
+
+    A store that an option names exists, unless a discovery is to create it.
+    """
+    options = Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
+    [source] = [sources.text_of(row)[1] for row in TABLE if row.name == "store"]
+    if source != "default" and not (options.discover or options.store.is_dir()):
+        raise DefuseError(
+            f"{source} names the store {options.store}, and there is no such folder: correct the name, or create the "
+            "store with pytest --defuse-discover."
+        )
+    return options
 
 
 def to_repeat(sources: Sources) -> list[str]:

@@ -5,6 +5,7 @@ Searching, finetuning and failure modes are also imported only then: most sessio
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.bounds import Bounds
-from pytest_defuse.scenarios.store import Scenario, Store, Stored
+from pytest_defuse.scenarios.store import Scenario, Store, Stored, named
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import device_named
 from pytest_defuse.subject.subject import Subject
@@ -100,11 +101,15 @@ class SubjectRun:
 
     @cached_property
     def baseline(self) -> SubjectBaseline:
-        """The predictions of an earlier run; none without ``--defuse-baseline``, or before its file exists."""
-        file = self.options.baseline
-        if not file or not file.exists():
-            return NO_BASELINE
-        baseline = load_baseline(file).of(self.subject.name)
+        """The predictions of an earlier run; none without ``--defuse-baseline``.
+
+        Raises:
+            DefuseError: the file is not there, and this is no first run; or it cannot be read.
+        """
+        file, first_run = self.options.baseline, self.options.first_run
+        if not file or (first_run and not file.exists()):
+            return replace(NO_BASELINE, first_run=first_run)
+        baseline = replace(load_baseline(file).of(self.subject.name), first_run=first_run)
         if baseline.model == self.model.fingerprint and not baseline.same_model(self.model):
             self.progress.say(
                 f"{file} counts as a baseline from another model: this one has the same weights, but other logits for "
@@ -127,12 +132,8 @@ class SubjectRun:
 
     def gate_all(self, bounds: Bounds | None) -> OverallResult:
         """Evaluate all accepted scenarios together, or those that ``only`` names."""
-        only = bounds.only if bounds else ()
-        scenarios = [
-            scenario
-            for scenario in self.store.scenarios("accepted")
-            if not only or scenario.id in only or scenario.record.label in only
-        ]
+        accepted = self.store.scenarios("accepted")
+        scenarios = named(accepted, bounds.only if bounds else (), self.store.folder)
         if not scenarios:
             raise DefuseError(f"There is no accepted scenario in {self.store.folder}: accept what you can label.")
         predictions, uncorrected = self._predictions(scenarios)

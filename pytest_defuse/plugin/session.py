@@ -3,13 +3,18 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_defuse.plugin.coverage import Coverage, Decision, decide, is_full
 from pytest_defuse.plugin.inifile import sources_of
+from pytest_defuse.plugin.markers import scenario_key, subject_source
 from pytest_defuse.plugin.options import Options, to_repeat
+from pytest_defuse.plugin.requirements import Requirements, requirements
+from pytest_defuse.plugin.stash import RESULTS, SUBJECT
 from pytest_defuse.plugin.workers import shared_folder, sharing, worker_input
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.escaping import encodable, visible
@@ -18,49 +23,83 @@ from pytest_defuse.runtime.progress import Progress
 if TYPE_CHECKING:
     from pytest_defuse.plugin.run import SubjectRun
     from pytest_defuse.report.results import Result, Results
-    from pytest_defuse.scenarios.bounds import Bounds
     from pytest_defuse.scenarios.store import Scenario
     from pytest_defuse.subject.subject import Subject
 
-SESSION = pytest.StashKey["DefuseSession"]()
-RESULTS = pytest.StashKey["list[Result]"]()
-
 WITHOUT_TESTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
 """pytest's options, by their names in its config, with which no test runs: such a session writes nothing."""
-MAX_NAMED = 5
-"""Uncovered scenarios that a notice names, so that it has one or two lines. Our choice."""
 
 
 class DefuseSession:
     """The plugin object of one session; its hooks are those that need its state.
 
     Attributes:
-        uncovered: ids of accepted scenarios that no collected test covers.
-        requests: every scenario that a collected test gates, with its bounds.
+        coverage: what the collected tests cover; complete at the end of the session.
+        requirements: what the collected tests require, by the source of their subject.
         results: all results so far, encoded; in the controller of xdist, those of all workers.
-        failed: ids of the failed tests of a subject.
+        failed: ids of the failed tests by the name of their subject.
     """
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.config, self.options = config, options
-        self.uncovered: list[str] = []
-        self.requests: list[tuple[Scenario, Bounds]] = []
-        self.correction: dict[str, Any] = {}
+        self.coverage = Coverage()
+        self.requirements: dict[tuple[str, int] | None, Requirements] = {}
         self.runs: list[SubjectRun] = []
         self.results: list[dict[str, Any]] = []
-        self.failed: list[str] = []
+        self.failed: dict[str, list[str]] = {}
+        self._ran: set[str] = set()
+        self._foreign: set[str] = set()
+        self._subjects: set[str] = set()
+        self._unreadable: list[str] = []
         self._accepted: dict[tuple[str, ...], list[Scenario]] = {}
         self._shared: Path | None = None
         self._notices: list[str] = []
         self._partial = ""
         self._problems: list[str] = []
+        self._unjudged: tuple[str, ...] = ()
         self._annotations = ""
         for verb in ("discover", "correct"):
             if getattr(options, verb) and (config.getoption("numprocesses", None) or config.getoption("tx", None)):
                 raise pytest.UsageError(f"--defuse-{verb} uses the whole machine: run it without xdist workers (-n0).")
 
-    def start(self, subject: "Subject") -> "SubjectRun":
-        """Start the run of a subject; xdist's workers divide the CPU's cores among them."""
+    @property
+    def one_subject(self) -> bool:
+        """Whether all collected tests have the same subject."""
+        return len(self.requirements.keys() - {None}) == 1
+
+    def note_collected(self, items: Sequence[pytest.Item]) -> None:
+        """Note the accepted scenarios, and those that the tests cover before any is deselected."""
+        accepted: list[Scenario] = []
+        if any(self.options.store.glob("*/store.yaml")):
+            try:
+                accepted = self.accepted()
+            except DefuseError as error:  # also in a project none of whose tests reads the store
+                self._unreadable = [str(error)]
+        self.coverage = Coverage([scenario.full_name for scenario in accepted], sorted({*map(scenario_key, items)}))
+
+    def note_selected(self, items: Sequence[pytest.Item]) -> None:
+        """Note what the tests that remain cover and require."""
+        self.coverage = self.coverage._replace(selected=sorted({*map(scenario_key, items)}))
+        groups: dict[tuple[str, int] | None, list[pytest.Item]] = {}
+        for item in items:
+            groups.setdefault(subject_source(item), []).append(item)
+        self.requirements = {source: requirements(group) for source, group in groups.items()}
+
+    def run_of(self, subject: "Subject", item: pytest.Item) -> "SubjectRun | None":
+        """The run of an item's subject, if it has started."""
+        item.stash[SUBJECT] = subject.name
+        for run in self.runs:
+            if run.subject is subject:
+                return run
+            if run.subject.name == subject.name:
+                raise DefuseError(
+                    f"Two subjects of this run have the name {subject.name!r}: give each its own name, and the fixture "
+                    'defuse_subject the scope "session".'
+                )
+        return None
+
+    def start(self, subject: "Subject", item: pytest.Item) -> "SubjectRun":
+        """Start the run of an item's subject; xdist's workers divide the CPU's cores among them."""
         from pytest_defuse.plugin.run import SubjectRun
         from pytest_defuse.subject.devices import share_threads
 
@@ -69,7 +108,10 @@ class DefuseSession:
                 "--defuse-correct-output names one file, but this session corrects several subjects: run one at a time."
             )
         share_threads(worker_input(self.config).get("workercount", 1))
-        run = SubjectRun(subject, self.options, self.requests, self._progress(), sharing(self.config), self.correction)
+        required = self.requirements.get(subject_source(item), Requirements())
+        run = SubjectRun(
+            subject, self.options, required.requests, self._progress(), sharing(self.config), required.correction
+        )
         self.runs.append(run)
         return run
 
@@ -78,7 +120,7 @@ class DefuseSession:
         from pytest_defuse.plugin.finish import examine_correction
 
         if session.exitstatus != pytest.ExitCode.INTERRUPTED:
-            examine_correction(run, self.failed)
+            examine_correction(run, self.failed.get(run.subject.name, ()))
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once."""
@@ -91,8 +133,13 @@ class DefuseSession:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results of a report, including those of xdist workers."""
         self.results += getattr(report, "defuse_results", [])
+        subject, key = getattr(report, "defuse_subject", ""), getattr(report, "defuse_scenario", "")
+        if key:
+            (self._foreign if getattr(report, "defuse_foreign", False) else self._ran).add(key)
+        if subject:
+            self._subjects.add(subject)
         if report.failed and getattr(report, "defuse_gate", False):
-            self.failed.append(report.nodeid)
+            self.failed.setdefault(subject, []).append(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -101,25 +148,31 @@ class DefuseSession:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take the uncovered scenarios from an xdist worker: all workers collect the same tests."""
-        self.uncovered = getattr(node, "workeroutput", {}).get("defuse_uncovered", [])
+        """Take what the tests cover from an xdist worker: all workers collect the same tests."""
+        coverage, self._unreadable = getattr(node, "workeroutput", {}).get("defuse_coverage", ([], []))
+        self.coverage = Coverage(*coverage)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write corrections and reports; a file that cannot be written and a refused correction fail the run."""
+        """Write corrections and reports; what was required and is missing fails the run."""
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["defuse_uncovered"] = self.uncovered
+            self.config.workeroutput["defuse_coverage"] = list(self.coverage[:3]), self._unreadable
             return
         if self._shared:
             shutil.rmtree(self._shared, ignore_errors=True)
-        self._partial = _interruption(session)
-        self._notices = self._notes()
         if any(self.config.getoption(name, False) for name in WITHOUT_TESTS):
             return
-        options = self.options
-        reports = options.results or options.report or options.summary or options.code_quality
-        if not (self.results or self.runs or reports):
-            return
+        self._partial = _interruption(session)
+        decision, options = self._decide(), self.options
+        self._unjudged, self._notices = decision.problems, [*decision.notices, *self._notes()]
+        reports = options.results or options.report or options.summary or options.code_quality or options.save_baseline
+        if self.results or self.runs or reports:
+            self._finish(session)
+        if (self._problems or self._unjudged) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _finish(self, session: pytest.Session) -> None:
+        """Write the corrected checkpoints, the baseline and the reports."""
         from pytest_defuse.plugin.finish import finish_correction, write_reports
         from pytest_defuse.report.findings import findings, render_github, repository_root
         from pytest_defuse.report.results import encode
@@ -128,17 +181,36 @@ class DefuseSession:
         runs = [] if session.exitstatus == pytest.ExitCode.INTERRUPTED else self.runs
         corrections = [result for run in runs if (result := finish_correction(run, self.results, self.failed))]
         self.results += map(encode, corrections)
+        if any(result.problems for result in corrections) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         results = self._collected()
-        self._problems = write_reports(options, results)
+        passed = session.exitstatus == pytest.ExitCode.OK and not self._unjudged
+        self._problems = write_reports(self.options, results, passed=passed)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._annotations = render_github(findings(results, repository_root()))
-        refused = any(result.problems for result in corrections)
-        if (self._problems or refused) and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _decide(self) -> Decision:
+        """What the scenarios without a verdict mean for this run."""
+        results = [f"{item['subject']}/{item['id']}" for item in self.results if item["kind"] == "ScenarioResult"]
+        full, complete = is_full(self.config), not self._partial
+        decision = decide(
+            self.coverage._replace(
+                ran=self._ran,
+                foreign=self._foreign,
+                results=results,
+                subjects=self._subjects,
+                full=full,
+                complete=complete,
+            )
+        )
+        if not full and not self.results:  # a run of other tests
+            decision = decision._replace(notices=())
+        unreadable = self._unreadable if full and complete else []
+        return decision._replace(problems=(*unreadable, *decision.problems))
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the results, unless the run is quiet."""
-        if (self.results or self._notices) and self.config.get_verbosity() >= 0:
+        if (self.results or self._notices or self._unjudged) and self.config.get_verbosity() >= 0:
             from pytest_defuse.report.terminal import render
 
             text = render(
@@ -157,24 +229,25 @@ class DefuseSession:
         if reporter := self.config.pluginmanager.get_plugin("terminalreporter"):
             encoding = getattr(sys.stdout, "encoding", None)
             reporter.write(encodable(self._annotations, encoding))
-            for problem in self._problems:
+            for problem in (*self._unjudged, *self._problems):
                 reporter.write_line(encodable(visible(problem), encoding), red=True)
 
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results
 
-        return Results.of(self.results, self.failed, self._notices, to_repeat(sources_of(self.config)), self._partial)
+        failed = [name for names in self.failed.values() for name in names]
+        repeat = to_repeat(sources_of(self.config))
+        return Results.of(self.results, failed, self._notices, repeat, self._partial, self._unjudged)
 
     def _notes(self) -> list[str]:
-        """Notices about the run as a whole, before files are written."""
-        notices = []
-        if self.uncovered and collects_all(self.config):
-            more = len(self.uncovered) - MAX_NAMED
-            names = ", ".join(self.uncovered[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-            notices.append(f"no test covers {names}: use defuse_scenario in a test, without only=, or reject them")
-        file = self.options.baseline
+        """Notices about the baseline, and about all scenarios of a full run together."""
+        notices, file = [], self.options.baseline
         if self.results and file and not file.exists():
             notices.append(f"there is no baseline yet at {file}: save one with --defuse-save-baseline {file}")
+        if self.results and is_full(self.config):
+            from pytest_defuse.gate.chance import chance_sentence
+
+            notices += filter(None, [chance_sentence(self._collected().scenarios)])
         return notices
 
     def _progress(self) -> Progress:
@@ -195,14 +268,11 @@ def _interruption(session: pytest.Session) -> str:
     return "an internal error of pytest" if session.exitstatus == codes.INTERNAL_ERROR else "the run was interrupted"
 
 
-def collects_all(config: pytest.Config) -> bool:
-    """Whether the run collects all tests of the project, so that an uncovered scenario is covered by no test at all."""
-    sources = pytest.Config.ArgsSource
-    if config.args_source == sources.ARGS or any(
-        config.getoption(name, False) for name in ("lf", "ignore", "ignore_glob")
-    ):
-        return False
-    return config.args_source == sources.TESTPATHS or config.invocation_params.dir == config.rootpath
+def subject_name(item: pytest.Item) -> str:
+    """The name of an item's subject; empty before the item has one, or if it is not a ``Subject``."""
+    subject = (getattr(item, "funcargs", None) or {}).get("defuse_subject")
+    name = getattr(subject, "name", "")
+    return item.stash.get(SUBJECT, name if isinstance(name, str) else "")
 
 
 def record(item: pytest.Item, *results: "Result") -> None:

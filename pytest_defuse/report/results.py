@@ -47,6 +47,7 @@ class Results:
         notices: sentences about the run as a whole, such as scenarios that no test covers.
         arguments: command line arguments of ``pytest`` that repeat the run.
         partial: why tests that were collected did not run; empty for a complete run.
+        problems: why the run fails although no test does, in sentences, such as scenarios that were not judged.
     """
 
     scenarios: list[ScenarioResult] = field(default_factory=list)
@@ -60,6 +61,7 @@ class Results:
     notices: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     partial: str = ""
+    problems: tuple[str, ...] = ()
 
     @staticmethod
     def of(
@@ -68,9 +70,16 @@ class Results:
         notices: Sequence[str] = (),
         arguments: Sequence[str] = (),
         partial: str = "",
+        problems: Sequence[str] = (),
     ) -> "Results":
         """Results from their JSON values (:func:`encode`)."""
-        results = Results(failed=tuple(failed), notices=tuple(notices), arguments=tuple(arguments), partial=partial)
+        results = Results(
+            failed=tuple(failed),
+            notices=tuple(notices),
+            arguments=tuple(arguments),
+            partial=partial,
+            problems=tuple(problems),
+        )
         for item in items:
             group, result = getattr(results, FIELDS[item["kind"]][0]), decode(item)
             if result not in group:
@@ -84,8 +93,9 @@ class Results:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Sentences that a reader of any result should know: that the run is partial, and the notices."""
-        return (*([f"partial results, tests are missing: {self.partial}"] if self.partial else []), *self.notices)
+        """Sentences that a reader of any result should know: problems, that the run is partial, and the notices."""
+        partial = [f"partial results, tests are missing: {self.partial}"] if self.partial else []
+        return (*self.problems, *partial, *self.notices)
 
     @property
     def verdicts(self) -> list[AnyVerdict]:
@@ -106,7 +116,7 @@ class Results:
         return chain(self.verdicts, self.corrections, self.discoveries, self.explanations)
 
     def __bool__(self) -> bool:
-        return bool(self.failed) or any(True for _ in self)
+        return bool(self.failed or self.problems) or any(True for _ in self)
 
 
 FIELDS = {

@@ -22,6 +22,7 @@ from pytest_defuse.report.words import (
     share,
     span,
 )
+from pytest_defuse.statistics.significance import benjamini_hochberg
 
 Mark = Outcome | Literal["chosen"] | None
 """What renderings may highlight: an outcome, or the chosen trial."""
@@ -78,19 +79,21 @@ def check_table(*verdicts: Verdict) -> Table:
     rows = []
     for verdict, check in checks:
         cells = (check.bound, check.group or "all", f"{check.total:,}", *figures(check))
-        p = [p_value(check.adjusted_p)] if tested else []
+        p = [p_value(check.p)] if tested else []
         rows.append((*([verdict.name] if several else []), *cells, *p, check.outcome))
-    numbers = (">images", ">measured", ">interval", ">limit", *([">adjusted p"] if tested else []))
+    numbers = (">images", ">measured", ">interval", ">limit", *([">p"] if tested else []))
     titles = (*(["of"] if several else []), "bound", "class", *numbers, "verdict")
     return _table(titles, rows, [check.outcome for _, check in checks])
 
 
 def comparison_table(results: Results) -> Table | None:
-    """The changes from the baseline on each set of images; None without changes."""
+    """The changes from the baseline on each set of images, with p also adjusted over all sets; None without changes."""
+    compared = [(verdict.name, verdict.comparison) for verdict in results.verdicts if verdict.comparison]
+    adjusted = benjamini_hochberg([comparison.p for _, comparison in compared])
     rows = [
-        (verdict.name, f"{len(c.lost):,}", f"{len(c.gained):,}", f"{c.total:,}", p_value(c.p), p_value(c.adjusted_p))
-        for verdict in results.verdicts
-        if (c := verdict.comparison) is not None and (c.lost or c.gained)
+        (name, f"{len(c.lost):,}", f"{len(c.gained):,}", f"{c.total:,}", p_value(c.p), p_value(over_all))
+        for (name, c), over_all in zip(compared, adjusted, strict=True)
+        if c.lost or c.gained
     ]
     numbers = (">flips to wrong", ">to correct", ">images", ">McNemar's p", ">adjusted")
     return _table(("compared with the baseline", *numbers), rows) if rows else None

@@ -91,7 +91,8 @@ def _blocks(results: Results, start: Path, verbose: bool) -> Iterator[str | Text
             yield from ("", tables.flip_table(flips))
         failing = [scenario for scenario in results.scenarios if scenario.outcome != "PASS"]
         yield from (f"repeat: {words.gate_command(scenario, results.arguments)}" for scenario in failing)
-    yield from (Text(notice, STYLES["INCONCLUSIVE"]) for notice in results.remarks)
+    for remark in results.remarks:
+        yield Text(remark, STYLES["FAIL" if remark in results.problems else "INCONCLUSIVE"])
     for explanation in results.explanations:
         yield from words.explanation_sentences(explanation, start)
         if explanation.modes:

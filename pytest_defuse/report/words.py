@@ -12,6 +12,7 @@ from pytest_defuse.discover.results import CandidateResult, DiscoveryResult
 from pytest_defuse.explain.results import ExplanationResult, NodeResult
 from pytest_defuse.gate.checks import WORST_FIRST, Check, Outcome
 from pytest_defuse.gate.results import ScenarioResult, Verdict
+from pytest_defuse.gate.sentences import nondeterminism
 from pytest_defuse.report.results import Results
 from pytest_defuse.statistics.accuracy import Accuracy
 
@@ -57,7 +58,7 @@ def relative(path: str | Path, start: Path) -> str:
 def worst_outcome(results: Results) -> Outcome | None:
     """The worst outcome of tests, bounds and corrections; None if there is none. A partial run passes nothing."""
     outcomes: list[Outcome] = [verdict.outcome for verdict in results.verdicts if verdict.checks]
-    outcomes += ["FAIL" for _ in results.failed]
+    outcomes += ["FAIL" for _ in (*results.failed, *results.problems)]
     outcomes += ["FAIL" if correction.problems else "PASS" for correction in results.corrections]
     outcomes += ["INCONCLUSIVE"] if results.partial else []
     return next((outcome for outcome in WORST_FIRST if outcome in outcomes), None)
@@ -80,6 +81,8 @@ def headline(results: Results) -> str:
         parts.append(counted(flips, "flip"))
     if results.failed:
         parts.append(f"{counted(len(results.failed), 'test')} FAILED")
+    if results.problems:
+        parts.append("FAILED: not all that was required was judged")
     subjects = sorted({result.subject for result in results})
     return f"{', '.join(subjects) or 'pytest-defuse'}: {', '.join(parts)}"
 
@@ -132,7 +135,7 @@ def check_sentences(verdict: Verdict) -> list[str]:
     for check in verdict.checks:
         measured, interval, limit = figures(check)
         group = f", class {check.group}" if check.group else ""
-        p = "" if check.adjusted_p is None else f", adjusted p {p_value(check.adjusted_p)}"
+        p = "" if check.p is None else f", p {p_value(check.p)}"
         sentences.append(
             f"{verdict.name}{group}: {check.bound} {measured} ({interval}) on {counted(check.total, 'image')}, "
             f"limit {limit}{p}: {check.outcome}"
@@ -145,8 +148,12 @@ def comparison_sentences(results: Results) -> list[str]:
     compared = [(verdict, verdict.comparison) for verdict in results.verdicts if verdict.comparison]
     unchanged = sum(not (comparison.lost or comparison.gained) for _, comparison in compared)
     sentences = []
-    if any(verdict.predictions.same_model for verdict, _ in compared):
+    same = [verdict for verdict, _ in compared if verdict.predictions.same_model]
+    if any(verdict.predictions.repeated for verdict in same):
         sentences.append("the baseline is from the same model")
+    sentences += [
+        f"{verdict.name}: {nondeterminism(verdict.predictions)}" for verdict in same if not verdict.predictions.repeated
+    ]
     if unchanged:
         sentences.append(f"no prediction changed on {unchanged} of {counted(len(compared), 'set')} of images")
     return sentences

@@ -50,7 +50,11 @@ class Bounds(Settings):
         "fixed bounds are what most tests mean",
     )
     only: Annotated[tuple[str, ...], BeforeValidator(lambda only: (only,) if isinstance(only, str) else only)] = (
-        setting((), "Ids or labels of the scenarios that the test covers; default: all accepted ones.", strict=False)
+        setting(
+            (),
+            "Ids, labels or subjects of the scenarios that the test covers; default: all that are accepted.",
+            strict=False,
+        )
     )
 
     def over(self, other: "Bounds") -> "Bounds":

@@ -435,19 +435,27 @@ def find(scenarios: Iterable[Scenario], name: str) -> Scenario:
 
 
 def accepted_scenarios(root: Path, only: Sequence[str] = ()) -> list[Scenario]:
-    """The accepted scenarios of all subjects below a folder, or those with ids or labels in ``only``; sorted.
+    """The accepted scenarios of all subjects below a folder, or those that ``only`` names; sorted.
 
     Raises:
-        DefuseError: a file is wrong, or a name is neither the id nor the label of an accepted scenario.
+        DefuseError: a file is wrong, or ``only`` names something else.
     """
-    found = [scenario for store in stores(root) for scenario in store.scenarios("accepted")]
-    names = {name for scenario in found for name in (scenario.id, scenario.record.label)}
-    if unknown := [name for name in only if name not in names]:
+    return named([scenario for store in stores(root) for scenario in store.scenarios("accepted")], only, root)
+
+
+def named(scenarios: Sequence[Scenario], only: Sequence[str], root: Path) -> list[Scenario]:
+    """The scenarios of ids, ``subject/id``, labels or subjects; all of them without names.
+
+    Raises:
+        DefuseError: a name is that of no scenario; the message says that they are the accepted ones in ``root``.
+    """
+    names = [(s.id, s.full_name, s.record.label, s.subject) for s in scenarios]
+    if unknown := [name for name in only if not any(name in own for own in names)]:
         raise DefuseError(
-            f"defuse(only=...) names {unknown[0]!r}, which is neither the id nor the label of an accepted scenario "
-            f"in {root}."
+            f"defuse(only=...) names {unknown[0]!r}, which is neither the id, the label nor the subject of an accepted "
+            f"scenario in {root}."
         )
-    return [s for s in found if not only or s.id in only or s.record.label in only]
+    return [s for s, own in zip(scenarios, names, strict=True) if not only or any(name in own for name in only)]
 
 
 def scenario_id(label: str, prediction: str, sha256: str) -> str:

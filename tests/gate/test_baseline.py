@@ -76,14 +76,14 @@ def test_other_images_are_refused(baseline: Baseline) -> None:
 
 def test_a_file_that_cannot_be_read_is_answered_with_how_to_make_it(path: Path) -> None:
     path.mkdir()
-    with pytest.raises(DefuseError, match=re.escape(f"make it with --defuse-save-baseline {path}.")):
+    with pytest.raises(DefuseError, match=re.escape(f"make it with --defuse-save-baseline {path}; --defuse-first-run")):
         load_baseline(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"no json", b"\xff\xfe", b"[]", b"null", b"1", b'"text"', b"{}"])
 def test_a_file_that_is_no_baseline_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(DefuseError, match="is not a baseline: make a new one"):
+    with pytest.raises(DefuseError, match="is not a baseline: remove it, and make a new one"):
         load_baseline(path)
 
 
@@ -109,14 +109,14 @@ def test_a_baseline_with_wrong_parts_is_refused(path: Path, baseline: Baseline, 
     data = json.loads(path.read_text())
     data["subjects"]["digits"] |= changes
     path.write_text(json.dumps(data))
-    with pytest.raises(DefuseError, match="is not a baseline: make a new one"):
+    with pytest.raises(DefuseError, match="is not a baseline: remove it, and make a new one"):
         load_baseline(path)
 
 
 def test_a_baseline_whose_store_was_changed_is_refused(path: Path, baseline: Baseline) -> None:
     save_baseline(path, baseline)
     path.write_text(path.read_text().replace(ID, "3-as-5-000000"))
-    with pytest.raises(DefuseError, match="was changed by hand or by a merge: make a new one"):
+    with pytest.raises(DefuseError, match="was changed by hand or by a merge: remove it, and make a new one"):
         load_baseline(path)
 
 
@@ -172,6 +172,22 @@ def test_another_format_is_refused_by_name(path: Path, baseline: Baseline, numbe
     save_baseline(path, baseline)
     path.write_text(path.read_text().replace('"format": 3', f'"format": {number}'))
     with pytest.raises(
-        DefuseError, match=f"has baseline format {number}, this pytest-defuse reads formats 2 and 3: make"
+        DefuseError,
+        match=f"has baseline format {number}, this pytest-defuse reads formats 2 and 3: remove it, and make",
     ):
         load_baseline(path)
+
+
+def test_an_update_changes_its_own_sets_and_keeps_the_others() -> None:
+    def part(model: str, **predicted: str) -> SubjectBaseline:
+        sets = {name: Predictions("1" * 64, (answer,), (0.5,)) for name, answer in predicted.items()}
+        return SubjectBaseline(model, sets, sets.pop("test", None), ((1.0,),))
+
+    old = Baseline({"digits": part("m", a="3", b="3", test="3"), "letters": part("l", c="x")})
+    new = old.updated(Baseline({"digits": part("m", b="5")}))
+    assert new == Baseline({"digits": part("m", a="3", b="5", test="3"), "letters": part("l", c="x")})
+    of_two_models = old.updated(Baseline({"digits": part("n", b="5")})).of("digits")
+    assert of_two_models == replace(part("", a="3", b="5", test="3"), logits=None)
+    replaced = old.updated(Baseline({"digits": part("n", a="1", b="5", test="7")})).of("digits")
+    assert replaced == part("n", a="1", b="5", test="7")
+    assert Baseline().updated(old) == old

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.gate.checks import Check, adjust, compare, decide, evaluate
+from pytest_defuse.gate.checks import Check, compare, evaluate
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import TestSetResult, Verdict
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.statistics.significance import mcnemar
 from tests.examples import fewer_examples
@@ -39,17 +40,9 @@ def threes(
     return labelled(["3"] * total, ["3"] * correct + ["5"] * (total - correct), baseline, recorded=recorded)
 
 
-def verdicts(family: Sequence[LabelledPredictions], bounds: Bounds) -> list[Verdict]:
-    checks = decide([evaluate(predictions, bounds) for predictions in family])
-    return [
-        TestSetResult(subject="digits", model="2" * 64, predictions=predictions, checks=own)
-        for predictions, own in zip(family, checks, strict=True)
-    ]
-
-
-def verdict(predictions: LabelledPredictions, **bounds: float) -> Verdict:
-    [only] = verdicts([predictions], Bounds.of(bounds))
-    return only
+def verdict(predictions: LabelledPredictions, first_run: bool = False, **bounds: float) -> Verdict:
+    checks = evaluate(predictions, Bounds.of(bounds), first_run)
+    return TestSetResult(subject="digits", model="2" * 64, predictions=predictions, checks=checks)
 
 
 def outcome(predictions: LabelledPredictions, **bounds: float) -> str:
@@ -67,11 +60,8 @@ def outcome(predictions: LabelledPredictions, **bounds: float) -> str:
         ({"max_drop": 0.1}, 80, 0.7, "baseline 80.0% less max_drop"),
         ({"max_drop": 0.5}, 20, 0.0, "baseline 20.0% less max_drop"),
         ({"max_relative_drop": 0.25}, 80, 0.6, "baseline 80.0% less max_relative_drop"),
-        ({"max_drop": 0.1}, None, 0.0, "max_drop not evaluated: no baseline yet"),
-        ({"max_flips": 3}, None, 0.0, "max_flips not evaluated: no baseline yet"),
         ({"min_accuracy": 0.6, "max_drop": 0.1}, 80, 0.7, "baseline 80.0% less max_drop"),
         ({"min_accuracy": 0.9, "max_drop": 0.1}, 80, 0.9, "min_accuracy"),
-        ({"min_accuracy": 0.9, "max_drop": 0.1}, None, 0.9, "min_accuracy"),
     ],
 )
 def test_the_strictest_bound_decides(bounds: dict[str, float], before: int | None, bound: float, reason: str) -> None:
@@ -99,16 +89,23 @@ def test_error_rates_of_a_failure_mode_are_bounds(bounds: dict[str, float], boun
     assert Bounds.of(bounds).required_accuracy(0.3) == pytest.approx(bound)
 
 
-def test_images_of_no_group_are_not_evaluated_against_max_increase() -> None:
-    decided = verdict(threes(10), max_increase=0.1)
-    assert (decided.outcome, decided.bound) == ("PASS", 0.0)
-    assert decided.reason == "max_increase not evaluated: no base error rate"
+def test_images_of_no_group_are_evaluated_against_the_other_bounds_or_no_regression() -> None:
+    assert verdict(threes(10, recorded=0.2), max_increase=0.1, min_accuracy=0.1).reason == "min_accuracy"
+    decided = verdict(threes(10, recorded=0.2), max_increase=0.1)
+    assert (decided.outcome, decided.bound, decided.reason) == ("FAIL", 0.2, "no regression from discovery")
     assert Bounds(max_increase=0.1).required_accuracy(None) is None
 
 
-def test_without_bounds_and_without_a_recorded_accuracy_there_is_no_check() -> None:
-    decided = verdict(threes(50))
-    assert (decided.checks, decided.outcome, decided.bound, decided.reason) == ((), "PASS", 0.0, "")
+@pytest.mark.parametrize("bound", [{"max_drop": 0.1}, {"max_relative_drop": 0.1}, {"max_flips": 3}, {}])
+def test_without_a_baseline_a_bound_that_needs_one_is_an_error_except_on_a_first_run(bound: dict[str, float]) -> None:
+    name = next(iter(bound), "no_regression")
+    problem = f"{name} needs a baseline: " if bound else "no accuracy was recorded to compare with: "
+    with pytest.raises(DefuseError, match=f"{problem}.*--defuse-save-baseline.*--defuse-first-run"):
+        verdict(threes(50), **bound)
+    decided = verdict(threes(50), first_run=True, **bound)
+    assert (decided.outcome, decided.reason) == ("PASS", f"{name} not evaluated: no baseline yet")
+    with pytest.raises(DefuseError, match="needs a baseline"):
+        verdict(threes(50), min_accuracy=0.1, max_drop=0.1)
 
 
 def test_a_value_equal_to_its_bound_passes() -> None:
@@ -176,6 +173,37 @@ def test_the_same_model_has_not_dropped_however_few_the_images() -> None:
     assert outcome(images, confidence=0.95) == "PASS"
 
 
+def test_the_same_model_with_other_predictions_is_tested() -> None:
+    images = labelled(["3"] * 100, ["5"] * 40 + ["3"] * 60, ["3"] * 100, same_model=True)
+    assert outcome(images, max_drop=0.1, confidence=0.95) == "FAIL"
+    assert outcome(images, max_flips=10, confidence=0.95) == "FAIL"
+    few = labelled(["3"] * 100, ["5"] * 12 + ["3"] * 88, ["3"] * 100, same_model=True)
+    assert outcome(few, max_drop=0.1, confidence=0.95) == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("correct", "total", "bounds"),
+    [
+        (2, 3, {"min_accuracy": 0.5}),  # 0 of 3 has p = 0.083
+        (1, 3, {"min_accuracy": 0.5}),
+        (2, 4, {"max_drop": 0.6}),  # all lost is a drop of 1.0, on four images
+        (0, 4, {"max_flips": 3}),
+    ],
+)
+def test_where_no_outcome_could_fail_the_observed_value_decides(
+    correct: int, total: int, bounds: dict[str, float]
+) -> None:
+    images = threes(correct, total, before=total)
+    for confidence in (0.95, 0.999):
+        [check] = verdict(images, **bounds, confidence=confidence).checks
+        assert check.outcome == outcome(images, **bounds)
+        assert check.reason.endswith(
+            "; no outcome of so few images would be significant, so the observed value decides"
+        )
+        assert check.p is None
+    assert outcome(threes(correct, 50 * total, before=50 * total), **bounds, confidence=0.95) == "FAIL"
+
+
 def test_how_many_images_would_decide() -> None:
     [check] = verdict(threes(85), min_accuracy=0.9, confidence=0.95).checks
     assert check.images_needed is not None
@@ -209,36 +237,6 @@ def test_per_class_evaluates_the_bounds_on_each_class() -> None:
     assert (decided.decisive.group, decided.decisive.total) == ("8", 10)
 
 
-def test_among_many_checks_one_narrow_miss_may_be_chance() -> None:
-    bounds = Bounds(min_accuracy=0.9, confidence=0.95)
-    narrow, clear, fine = threes(82), threes(50), threes(97)
-    assert outcome(narrow, min_accuracy=0.9, confidence=0.95) == "FAIL"
-    family = [narrow, *[threes(90)] * 18, clear]
-    first, *_, last = verdicts(family, bounds)
-    assert (first.outcome, last.outcome) == ("INCONCLUSIVE", "FAIL")
-    [check] = first.checks
-    assert check.p is not None
-    assert check.adjusted_p is not None
-    assert check.p < 0.05 < check.adjusted_p
-    assert check.images_needed is not None
-    assert check.images_needed > 100
-    # Without confidence a bound is no test, and the other checks do not count.
-    family_without = verdicts(family, Bounds(min_accuracy=0.9))
-    assert family_without[0].outcome == "FAIL"
-    assert outcome(fine, min_accuracy=0.9, confidence=0.95) == "PASS"
-
-
-def test_the_comparisons_of_a_run_are_adjusted() -> None:
-    narrow = compare(labelled(["3"] * 20, ["5"] * 6 + ["3"] * 14, ["3"] * 20))
-    same = compare(labelled(["3"] * 20, ["3"] * 20, ["3"] * 20))
-    assert narrow is not None
-    assert narrow.p == pytest.approx(2 / 2**6)
-    [adjusted, none, *_] = adjust([narrow, None, same, same, same])
-    assert adjusted is not None
-    assert adjusted.adjusted_p == pytest.approx(4 * narrow.p)
-    assert none is None
-
-
 @fewer_examples(40)
 @given(correct=st.integers(0, 50), minimum=shares, drop=shares, recorded=shares, confidence=shares)
 def test_a_better_model_never_gets_a_worse_outcome(
@@ -258,7 +256,9 @@ def test_a_test_alone_fails_only_when_the_interval_excludes_its_limit(
     for name in ("min_accuracy", "max_drop", "max_relative_drop"):
         [check] = verdict(threes(correct, 40, before), **{name: limit, "confidence": confidence}).checks
         low, high = check.interval
-        if min(abs(low - check.limit), abs(high - check.limit)) > 1e-9 and 0 < limit < 1:
+        if "the observed value decides" in check.reason:
+            assert check.outcome == outcome(threes(correct, 40, before), **{name: limit})
+        elif min(abs(low - check.limit), abs(high - check.limit)) > 1e-9 and 0 < limit < 1:
             inside = low <= check.limit <= high
             assert (check.outcome == "INCONCLUSIVE") == inside
             met = check.measured >= check.limit if name == "min_accuracy" else check.measured <= check.limit

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.gate.baseline import NO_BASELINE, Baseline, SubjectBaseline
+from pytest_defuse.gate.chance import chance_sentence
 from pytest_defuse.gate.gate import GatedAccuracy, GatedScenario, gate_scenarios, gate_test, gate_together
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Scenario, Store
@@ -101,10 +103,11 @@ def test_a_bound_that_passes_is_named(scenario: Scenario, subject: Subject) -> N
     assert "meets the bound 60.0% (min_accuracy)" in gated.sentence
 
 
-def test_too_few_images_are_inconclusive_and_do_not_fail(scenario: Scenario, subject: Subject) -> None:
+def test_too_few_images_are_inconclusive(scenario: Scenario, subject: Subject) -> None:
     gated = gate(scenario, subject, min_accuracy=0.8, confidence=0.99)
-    gated.check()
-    assert gated.verdict.outcome == "INCONCLUSIVE"
+    with pytest.raises(InconclusiveError) as caught:
+        gated.check()
+    assert str(caught.value) == gated.sentence
     assert (
         "(99% interval 24.8% to 87.2%) is not significantly different from the bound 80.0% (min_accuracy): "
         "INCONCLUSIVE, about 27 images would decide" in gated.sentence
@@ -144,11 +147,41 @@ def test_a_drop_is_measured_from_the_baseline(scenario: Scenario, subject: Subje
     )
 
 
-def test_a_drop_without_a_baseline_is_not_evaluated(scenario: Scenario, subject: Subject) -> None:
+def test_a_drop_without_a_baseline_is_an_error_except_on_a_first_run(scenario: Scenario, subject: Subject) -> None:
     for baseline in (None, Baseline()):
-        gated = gate(scenario, subject, baseline, max_drop=0.0)
-        gated.check()
-        assert "; max_drop not evaluated: no baseline yet" in gated.sentence
+        with pytest.raises(DefuseError, match=f"^{re.escape(str(scenario.yaml))}: max_drop needs a baseline"):
+            gate(scenario, subject, baseline, max_drop=0.0)
+    gated = gate(scenario, subject, Baseline({"shades": replace(NO_BASELINE, first_run=True)}), max_drop=0.0)
+    gated.check()
+    assert "; max_drop not evaluated: no baseline yet" in gated.sentence
+
+
+def test_verdicts_do_not_depend_on_other_scenarios(store: Store, subject: Subject) -> None:
+    """Under an adjustment over the run, the first would be INCONCLUSIVE among the others."""
+    planted = [
+        plant(
+            store,
+            shaded("dark"),
+            shaded(*["bright"] * right, *["dark"] * wrong),
+            "bright",
+            "dark",
+            CLASSES,
+            status="accepted",
+            label="bright",
+        )
+        for right, wrong in ((82, 18), *((9 * n, n) for n in range(3, 10)))
+    ]
+    model, bounds = subject.classifier(), Bounds(min_accuracy=0.9, confidence=0.95)
+    predictions = predict_scenarios(subject, model, planted)
+    together = gate_scenarios([(scenario, bounds) for scenario in planted], predictions, model)
+    for scenario in planted:
+        [alone] = gate_scenarios([(scenario, bounds)], predictions, model).values()
+        assert alone == together[scenario.id, bounds]
+    assert [result.outcome for result in together.values()] == ["FAIL", *["INCONCLUSIVE"] * 7]
+    assert chance_sentence(list(together.values())).startswith(
+        "1 of 8 scenarios tested with a confidence fail; at most 0.2"
+    )
+    assert chance_sentence([gate(planted[0], subject, min_accuracy=0.9).verdict]) == ""
 
 
 def test_a_baseline_of_other_tiles_is_refused(scenario: Scenario, subject: Subject) -> None:
@@ -205,7 +238,9 @@ def test_the_test_set_is_predicted_in_its_order(tested: Subject) -> None:
     accuracy = GatedAccuracy.of(gate_test(tested, model, predictions, None))
     assert (accuracy.correct, accuracy.total) == (3, 4)
     assert accuracy >= 0.75
-    accuracy.check()  # no bound was requested, and there is no baseline
+    with pytest.raises(DefuseError, match="no accuracy was recorded to compare with"):
+        accuracy.check()  # no bound was requested, and there is no baseline
+    GatedAccuracy.of(accuracy.verdict, first_run=True).check()
 
 
 def test_without_bounds_check_fails_on_a_regression(tested: Subject) -> None:

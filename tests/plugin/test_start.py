@@ -50,12 +50,43 @@ def test_command_line_before_environment_before_ini_before_default(
     pytester.makeini(f"[pytest]\n{ini}\n")
     pytester.makepyfile(
         f"""
-        from pytest_defuse.plugin.session import SESSION
+        from pytest_defuse.plugin.stash import SESSION
         def test_store(pytestconfig):
             assert pytestconfig.stash[SESSION].options.store == pytestconfig.rootpath / "{expected}"
         """
     )
+    pytester.mkdir(expected)
     pytester.runpytest(*arguments).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("ini", "environment", "arguments", "source"),
+    [
+        ("defuse_store = absent", {}, [], "ini key defuse_store"),
+        ("", {"DEFUSE_STORE": "absent"}, [], "environment variable DEFUSE_STORE"),
+        ("", {}, ["--defuse-store=absent"], "--defuse-store"),
+    ],
+)
+def test_a_named_store_that_is_not_there_is_a_usage_error(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    ini: str,
+    environment: dict[str, str],
+    arguments: list[str],
+    source: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    pytester.makepyfile("def test_nothing(): pass")
+    result = pytester.runpytest(*arguments)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(
+        [f"*{source} names the store *absent, and there is no such folder: correct the name, *"]
+    )
+    assert pytester.runpytest("--defuse-discover", "--collect-only", *arguments).ret == pytest.ExitCode.OK
+    pytester.mkdir("absent")
+    assert pytester.runpytest(*arguments).ret == pytest.ExitCode.OK
 
 
 def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,7 +181,6 @@ def compare() -> Callable[..., Comparison]:
             "lost": list(lost),
             "gained": list(gained),
             "p": p,
-            "adjusted_p": p,
         }
         return Comparison(**(values | changes))
 

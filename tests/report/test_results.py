@@ -51,9 +51,8 @@ CHECKS = st.builds(
     confidence=SHARES,
     interval=st.tuples(SHARES, SHARES),
     p=SHARES,
-    adjusted_p=st.none() | SHARES,
 )
-COMPARISONS = st.none() | st.builds(Comparison, p=SHARES, adjusted_p=SHARES)
+COMPARISONS = st.none() | st.builds(Comparison, p=SHARES)
 PREDICTIONS = st.builds(
     LabelledPredictions,
     confidences=st.lists(SHARES, max_size=3).map(tuple),

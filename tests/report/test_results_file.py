@@ -127,7 +127,7 @@ def test_format_1_is_read(tmp_path: Path) -> None:
         for name in ("subject", "model", "correct", "total", "confidence", "bound", "reason"):
             assert getattr(verdict, name) == values[name]
         assert verdict.comparison is not None
-        for name in ("lost", "gained", "correct", "p", "adjusted_p"):
+        for name in ("lost", "gained", "correct", "p"):
             assert getattr(verdict.comparison, name) == values["comparison"][name]
         assert verdict.predictions.baseline == tuple(values["comparison"]["predicted"])
         for check, part in zip(verdict.checks, values["checks"], strict=True):

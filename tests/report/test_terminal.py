@@ -134,11 +134,11 @@ def test_correction_that_misses(correction: Callable[..., CorrectionResult], tmp
 def test_a_comparison_counts_flips(
     scenario: Callable[..., ScenarioResult], compare: Callable[..., Comparison], tmp_path: Path
 ) -> None:
-    changed = scenario(comparison=compare(256, lost=[250, 251], gained=[3], adjusted_p=0.9))
+    changed = scenario(comparison=compare(256, lost=[250, 251], gained=[3]))
     unchanged = scenario("7-as-1-000000", comparison=compare(256))
     same = replace(unchanged, predictions=replace(unchanged.predictions, same_model=True))
     text = words(plain(Results(scenarios=[changed, same]), tmp_path))
-    assert "3-as-5-a1b2c3 2 1 256 1.000 0.900" in text
+    assert "3-as-5-a1b2c3 2 1 256 1.000 1.000" in text
     assert "the baseline is from the same model" in text
     assert "no prediction changed on 1 of 2 sets of images" in text
 
@@ -147,15 +147,13 @@ def test_verbose_shows_every_bound_and_flip_and_the_command_that_repeats_the_tes
     scenario: Callable[..., ScenarioResult], compare: Callable[..., Comparison], tmp_path: Path
 ) -> None:
     checks = (
-        check("FAIL", measured=0.39, interval=(0.33, 0.45), p=0.0002, adjusted_p=0.0004),
+        check("FAIL", measured=0.39, interval=(0.33, 0.45), p=0.0002),
         check("PASS", bound="max_flips", measured=2, limit=5, interval=(0, 7), group="3"),
     )
     failing = scenario(correct=100, checks=checks, confidences=[0.9] * 256, comparison=compare(256, lost=[250]))
     results = Results(scenarios=[failing], arguments=("--defuse-baseline=main branch.json",))
     text = words(render(results, width=80, color=False, start=tmp_path, verbose=True))
-    assert (
-        "3-as-5-a1b2c3: min_accuracy 39.0% (33.0% - 45.0%) on 256 images, limit 90.0%, adjusted p <0.001: FAIL" in text
-    )
+    assert "3-as-5-a1b2c3: min_accuracy 39.0% (33.0% - 45.0%) on 256 images, limit 90.0%, p <0.001: FAIL" in text
     assert "3-as-5-a1b2c3, class 3: max_flips 2 (0 - 7) on 256 images, limit 5: PASS" in text
     assert "3-as-5-a1b2c3 250 3 5 90%" in text
     assert "repeat: pytest '--defuse-baseline=main branch.json' -k 3-as-5-a1b2c3" in text
@@ -168,7 +166,7 @@ def test_a_bound_on_flips_is_no_accuracy(scenario: Callable[..., ScenarioResult]
 
 
 def test_how_many_images_would_decide(scenario: Callable[..., ScenarioResult], tmp_path: Path) -> None:
-    undecided = check("INCONCLUSIVE", measured=0.89, interval=(0.85, 0.93), p=0.5, adjusted_p=0.5, images_needed=4100)
+    undecided = check("INCONCLUSIVE", measured=0.89, interval=(0.85, 0.93), p=0.5, images_needed=4100)
     text = plain(Results(scenarios=[scenario(checks=(undecided,))]), tmp_path, width=140)
     assert "INCONCLUSIVE: needs about 4,100 images" in text
 

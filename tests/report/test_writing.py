@@ -76,7 +76,8 @@ def test_a_run_without_results_says_so_and_keeps_the_baseline(
     baseline, step = tmp_path / "baseline.json", tmp_path / "step.md"
     baseline.write_text("an earlier run's")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
-    assert write_reports(options._replace(save_baseline=baseline, summary=tmp_path / "s.md"), Results()) == []
+    [problem] = write_reports(options._replace(save_baseline=baseline, summary=tmp_path / "s.md"), Results())
+    assert problem == f"the baseline {baseline} was not written: no test evaluated a model."
     assert baseline.read_text() == "an earlier run's"
     assert not step.exists()
     assert (tmp_path / "s.md").read_text() == "## pytest-defuse: no results\n"
