@@ -12,6 +12,7 @@ from torch.utils.data import TensorDataset
 
 from pytest_defuse.explain.explanation import explain
 from pytest_defuse.gate.predictions import predict_scenarios, predict_test
+from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Scenario, Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant, random_tiles
@@ -64,7 +65,7 @@ def test_a_verb_leaves_no_trace(tmp_path: Path, verb: Verb, breaks: bool) -> Non
     subject = Subject("digits", model, [*"0123456789"], images, images, shifts={"more": images})
     before = traces(model)
     if breaks:
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(DefuseError, match="out of memory"):
             verb(subject, scenario)
     else:
         verb(subject, scenario)
