@@ -115,6 +115,10 @@ def _contradictions_of_discovery(discovery: DiscoveryResult) -> Iterator[str]:
 def _contradictions_of(verdict: AnyVerdict) -> Iterator[str]:
     predictions, total = verdict.predictions, verdict.total
     columns: dict[str, Any] = {"predicted": predictions.predicted, "baseline": predictions.baseline}
+    if not 0 < verdict.confidence < 1:
+        yield f"confidence is {verdict.confidence}"
+    if not all(0 <= confidence <= 1 for confidence in predictions.confidences):
+        yield "confidences are not all from 0 to 1"
     if predictions.confidences:
         columns["confidences"] = predictions.confidences
     if isinstance(verdict, ScenarioResult):

@@ -179,6 +179,8 @@ CONTRADICTIONS: list[tuple[str, Any]] = [
     ("scenarios.0.predictions.predicted", []),
     ("scenarios.0.predictions.confidences", [0.5]),
     ("scenarios.0.predictions.baseline", [None] * 300),
+    ("scenarios.0.predictions.confidences", [float("inf")] * 256),
+    ("scenarios.0.confidence", 0.0),
     ("scenarios.0.tiles", [0, 1]),
     ("scenarios.0.tiles", [*range(255), 10**18]),
     ("scenarios.0.tiles", [*range(255), -1]),

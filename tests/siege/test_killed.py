@@ -1,0 +1,67 @@
+"""A command that is killed at any of its file operations, or at any time, loses nothing and can be run again."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.siege.commands import COMMANDS, Siege
+from tests.siege.traced import kill_at, run
+
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.slow]
+KILLS = 200
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_killed_at_each_file_operation(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    siege, number, killed = Siege(name, tmp_path / "files"), 0, True
+    while killed:
+        with siege.fresh() as folder:
+            end = run(folder, siege.command.work, kill_at(number))
+            killed = end.code is None
+            assert killed or end.code == 0, end.errors
+            siege.check(folder)
+        number += 1
+    with capsys.disabled():
+        print(f"{name}: killed at each of {number - 1} operations")
+    assert number > 4
+
+
+@pytest.mark.external
+def test_killed_at_random_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command as often as the others, at times that cover its whole run."""
+    generator, killed = random.Random(0), 0
+    for name in COMMANDS:
+        siege, own = Siege(name, tmp_path / name), 0
+        with siege.fresh() as folder:
+            start = time.monotonic()
+            run(folder, siege.command.work)
+            seconds = time.monotonic() - start
+        while own < -(-KILLS // len(COMMANDS)):
+            with siege.fresh() as folder:
+                own += killed_after(generator.uniform(0, seconds), folder, siege)
+                siege.check(folder)
+            assert siege.tries < 10 * KILLS
+        killed += own
+    with capsys.disabled():
+        print(f"{killed} kills at random times")
+    assert killed >= KILLS
+
+
+def killed_after(seconds: float, folder: Path, siege: Siege) -> bool:
+    """Run a command and kill it after some seconds; whether it was still running."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.chdir(folder)
+            siege.command.work()
+        finally:
+            os._exit(0)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
