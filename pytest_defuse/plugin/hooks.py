@@ -9,7 +9,7 @@ import pytest
 from pytest_defuse.plugin import collection, fixtures
 from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.markers import MARKERS, fixtures_of, scenario_key
-from pytest_defuse.plugin.options import TABLE, resolve
+from pytest_defuse.plugin.options import TABLE, check_store, resolve
 from pytest_defuse.plugin.session import DefuseSession, subject_name
 from pytest_defuse.plugin.stash import FOREIGN, INCONCLUSIVE, RESULTS, SESSION
 from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
@@ -34,7 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
     try:
-        session = DefuseSession(config, resolve(sources_of(config)))
+        sources = sources_of(config)
+        options = resolve(sources)
+        check_store(options, sources)
+        session = DefuseSession(config, options)
     except DefuseError as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SESSION] = session

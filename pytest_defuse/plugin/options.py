@@ -120,18 +120,22 @@ class Sources(NamedTuple):
 
 
 def resolve(sources: Sources) -> Options:
-    """The session's options; the message about an invalid value names its source.
+    """The session's options; the message about an invalid value names its source."""
+    return Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
 
-    A store that an option names exists, unless a discovery is to create it.
+
+def check_store(options: Options, sources: Sources) -> None:
+    """Refuse a store that an option names and that does not exist, unless a discovery is to create it.
+
+    Raises:
+        DefuseError: the message names the option's source.
     """
-    options = Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
     [source] = [sources.text_of(row)[1] for row in TABLE if row.name == "store"]
     if source != "default" and not (options.discover or options.store.is_dir()):
         raise DefuseError(
             f"{source} names the store {options.store}, and there is no such folder: correct the name, or create the "
             "store with pytest --defuse-discover."
         )
-    return options
 
 
 def to_repeat(sources: Sources) -> list[str]:

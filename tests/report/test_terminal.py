@@ -176,7 +176,7 @@ def wordy(everything: Results, compare: Callable[..., Comparison]) -> Results:
     """Every table, with long names, wide letters and long verdicts."""
     first, *others = everything.scenarios
     first = replace(first, predictions=replace(first.predictions, confidences=(0.9,) * 256))
-    undecided = check("INCONCLUSIVE", measured=0.89, p=0.5, adjusted_p=0.5, images_needed=4100)
+    undecided = check("INCONCLUSIVE", measured=0.89, p=0.5, images_needed=4100)
     long = replace(first, id="automobile-as-emergency-truck-a1b2c3", label="emergency vehicle 救急車 of a kind")
     changed = replace(long, checks=(undecided, check("FAIL", group="emergency vehicle")), confidence=0.99)
     lost = replace(changed, comparison=compare(256, lost=[250], gained=[3]))
