@@ -175,7 +175,7 @@ def gate_together(
     together = LabelledPredictions(
         sha256="",
         **columns,
-        same_model=all(part.same_model for part in parts),
+        same_model=baseline.same_model(model),
         recorded=recorded / total if total else None,
     )
     before = sum(_labelled(scenario, uncorrected, model).correct for scenario in scenarios) if uncorrected else None

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, load_baseline, save_baseline
-from pytest_defuse.gate.predictions import Predictions
-from pytest_defuse.gate.results import ModelResult
+from pytest_defuse.gate.predictions import LabelledPredictions, Predictions
+from pytest_defuse.gate.results import ModelResult, ScenarioResult
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
 
@@ -191,3 +191,14 @@ def test_an_update_changes_its_own_sets_and_keeps_the_others() -> None:
     replaced = old.updated(Baseline({"digits": part("n", a="1", b="5", test="7")})).of("digits")
     assert replaced == part("n", a="1", b="5", test="7")
     assert Baseline().updated(old) == old
+
+
+def test_a_baseline_of_a_run_has_the_sets_of_each_subject() -> None:
+    def result(subject: str, id_: str) -> ScenarioResult:
+        labelled = LabelledPredictions(**vars(predictions("1", "3")), labels=("3",), baseline=(None,))
+        where = {"folder": "", "tiles": (0,), "sheet_tiles": 1}
+        return ScenarioResult(subject=subject, model="m", predictions=labelled, id=id_, label="3", **where)
+
+    models = [ModelResult(name, name[0], ((1.0,),)) for name in ("digits", "letters")]
+    baseline = Baseline.of_run(models, [result("digits", "a"), result("letters", "b")], [])
+    assert {name: [*part.scenarios] for name, part in baseline.subjects.items()} == {"digits": ["a"], "letters": ["b"]}

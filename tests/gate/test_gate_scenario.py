@@ -310,3 +310,19 @@ def test_a_scenario_with_nothing_to_compare_with_is_no_pass(store: Store, subjec
         gate(scenario, subject)
     assert gate(scenario, subject, min_accuracy=0.5).verdict.outcome == "PASS"
     assert gate(scenario, subject, baseline_of(scenario, *["bright"] * 10)).verdict.outcome == "FAIL"
+
+
+def test_the_recorded_accuracy_of_all_scenarios_counts_each_image_once(store: Store, subject: Subject) -> None:
+    """4 of 10 images and 1 of 2 were classified correctly at discovery: 5 of 12."""
+    small = shaded("bright", "dark")
+    sheets = [(HELD_OUT, {"bright": 4, "dark": 6}), (small, {"bright": 1, "dark": 1})]
+    scenarios = []
+    for tiles, predicted in sheets:
+        record = record_of(shaded("dark"), tiles, "bright", "dark").sheets.model_dump()
+        record["held_out"] |= {"predicted": predicted}
+        changes = {"status": "accepted", "label": "bright", "sheets": record}
+        machine = machine_of(held_out={"predicted": [name for name, n in predicted.items() for _ in range(n)]})
+        scenarios.append(plant(store, shaded("dark"), tiles, "bright", "dark", CLASSES, machine=machine, **changes))
+    model = subject.classifier()
+    together = gate_together(scenarios, predict_scenarios(subject, model, scenarios), model, Bounds())
+    assert together.predictions.recorded == pytest.approx(5 / 12)

@@ -124,3 +124,11 @@ def test_another_model_shares_nothing(subject: Subject, scenarios: list[Scenario
     second = predict_test(other, other.classifier(), Sharing(tmp_path))
     assert first.predicted != second.predicted
     assert first.sha256 == second.sha256
+
+
+def test_another_test_set_shares_nothing(subject: Subject, tmp_path: Path) -> None:
+    others = [(tile, 0) for tile in random_tiles(600, seed=5)]
+    model, sharing = subject.classifier(), Sharing(tmp_path, 0)
+    predict_test(subject, model, sharing)
+    other = replace(subject, test=others)
+    assert predict_test(other, model, sharing) == predict_test(other, model)

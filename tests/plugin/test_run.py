@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 
 from pytest_defuse.gate.gate import GatedAccuracy
 from pytest_defuse.gate.results import ScenarioResult
+from pytest_defuse.plugin.correcting import Correcting
 from pytest_defuse.plugin.finish import write_reports
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.plugin.run import SubjectRun
@@ -165,3 +168,16 @@ def test_all_scenarios_together(run: Callable[[int], SubjectRun], scenarios: lis
     assert only.correct == next(part.correct for part in parts if part.label == "1")
     with pytest.raises(DefuseError, match=r"defuse\(only=...\) names '9', which is neither"):
         subject_run.gate_all(Bounds(only=("9",)))
+
+
+def test_before_a_correction_is_the_original_model(run: Callable[[int], SubjectRun], scenarios: list[Scenario]) -> None:
+    original, corrected = run(0), run(1)
+    correcting = run(0)
+    correcting.options = correcting.options._replace(correct=True)
+    correcting.started = cast(Correcting, SimpleNamespace(model=corrected.original))
+    bounds = Bounds(min_accuracy=0.0)
+    pairs = [(r.gate_test(bounds), r.gate(scenarios[0], bounds), r.gate_all(bounds)) for r in (original, corrected)]
+    verdicts = correcting.gate_test(bounds), correcting.gate(scenarios[0], bounds), correcting.gate_all(bounds)
+    for verdict, before, after in zip(verdicts, *pairs, strict=True):
+        assert before.correct != after.correct
+        assert (verdict.correct_before, verdict.correct) == (before.correct, after.correct)

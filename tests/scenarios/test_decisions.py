@@ -1,15 +1,17 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_defuse.scenarios.decisions import agreement_table, tally
+from pytest_defuse.scenarios.decisions import agreement_table, decide_by_votes, tally
 from pytest_defuse.scenarios.machine import MachineRecord
 from pytest_defuse.scenarios.schema import FORMAT, ScenarioRecord, SplitVotes, VotesRecord, Voting
-from tests.scenarios.planting import machine_of, random_tiles, record_of
+from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import exclude, machine_of, plant, random_tiles, record_of
 
 CLASSES = ["3", "5", "8"]
 TILES = 6
@@ -163,3 +165,11 @@ def test_votes_come_back_by_tile() -> None:
     split = SplitVotes.of("0" * 64, dict(given), CLASSES)
     assert split.labels == {"3": (0, 1), "5": (3,)}
     assert split.by_tile == given
+
+
+def test_a_decision_by_votes_keeps_what_was_excluded_before(tmp_path: Path) -> None:
+    planted = plant(Store(tmp_path / "digits"), random_tiles(TILES), random_tiles(seed=1))
+    before = exclude(planted, "correction", 0)
+    result = tally(*scenario("555555", excluded=(0,)), votes(" 3333-", " 3333-", " 3333-"), Voting())
+    assert result.outcome == "scenario"
+    assert decide_by_votes(before, result).record.sheets.correction.excluded == (0, 5)
