@@ -36,7 +36,9 @@ def test_overall(defuse_overall): defuse_overall.check()
 
 def test_accuracy(defuse_test_accuracy): assert defuse_test_accuracy >= 0.97
 
-def test_more(defuse_test_accuracy): assert defuse_test_accuracy >= 1.01
+def test_more(defuse_test_accuracy):
+    with pytest.raises(AssertionError, match=r"200/200 = 100.0% .95% interval 98.1% to 100.0%. >= 1.01"):
+        assert defuse_test_accuracy >= 1.01
 """
 
 
@@ -50,7 +52,7 @@ def lazy(project: pytest.Pytester) -> pytest.Pytester:
 
 @pytest.mark.slow
 def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: pytest.Pytester, accept: Accept) -> None:
-    covered, other = [accept(mean=0.55).id, accept(mean=0.6).id], accept(mean=0.45)
+    covered = [accept(mean=0.55).id, accept(mean=0.6).id]
     lazy.makepyfile(
         toy=CONFTEST.replace(
             "def forward(self, images):",
@@ -80,17 +82,11 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
         if "--import-mode=importlib" in arguments:
             arguments = (*arguments, f"--override-ini=pythonpath={lazy.path}")
         result = lazy.runpytest(*arguments, f"--defuse-save-baseline=.{name}.json")
-        result.assert_outcomes(passed=6, failed=1)
+        result.assert_outcomes(passed=7)
         sizes = [int(size) for size in passes.read_text().split()]
         assert sum(size for size in sizes if size != FIXED_IMAGES) == 2 * 16 + 200, name
         passes.write_text("")
         assert tree(lazy.path) == before, "a gate writes only the files that its options name"
-        result.stdout.fnmatch_lines(
-            [
-                "*200/200 = 100.0% (95% interval 98.1% to 100.0%) >= 1.01",
-                f"no test covers {other.id}: use defuse_scenario*",
-            ]
-        )
         saved[name] = json.loads((lazy.path / f".{name}.json").read_text())
     assert sorted(saved["plain"]["subjects"]["toy"]["scenarios"]) == sorted(covered)
     assert all(baseline == saved["plain"] for baseline in saved.values())
