@@ -436,3 +436,28 @@ def test_workers_are_refused_however_they_are_requested(project: pytest.Pytester
         result = project.runpytest("--defuse-correct", *arguments)
         result.stderr.fnmatch_lines(["*--defuse-correct uses the whole machine: run it without xdist workers*"])
         assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_subject_s_correction_is_its_own(project: pytest.Pytester, accept: Accept) -> None:
+    """The failed test of b, its settings and its scenario do not reach the correction of a."""
+    project.makeconftest("")
+    project.makepyfile(test_model="")
+    for name, epochs, test in (("a", 1, "assert True"), ("b", 2, "assert False")):
+        accept(mean=0.495 if name == "a" else 0.49)
+        (project.path / "fixtures" / "toy").rename(project.path / "fixtures" / name)
+        folder = project.mkdir(name)
+        (folder / "__init__.py").touch()
+        own = f'return subject(name="{name}", checkpoint="{name}.safetensors")'
+        (folder / "conftest.py").write_text(CONFTEST.replace("return subject()", own))
+        brief = BRIEF.replace("epochs=1", f"epochs={epochs}")
+        (folder / f"test_{name}.py").write_text(
+            MARKED.format(brief) + f"\ndef test_own(defuse_subject, defuse_test_accuracy): {test}\n"
+        )
+    result = project.runpytest("--defuse-correct", "--defuse-results=r.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert (project.path / "a.defused.safetensors").exists()
+    assert not (project.path / "b.defused.safetensors").exists()
+    first, second = json.loads((project.path / "r.json").read_text())["corrections"]
+    assert (first["subject"], first["problems"]) == ("a", [])
+    assert second["problems"] == ["1 failed: test_own"]
+    assert {max(trial["epochs"] for trial in part["trials"]) for part in (first, second)} == {1, 2}
