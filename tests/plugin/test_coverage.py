@@ -247,6 +247,33 @@ def test_a_baseline_is_saved_by_a_run_that_passes_and_never_shrinks(project: pyt
     assert now["scenarios"][second]["confidences"] != before["scenarios"][second]["confidences"]
 
 
+@pytest.mark.slow
+def test_an_interrupted_run_saves_no_baseline(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55)
+    project.makepyfile(test_z="def test_it(): raise KeyboardInterrupt")
+    result = project.runpytest_subprocess("--defuse-save-baseline=baseline.json")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert not (project.path / "baseline.json").exists()
+    assert "baseline.json was not written: the run did not pass." in result.stdout.str()
+
+
+def test_a_refused_correction_saves_no_baseline(project: pytest.Pytester, accept: Accept) -> None:
+    """Its tests pass on the corrected model; the images of the shift set become wrong."""
+    accept(mean=0.495)
+    night = "TensorDataset(torch.full((40, 1, 8, 8), 126, dtype=torch.uint8), torch.zeros(40).long())"
+    night = f"subject(shifts={{'night': {night}}})"
+    project.makeconftest(CONFTEST.replace("return subject()", f"return {night}"))
+    brief = (
+        "import pytest\npytestmark = pytest.mark.defuse_correct(search='grid', lambdas=[0.5], epochs=1, rates=[2e-3])\n"
+    )
+    project.makepyfile(test_model=brief + TESTS)
+    result = project.runpytest("--defuse-correct", "--defuse-save-baseline=baseline.json")
+    result.assert_outcomes(passed=2)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert "baseline.json was not written: the run did not pass." in result.stdout.str()
+    assert not (project.path / "baseline.json").exists()
+
+
 def test_one_command_accepts_an_intended_drop(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     project.makepyfile(
