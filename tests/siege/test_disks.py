@@ -47,7 +47,7 @@ def fails(siege: Siege, numbers: range) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) -> None:
-    siege = Siege(name, tmp_path / "files")
+    siege = Siege(COMMANDS[name], tmp_path / "files")
     count = operations(siege)
     fails(siege, range(0, count, max(1, count // IN_CI)))
 
@@ -55,14 +55,14 @@ def test_a_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) ->
 @pytest.mark.external
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) -> None:
-    siege = Siege(name, tmp_path / "files")
+    siege = Siege(COMMANDS[name], tmp_path / "files")
     fails(siege, range(operations(siege)))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_file_that_is_written_in_part_loses_nothing(tmp_path: Path, name: str) -> None:
     """A limit of the size of files ends a write in its middle, as a full disk does."""
-    siege = Siege(name, tmp_path / "files")
+    siege = Siege(COMMANDS[name], tmp_path / "files")
     for size in (0, 1, 200):
         with siege.fresh() as folder:
             end = run(folder, limited(siege.command.work, size))
@@ -96,7 +96,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.skipif(os.name == "nt", reason="needs mount")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk_loses_nothing(disk: Path, name: str) -> None:
-    siege = Siege(name, disk)
+    siege = Siege(COMMANDS[name], disk)
     for pages in (0, 1, 2):
         with siege.fresh() as folder:
             with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
@@ -110,7 +110,7 @@ def test_a_full_disk_loses_nothing(disk: Path, name: str) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="needs mount")
 def test_a_read_only_disk_is_read(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    siege = Siege("label", disk)
+    siege = Siege(COMMANDS["label"], disk)
     store = siege.template / STORE.parent
     scenario = next((siege.template / STORE).glob("*-as-*")).name
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)

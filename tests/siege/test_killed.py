@@ -1,14 +1,20 @@
 """A command that is killed at any of its file operations, or at any time, loses nothing and can be run again."""
 
+import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.siege.commands import COMMANDS, Siege
+from pytest_defuse.scenarios.store import Store
+from tests.plugin.conftest import CONFTEST, TESTS, sheet, tiles
+from tests.scenarios.planting import plant
+from tests.siege.commands import BASELINE, COMMANDS, Command, Siege
 from tests.siege.traced import kill_at, run
 
 pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"), pytest.mark.slow]
@@ -17,7 +23,7 @@ KILLS = 200
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_killed_at_each_file_operation(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    siege, number, killed = Siege(name, tmp_path / "files"), 0, True
+    siege, number, killed = Siege(COMMANDS[name], tmp_path / "files"), 0, True
     while killed:
         with siege.fresh() as folder:
             end = run(folder, siege.command.work, kill_at(number))
@@ -30,17 +36,39 @@ def test_killed_at_each_file_operation(tmp_path: Path, name: str, capsys: pytest
     assert number > 4
 
 
+def _project(folder: Path) -> None:
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_model.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    correction, held_out = tiles(0.6, 0), tiles(0.6, 1)
+    accepted = {
+        "status": "accepted",
+        "label": "bright",
+        "sheets": {"correction": sheet(correction), "held_out": sheet(held_out)},
+    }
+    store = Store(folder / "fixtures" / "toy")
+    plant(store, correction, held_out, "bright", "dark", ("dark", "bright"), **accepted)
+
+
+def _gate() -> int:
+    arguments = ["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--defuse-save-baseline={BASELINE}"]
+    return subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL).returncode
+
+
+RUNS = {**COMMANDS, "a gate that saves a baseline": Command(_project, _gate)}
+
+
 @pytest.mark.external
 def test_killed_at_random_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each command as often as the others, at times that cover its whole run."""
     generator, killed = random.Random(0), 0
-    for name in COMMANDS:
-        siege, own = Siege(name, tmp_path / name), 0
+    for name, command in RUNS.items():
+        siege, own = Siege(command, tmp_path / name), 0
         with siege.fresh() as folder:
             start = time.monotonic()
             run(folder, siege.command.work)
             seconds = time.monotonic() - start
-        while own < -(-KILLS // len(COMMANDS)):
+        while own < -(-KILLS // len(RUNS)):
             with siege.fresh() as folder:
                 own += killed_after(generator.uniform(0, seconds), folder, siege)
                 siege.check(folder)
@@ -56,12 +84,15 @@ def killed_after(seconds: float, folder: Path, siege: Siege) -> bool:
     child = os.fork()
     if child == 0:
         try:
+            os.setsid()
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.chdir(folder)
             siege.command.work()
         finally:
             os._exit(0)
     time.sleep(seconds)
+    with contextlib.suppress(ProcessLookupError):  # before or after it had a group of processes
+        os.killpg(child, signal.SIGKILL)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)
