@@ -97,7 +97,7 @@ class Baseline:
         return self.subjects.get(subject, NO_BASELINE)
 
     def updated(self, other: "Baseline") -> "Baseline":
-        """This baseline with the sets of ``other`` in place of its own; sets that ``other`` lacks stay."""
+        """This baseline, its sets replaced by those of ``other``; sets that ``other`` lacks stay."""
         return Baseline(
             {**self.subjects, **{name: self.of(name).updated(part) for name, part in other.subjects.items()}}
         )
