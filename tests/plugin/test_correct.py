@@ -375,7 +375,7 @@ def test_a_checkpoint_that_cannot_be_written_keeps_the_training(
     project.makepyfile(test_model=COUNTED)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_model", fail)
-        result = project.runpytest("--defuse-correct")
+        result = project.runpytest_inprocess("--defuse-correct")
     words = error.strerror if isinstance(error, OSError) else str(error)
     result.stdout.fnmatch_lines(
         [f"*toy.defused.safetensors cannot be written (*{words}): run again, the training is kept"]
