@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_defuse.plugin.markers import bounds_of, fixtures_of
+from pytest_defuse.plugin.markers import bounds_of, fixtures_of, scenario_of
 from pytest_defuse.plugin.stash import SCENARIO, SESSION
-from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.runtime.escaping import visible
 
 if TYPE_CHECKING:
@@ -47,15 +47,21 @@ def _check(defuse_scenario: "GatedScenario") -> None:
 
 
 def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
-    """Give a test one item for each accepted scenario that its ``only`` bound names; without any, a skipped item."""
+    """Give a test one item for each accepted scenario that its ``only`` bound names; without any, one inconclusive."""
     session = metafunc.config.stash[SESSION]
     scenarios = session.accepted(bounds_of(metafunc.definition).only)
     params = [pytest.param(scenario, id=scenario.id) for scenario in scenarios]
-    if not params:
-        root = session.options.store
-        reason = f"no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its candidates"
-        params = [pytest.param(None, marks=pytest.mark.skip(reason=visible(reason)), id="none-accepted")]
-    metafunc.parametrize("defuse_scenario", params, indirect=True)
+    metafunc.parametrize("defuse_scenario", params or [pytest.param(None, id="none-accepted")], indirect=True)
+
+
+def require_scenario(item: pytest.Item) -> None:
+    """Raise InconclusiveError, before any fixture is set up, for the item of a test that has no accepted scenario."""
+    if scenario_of(item) is None and "defuse_scenario" in fixtures_of(item):
+        root = visible(str(item.config.stash[SESSION].options.store))
+        raise InconclusiveError(
+            f"There is no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its "
+            "candidates."
+        )
 
 
 def discovery_item(session: pytest.Session, items: Sequence[pytest.Item]) -> pytest.Item | None:

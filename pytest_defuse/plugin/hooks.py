@@ -97,8 +97,9 @@ def pytest_report_teststatus(report: pytest.TestReport | pytest.CollectReport) -
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a test whose fixture cannot be judged; with --defuse-strict it fails."""
+    """Skip a test without a scenario, or whose fixture cannot be judged; with --defuse-strict it fails."""
     try:
+        collection.require_scenario(item)
         yield
     except InconclusiveError as error:
         _undecided(item, str(error))

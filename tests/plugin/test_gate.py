@@ -1,6 +1,7 @@
 """The gate in pytest: one item per scenario, without xdist, with -n0 and with -n2."""
 
 import json
+import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -59,7 +60,20 @@ def test_only_accepted_scenarios_are_gated(project: pytest.Pytester, accept: Acc
     accept(mean=0.44, label=None, status="rejected")
     result = project.runpytest("-rs")
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines(["*no accepted scenario in *: run pytest --defuse-discover*"])
+    reason = "*no accepted scenario in *: run pytest --defuse-discover*"
+    result.stdout.fnmatch_lines([reason])
+    strict = project.runpytest("--defuse-strict")
+    strict.assert_outcomes(passed=1, errors=1)
+    strict.stdout.fnmatch_lines([f"{reason} --defuse-strict requires a decision."])
+
+
+def test_a_lost_store_fails_a_strict_run_before_the_model_is_loaded(project: pytest.Pytester, accept: Accept) -> None:
+    accept(mean=0.55)
+    project.runpytest("--defuse-strict").assert_outcomes(passed=2)
+    shutil.rmtree(project.path / "fixtures")
+    result = project.runpytest("--defuse-strict", "-k", "scenario", "--setup-show")
+    result.assert_outcomes(errors=1, deselected=1)
+    result.stdout.no_fnmatch_line("*SETUP*defuse_subject*")
 
 
 def test_an_edit_of_the_yaml_accepts(project: pytest.Pytester, accept: Accept) -> None:
