@@ -90,7 +90,7 @@ def correct(
         data = correction_data(subject, scenarios, settings)
         model = subject.classifier(device).identity
         parts = {"model": model.fingerprint, "images": data.hash, "settings": settings.training, "seed": seed}
-        key = fingerprint("correction", version=4, device=str(device), **parts)
+        key = fingerprint("correction", version=5, device=str(device), **parts)
         folder = folder_for(cache, f"correction-{key[:16]}", {"the model": model.outputs}, progress.say)
         required = {scenario.id: minimum.get(scenario.id, settings.target) for scenario in scenarios}
         search = Search(Finetuning(subject, data, settings, seed=seed, device=device, folder=folder), required)

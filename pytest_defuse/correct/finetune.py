@@ -16,7 +16,7 @@ from pytest_defuse.correct.augment import mild
 from pytest_defuse.correct.data import CorrectionData
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.runtime.cache import get_or_make, read_tensors, write_tensors
-from pytest_defuse.runtime.determinism import seed_all, seeded
+from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.training import Training
 from pytest_defuse.subject.images import LabelledImages
@@ -103,13 +103,11 @@ class Finetuning:
 
         @lru_cache(maxsize=1)
         def batches(epoch: int) -> Sequence[Tensor]:
-            order = torch.randperm(len(self.data.train), generator=torch.Generator().manual_seed(self.seed + epoch))
+            order = random_numbers(self.seed, Stream.FINETUNING_ORDER, epoch).permutation(len(self.data.train))
             # Batches of even size: batch normalisation cannot train on a single image that is left over.
-            return order.tensor_split(self.steps)
+            return torch.from_numpy(order).tensor_split(self.steps)
 
         def gradients(step: int) -> Tensor:
-            # The loop has seeded this step; this seed keeps the random numbers of the corrections in the README.
-            seed_all(self.seed + 1_000_003 * (step + 1), self.device)
             chosen = batches(step // self.steps)[step % self.steps]
             loss = torch.zeros((), device=self.device)
             for part in self._losses(model, lambda_, chosen, step):

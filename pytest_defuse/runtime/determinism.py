@@ -111,6 +111,7 @@ class Stream(IntEnum):
     VALIDATION_SPLIT = 11
     SHIFTED_SAMPLE = 12
     BATCH_NORM_SAMPLE = 13
+    FINETUNING_ORDER = 14  # item: epoch
 
 
 def random_numbers(seed: int, stream: Stream, item: int = 0, draw: int = 0, /) -> np.random.Generator:
@@ -123,7 +124,10 @@ def random_numbers(seed: int, stream: Stream, item: int = 0, draw: int = 0, /) -
 
 
 def derived_seed(seed: int, number: int, bits: int) -> int:
-    """A seed, below 2**bits, of another generator: for one step of a training, or for one start of a fit."""
+    """A seed, below 2**bits, of another generator: for one step of a training, or for one start of a fit.
+
+    These numbers stay as they are: stored regions belong to the generator that a training with them gave.
+    """
     return int(_philox(seed, number).integers(2**bits))
 
 
