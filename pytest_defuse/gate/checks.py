@@ -20,6 +20,8 @@ from pytest_defuse.statistics.significance import (
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 WORST_FIRST: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE", "PASS")
+NO_REGRESSION = "no_regression"
+"""The bound that is evaluated where none is set."""
 TOLERANCE = 1e-12
 """A value equal to its limit passes: 1 - 0.9 and 9/10 differ by rounding of about 1e-16."""
 
@@ -131,10 +133,10 @@ class _Group:
         if evaluated := [check for check in checks if check is not None]:
             return evaluated
         if self.comparison:
-            return [self.drop("no_regression", 0.0)]
+            return [self.drop(NO_REGRESSION, 0.0)]
         if self.predictions.recorded is not None:
-            return [self.accuracy("no_regression", self.predictions.recorded, "no regression from discovery")]
-        return [] if self.name else [self._without_baseline("no_regression", 0.0)]
+            return [self.accuracy(NO_REGRESSION, self.predictions.recorded, "no regression from discovery")]
+        return [] if self.name else [self._without_baseline(NO_REGRESSION, 0.0)]
 
     def accuracy(self, bound: str, minimum: float, reason: str) -> Check:
         correct, total = self.predictions.correct, self.predictions.total
@@ -159,7 +161,7 @@ class _Group:
         lost, gained, total = len(self.comparison.lost), len(self.comparison.gained), self.comparison.total
         drop, baseline = (lost - gained) / total, self.comparison.correct / total
         outcome: Outcome = "PASS" if drop <= maximum + TOLERANCE else "FAIL"
-        default = bound == "no_regression"
+        default = bound == NO_REGRESSION
         reason = "no regression from the baseline" if default else f"baseline {baseline:.1%} less {bound}"
         worst = paired_score(self.comparison.correct, 0, total, maximum)
         # The same model with equal predictions has not dropped: there is nothing to test.
@@ -181,7 +183,7 @@ class _Group:
     def _without_baseline(self, bound: str, limit: float) -> Check:
         if not self.first_run:
             needs = (
-                "no accuracy was recorded to compare with" if bound == "no_regression" else f"{bound} needs a baseline"
+                "no accuracy was recorded to compare with" if bound == NO_REGRESSION else f"{bound} needs a baseline"
             )
             raise DefuseError(
                 f"{needs}: set a bound such as min_accuracy, or save a baseline with --defuse-save-baseline FILE on "

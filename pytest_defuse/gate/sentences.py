@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pytest_defuse.gate.checks import Check
+from pytest_defuse.gate.checks import NO_REGRESSION, Check
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import ScenarioResult, Verdict
 from pytest_defuse.statistics.accuracy import Accuracy
@@ -60,7 +60,7 @@ def _accuracy(check: Check) -> str:
 
 def _drop(check: Check) -> str:
     low, high = check.interval
-    if check.bound == "no_regression":
+    if check.bound == NO_REGRESSION:
         verb = {"PASS": "is no regression", "FAIL": "is a regression", "INCONCLUSIVE": "may be a regression"}
     else:
         limit = f"{check.bound} {check.limit:.1%}"

@@ -107,18 +107,26 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a test that passes with a verdict of INCONCLUSIVE, with its figures; with --defuse-strict it fails."""
+    """Fail a test that passes although a bound that was set for it fails: it may not have called ``check``.
+
+    Skip one that passes with a verdict of INCONCLUSIVE, with its figures; with --defuse-strict it fails.
+    """
     try:
         yield
     except InconclusiveError as error:
         _undecided(item, str(error))
     if results := item.stash.get(RESULTS, []):
+        from pytest_defuse.gate.checks import NO_REGRESSION
         from pytest_defuse.gate.results import Verdict
         from pytest_defuse.gate.sentences import sentence
 
-        for result in results:
-            if isinstance(result, Verdict) and result.outcome == "INCONCLUSIVE":
-                _undecided(item, visible(sentence(result)))
+        verdicts = [result for result in results if isinstance(result, Verdict)]
+        for verdict in verdicts:
+            if any(check.outcome == "FAIL" and check.bound != NO_REGRESSION for check in verdict.checks):
+                pytest.fail(visible(sentence(verdict)), pytrace=False)
+        for verdict in verdicts:
+            if verdict.outcome == "INCONCLUSIVE":
+                _undecided(item, visible(sentence(verdict)))
 
 
 @pytest.hookimpl(wrapper=True)

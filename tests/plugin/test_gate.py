@@ -76,6 +76,39 @@ def test_a_lost_store_fails_a_strict_run_before_the_model_is_loaded(project: pyt
     result.stdout.no_fnmatch_line("*SETUP*defuse_subject*")
 
 
+@pytest.mark.parametrize(
+    ("scenario_bounds", "marker", "options", "failed"),
+    [
+        ("{min_accuracy: 0.9}", "", (), 1),
+        ("{}", "min_accuracy=0.9", (), 1),
+        ("{}", "", ("--defuse-bounds=min_accuracy=0.9",), 2),
+        ("{}", "", (), 0),
+    ],
+    ids=["scenario", "marker", "option", "none"],
+)
+def test_a_bound_that_fails_fails_a_test_that_does_not_check(
+    project: pytest.Pytester, accept: Accept, scenario_bounds: str, marker: str, options: tuple[str, ...], failed: int
+) -> None:
+    scenario = accept(mean=0.45)
+    scenario.yaml.write_text(scenario.yaml.read_text().replace("bounds: {}", f"bounds: {scenario_bounds}"))
+    project.makepyfile(
+        test_model=f"""
+        import pytest
+
+        @pytest.mark.defuse({marker})
+        def test_scenario(defuse_scenario):
+            assert defuse_scenario.images is not None
+
+        def test_together(defuse_overall):
+            assert defuse_overall.total
+        """
+    )
+    result = project.runpytest(*options)
+    result.assert_outcomes(passed=2 - failed, failed=failed)
+    if failed:
+        result.stdout.fnmatch_lines([f"*{scenario.id}*0/16 = 0.0%*is below the bound 90.0% (min_accuracy)*"])
+
+
 def test_an_edit_of_the_yaml_accepts(project: pytest.Pytester, accept: Accept) -> None:
     candidate = accept(mean=0.55, label=None)
     text = candidate.yaml.read_text()
