@@ -47,12 +47,12 @@ class Decision(NamedTuple):
 def decide(coverage: Coverage) -> Decision:
     """Decide what the scenarios without a verdict mean for the run; what was required and is not judged is no pass.
 
-    A test that a person skipped or deselected is pytest's to report. Three cases fail the run: a scenario of no
+    A test that a person skipped or deselected with an option is pytest's to report. Three cases fail the run: a scenario of no
     subject, a selected test that did not run, and an accepted scenario that no test covers in a run of all tests.
     """
     if not coverage.complete:
         return Decision()
-    groups: dict[str, list[str]] = {"foreign": [], "lost": [], "skipped": [], "uncovered": []}
+    groups: dict[str, list[str]] = {"foreign": [], "lost": [], "skipped": [], "removed": [], "uncovered": []}
     for key in sorted({*coverage.accepted, *coverage.foreign}):
         if status := _status(key, coverage):
             groups[status].append(key)
@@ -76,6 +76,8 @@ def decide(coverage: Coverage) -> Decision:
             notices.append(f"{_named(keys)} not judged: no selected test covers them")
     if keys := groups["skipped"]:
         notices.append(f"{_named(keys)} not judged: the tests were skipped, or failed before they could")
+    if keys := groups["removed"]:
+        notices.append(f"{_named(keys)} not judged: a plugin or a conftest.py deselected the tests")
     return Decision(tuple(problems), tuple(notices))
 
 
@@ -101,7 +103,9 @@ def _status(key: str, coverage: Coverage) -> str:
         return "uncovered" if key.partition("/")[0] in coverage.subjects else "foreign"
     if key in coverage.selected:
         return "lost"
-    return "" if key in coverage.collected else "uncovered"
+    if key in coverage.collected:
+        return "removed" if coverage.full else ""
+    return "uncovered"
 
 
 def _named(keys: Sequence[str]) -> str:

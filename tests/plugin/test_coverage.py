@@ -27,7 +27,7 @@ def expected(in_set: dict[str, bool], full: bool, has_subject: bool) -> str:
         case {"foreign": False, "selected": True}:
             return "problem"  # it got lost
         case {"foreign": False, "collected": True}:
-            return ""  # deselected
+            return "notice" if full else ""  # deselected: by code, or by an option
     return "problem" if full else "notice"
 
 
@@ -49,6 +49,18 @@ def test_the_table_of_decisions(full: bool, has_subject: bool) -> None:
 
 def test_a_candidate_needs_no_test() -> None:
     assert decide(Coverage(full=True)) == Decision()
+
+
+def test_tests_that_a_conftest_removes_are_named(project: pytest.Pytester, accept: Accept) -> None:
+    scenario = accept(mean=0.55)
+    removal = """
+def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if "scenario" not in item.name]
+"""
+    project.makeconftest(CONFTEST + removal)
+    result = project.runpytest()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"*{scenario.id} not judged: a plugin or a conftest.py deselected the tests*"])
 
 
 @pytest.mark.parametrize("selection", [(), ("-k", "test_scenario"), ("test_model.py",)])
