@@ -47,8 +47,9 @@ class Decision(NamedTuple):
 def decide(coverage: Coverage) -> Decision:
     """Decide what the scenarios without a verdict mean for the run; what was required and is not judged is no pass.
 
-    A test that a person skipped or deselected with an option is pytest's to report. Three cases fail the run: a scenario of no
-    subject, a selected test that did not run, and an accepted scenario that no test covers in a run of all tests.
+    A test that a person skipped or deselected with an option is pytest's to report. Three cases fail the run: a
+    scenario of no subject, a selected test that did not run, and an accepted scenario that no test covers in a run of
+    all tests.
     """
     if not coverage.complete:
         return Decision()
