@@ -30,7 +30,8 @@ from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.images import LabelledImages
 from pytest_defuse.subject.subject import Subject
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles
+from pytest_defuse.scenarios.scenario import scenario_id
 from pytest_defuse.scenarios.schema import FORMAT, FailureRate, Provenance, ScenarioRecord, Sheets, StoreRecord
 from pytest_defuse.scenarios.sheets import Pixels, sheet_record, tile_format
-from pytest_defuse.scenarios.store import Store, scenario_id
+from pytest_defuse.scenarios.store import Store
 
 PAIRS = 7
 SCENARIOS = 20

@@ -12,8 +12,9 @@ from torch import Tensor
 from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.lookup import stores
 from pytest_defuse.scenarios.machine import LatentRegion
-from pytest_defuse.scenarios.store import Scenario, stores
+from pytest_defuse.scenarios.scenario import Scenario
 
 try:
     from hypothesis import note

@@ -15,7 +15,8 @@ from torch import Tensor
 from pytest_defuse.discover.generator import BetaVAE, GeneratorSettings, TrainedVAE
 from pytest_defuse.runtime.cache import write_tensors
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.strategies import offsets_inside, region_images
 from tests.examples import fewer_examples
 from tests.scenarios.planting import machine_of, plant, random_tiles

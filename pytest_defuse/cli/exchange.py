@@ -8,8 +8,8 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.json_text import read_text
 from pytest_defuse.scenarios.exchange import ground_truth, label_studio
 from pytest_defuse.scenarios.exchange.ballots import export_items, import_ballots
+from pytest_defuse.scenarios.lookup import all_scenarios, find
 from pytest_defuse.scenarios.schema import SPLITS
-from pytest_defuse.scenarios.store import all_scenarios, find
 
 WRITERS = {"label-studio": label_studio.write_tasks, "ground-truth": ground_truth.write_manifest}
 READERS = {"label-studio": label_studio.read_export, "ground-truth": ground_truth.read_manifest}

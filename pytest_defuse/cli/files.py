@@ -5,9 +5,10 @@ from argparse import Namespace
 
 from pytest_defuse.cli.common import Output, store_root
 from pytest_defuse.report.words import counted
+from pytest_defuse.scenarios.lookup import stores_below
+from pytest_defuse.scenarios.migration import migrate as migrate_stores
+from pytest_defuse.scenarios.migration import outdated
 from pytest_defuse.scenarios.schema import FILE_RECORDS, FORMAT, json_schema
-from pytest_defuse.scenarios.store import migrate as migrate_stores
-from pytest_defuse.scenarios.store import outdated, stores_below
 from pytest_defuse.scenarios.verify import verify as problems_of
 
 SCHEMAS = {kind.schema_name: kind for kind in FILE_RECORDS}

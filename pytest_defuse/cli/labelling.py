@@ -21,7 +21,8 @@ from pytest_defuse.scenarios.decisions import (
     decide_by_votes,
     tally_of,
 )
-from pytest_defuse.scenarios.store import Scenario, all_scenarios, find, stores_below
+from pytest_defuse.scenarios.lookup import all_scenarios, find, stores_below
+from pytest_defuse.scenarios.scenario import Scenario
 
 
 def review(arguments: Namespace) -> Output:

@@ -13,7 +13,7 @@ from pytest_defuse.correct.judgement import Judgement, judge_scenario
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import SHIFTS, shifted_parts
 from pytest_defuse.runtime.determinism import seeded
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 

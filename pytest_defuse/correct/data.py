@@ -10,8 +10,8 @@ from pytest_defuse.correct.shifts import shifted_copies
 from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Split
-from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.images import LabelledImages, found_in
 from pytest_defuse.subject.subject import Subject
 

@@ -10,9 +10,9 @@ from pytest_defuse.correct.audit import AUDITED_MODELS, Audit, SetScore
 from pytest_defuse.correct.correction import Correction
 from pytest_defuse.correct.harm import ClassDrop, PairedPredictions
 from pytest_defuse.correct.trials import Trial
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import installed_versions
 from pytest_defuse.scenarios.sheets import encode_sheet
-from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 

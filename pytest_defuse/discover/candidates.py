@@ -6,6 +6,7 @@ from pytest_defuse.discover.confirmation import TestedRegion
 from pytest_defuse.discover.discovery import Candidate, Discovery
 from pytest_defuse.discover.known_regions import known_as
 from pytest_defuse.scenarios.machine import LatentRegion, MachineRecord, Tiles
+from pytest_defuse.scenarios.scenario import scenario_id
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     FailureRate,
@@ -17,7 +18,7 @@ from pytest_defuse.scenarios.schema import (
     installed_versions,
 )
 from pytest_defuse.scenarios.sheets import sheet_record, tile_format
-from pytest_defuse.scenarios.store import Store, Stored, scenario_id
+from pytest_defuse.scenarios.store import Store, Stored
 from pytest_defuse.scenarios.verify import budget_warnings
 from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.subject.subject import Subject

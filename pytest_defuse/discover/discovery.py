@@ -24,9 +24,10 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.machine import Evidence
 from pytest_defuse.scenarios.room import room_for
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Budgets
 from pytest_defuse.scenarios.sheets import tile_format
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.subject import Subject

@@ -9,8 +9,9 @@ from pytest_defuse.discover.discovery import Discovery
 from pytest_defuse.discover.latent_map import latent_map
 from pytest_defuse.discover.results import CandidateResult, DiscoveryResult, LatentMapResult, NoveltyResult
 from pytest_defuse.scenarios.differences import facts
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import encode_sheet, pixel_hash
-from pytest_defuse.scenarios.store import Scenario, Stored
+from pytest_defuse.scenarios.store import Stored
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 

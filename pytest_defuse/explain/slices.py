@@ -15,6 +15,7 @@ from pytest_defuse.rules.trees import matches
 from pytest_defuse.runtime.determinism import Stream, random_numbers, seeded
 from pytest_defuse.scenarios.machine import MachineRecord, Tiles
 from pytest_defuse.scenarios.room import room_for
+from pytest_defuse.scenarios.scenario import Scenario, scenario_id
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     Budgets,
@@ -26,7 +27,7 @@ from pytest_defuse.scenarios.schema import (
     installed_versions,
 )
 from pytest_defuse.scenarios.sheets import pixel_hash, sheet_record, tile_format
-from pytest_defuse.scenarios.store import Scenario, Store, Stored, scenario_id
+from pytest_defuse.scenarios.store import Store, Stored
 from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.subject.images import found_in
 

@@ -17,8 +17,8 @@ from pytest_defuse.gate.results import FLIPS_PER_SET, OverallResult, ScenarioRes
 from pytest_defuse.gate.sentences import sentence
 from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import encode_sheet
-from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.statistics.accuracy import DEFAULT_CONFIDENCE, Accuracy
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject

@@ -14,8 +14,8 @@ from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.sharing import Sharing
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
-from pytest_defuse.scenarios.store import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 

@@ -9,7 +9,7 @@ from pytest_defuse.runtime.errors import DefuseError
 
 if TYPE_CHECKING:
     from pytest_defuse.scenarios.bounds import Bounds
-    from pytest_defuse.scenarios.store import Scenario
+    from pytest_defuse.scenarios.scenario import Scenario
 
 MARKERS = (
     "defuse(min_accuracy, max_error_rate, max_increase, max_drop, max_relative_drop, max_flips, per_class, "

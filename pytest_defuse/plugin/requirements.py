@@ -10,7 +10,7 @@ from pytest_defuse.plugin.markers import bounds_of, marker_values, scenario_of
 
 if TYPE_CHECKING:
     from pytest_defuse.scenarios.bounds import Bounds
-    from pytest_defuse.scenarios.store import Scenario
+    from pytest_defuse.scenarios.scenario import Scenario
 
 
 class Requirements(NamedTuple):

@@ -20,7 +20,9 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.bounds import Bounds
-from pytest_defuse.scenarios.store import Scenario, Store, Stored, named
+from pytest_defuse.scenarios.lookup import named
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store, Stored
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.devices import device_named
 from pytest_defuse.subject.subject import Subject

@@ -23,7 +23,7 @@ from pytest_defuse.runtime.progress import Progress
 if TYPE_CHECKING:
     from pytest_defuse.plugin.run import SubjectRun
     from pytest_defuse.report.results import Result, Results
-    from pytest_defuse.scenarios.store import Scenario
+    from pytest_defuse.scenarios.scenario import Scenario
     from pytest_defuse.subject.subject import Subject
 
 WITHOUT_TESTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
@@ -124,7 +124,7 @@ class DefuseSession:
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once."""
-        from pytest_defuse.scenarios.store import accepted_scenarios
+        from pytest_defuse.scenarios.lookup import accepted_scenarios
 
         if only not in self._accepted:
             self._accepted[only] = accepted_scenarios(self.options.store, only)

@@ -7,7 +7,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_defuse.plugin.session import DefuseSession
     from pytest_defuse.report.results import Result
-    from pytest_defuse.scenarios.store import Scenario
+    from pytest_defuse.scenarios.scenario import Scenario
 
 SESSION: "pytest.StashKey[DefuseSession]" = pytest.StashKey()
 """Of the config: the plugin's session."""

@@ -35,9 +35,11 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
+from pytest_defuse.scenarios.lookup import all_scenarios
 from pytest_defuse.scenarios.problems import plain_bytes
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import MAX_PNG_BYTES, sheet_size, tile_corner
-from pytest_defuse.scenarios.store import Scenario, all_scenarios
+from pytest_defuse.scenarios.store import Store
 
 SHEET_WIDTH = 1024
 """Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form. Our choice."""
@@ -173,7 +175,7 @@ class _Review:
         label = _label(form, scenario, none="none")
         if _is_stale(form, scenario):
             return self._vote_page(request, refused=(int(tile), label))
-        scenario.store.vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
+        Store.of(scenario).vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
         return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
 
     def _scenario_page(self, request: Request, refused: tuple[str | None, str] | None = None) -> Response:
@@ -283,7 +285,7 @@ def _hash(scenario: Scenario) -> str:
 def _as_shown(scenario: Scenario) -> tuple[str, Scenario]:
     """The hash of scenario.yaml, and the scenario read after it, so that a change in between is a conflict."""
     seen = _hash(scenario)
-    return seen, scenario.store.get(scenario.id)
+    return seen, Store.of(scenario).get(scenario.id)
 
 
 def _is_stale(form: dict[str, list[str]], scenario: Scenario) -> bool:

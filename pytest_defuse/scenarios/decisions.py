@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.machine import MachineRecord
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import SPLITS, ScenarioRecord, Split, VotesRecord, Voting
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.store import Store
 
 VoteOutcome = Literal["scenario", "no scenario", "undecided"]
 NONE = "none of the above"
@@ -181,9 +182,10 @@ def _tiles(tiles: Sequence[TileTally]) -> str:
 
 def check_label(scenario: Scenario, label: str) -> None:
     """Raise DefuseError if the label is not one of the classes, or each image has its own label."""
-    classes = scenario.classes
-    if label not in classes:
-        raise DefuseError(f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(classes)}.")
+    if label not in scenario.classes:
+        raise DefuseError(
+            f"{label!r} is not a class of {scenario.full_name}: choose from {', '.join(scenario.classes)}."
+        )
     if scenario.record.labels is not None:
         raise DefuseError(
             f"Each image of {scenario.full_name} has its own label: to accept it, set status in {scenario.yaml}."
@@ -195,12 +197,12 @@ def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
     if label is not None:
         check_label(scenario, label)
     status = "rejected" if label is None else "accepted"
-    return scenario.store.update(scenario.id, status=status, label=label, **changes)
+    return Store.of(scenario).update(scenario.id, status=status, label=label, **changes)
 
 
 def tally_of(scenario: Scenario) -> Tally:
     """The votes on a scenario's tiles, counted."""
-    return tally(scenario.record, scenario.machine, scenario.votes(), scenario.store.record().voting)
+    return tally(scenario.record, scenario.machine, scenario.votes(), scenario.shared.voting)
 
 
 def decide_by_votes(scenario: Scenario, votes: Tally) -> Scenario:

@@ -13,9 +13,9 @@ from pytest_defuse.scenarios.documents import Document, R, parse_document, parse
 from pytest_defuse.scenarios.machine import MachineRecord, counts
 from pytest_defuse.scenarios.problems import Problem, listed, read_or_report, store_error
 from pytest_defuse.scenarios.revisions import Revision
+from pytest_defuse.scenarios.scenario import SCENARIO_FILES
 from pytest_defuse.scenarios.schema import SPLITS, Record, ScenarioRecord, Split, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import Pixels, decode_sheet
-from pytest_defuse.scenarios.store import SCENARIO_FILES
 
 Kind = Literal["added", "removed", "relabelled", "pixels changed", "edited", "unreadable"]
 KINDS: tuple[Kind, ...] = ("unreadable", "added", "removed", "relabelled", "pixels changed", "edited")

@@ -17,7 +17,7 @@ from yaml.composer import Composer
 
 from pytest_defuse.runtime.validation import invalid_values
 from pytest_defuse.scenarios.machine import MAX_BYTES, MachineRecord, check_format, parse_machine
-from pytest_defuse.scenarios.migrations import OldFileError, upgraded
+from pytest_defuse.scenarios.old_formats import OldFileError, upgraded
 from pytest_defuse.scenarios.problems import (
     Problem,
     StoreError,

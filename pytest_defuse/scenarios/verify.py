@@ -9,9 +9,10 @@ from pathlib import Path
 
 from pytest_defuse.scenarios.documents import Document, R, machine_of, read_document, scenario_problems, vote_problems
 from pytest_defuse.scenarios.problems import Problem, plain_folder, read_or_report
+from pytest_defuse.scenarios.scenario import SCENARIO_FILES
 from pytest_defuse.scenarios.schema import FORMAT, SPLITS, ScenarioRecord, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import read_sheet
-from pytest_defuse.scenarios.store import SCENARIO_FILES, Store
+from pytest_defuse.scenarios.store import Store
 
 
 def verify(stores: Sequence[Store]) -> list[Problem]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import SIDES, Net, planted, sides, trained_net
 

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant
 

@@ -8,7 +8,7 @@ from pytest_defuse.correct import shifts
 from pytest_defuse.correct.audit import audit
 from pytest_defuse.correct.judgement import problems_of
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import correction_of, sides, untouched

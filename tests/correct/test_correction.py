@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from pytest_defuse.correct.search import Search
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
 from tests.scenarios.planting import exclude
@@ -76,7 +77,7 @@ def test_every_pass_through_the_model_is_counted(
 
 @pytest.mark.slow
 def test_the_control_does_not_depend_on_the_scenarios(subject: Subject, scenario: Scenario) -> None:
-    other = planted(scenario.store, "right", seed=3)
+    other = planted(Store.of(scenario), "right", seed=3)
     first, second = (correction_of(subject, one).control_model for one in (scenario, other))
     assert same(weights(first), weights(second))
 
@@ -92,7 +93,7 @@ def test_a_trial_does_not_depend_on_the_others(subject: Subject, scenario: Scena
 
 
 def test_every_trial_is_evaluated_on_every_scenario(subject: Subject, scenario: Scenario) -> None:
-    other = planted(scenario.store, "right", seed=3)
+    other = planted(Store.of(scenario), "right", seed=3)
     correction = correction_of(subject, scenario, other)
     for trial in (correction.before, *correction.trials):
         assert {name: accuracy.total for name, accuracy in trial.scenarios.items()} == {scenario.id: 25, other.id: 25}

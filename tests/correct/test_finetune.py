@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pytest_defuse.correct.data import correction_data
 from pytest_defuse.correct.finetune import Finetuning, plain_copy
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Net, correction_of, same, sides, weights
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pytest_defuse.correct.checkpoints import save_checkpoint
 from pytest_defuse.correct.data import correction_data
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, SIDES, THOROUGH, Net, correction_of, planted, same, sides, trained_net, weights
 from tests.scenarios.planting import exclude
@@ -112,7 +113,7 @@ def test_a_scenario_with_a_rare_label_does_not_dominate(subject: Subject, scenar
 
 
 def test_the_smaller_scenario_is_drawn_as_often_as_the_larger(subject: Subject, scenario: Scenario) -> None:
-    small = exclude(planted(scenario.store, "right", seed=3), "correction", *range(20))
+    small = exclude(planted(Store.of(scenario), "right", seed=3), "correction", *range(20))
     seen: list[Tensor] = []
     settings = BRIEF.replace(scenario_batch=200, mixup=0.0, augment=lambda images: seen.append(images) or images)
     correction_of(subject, scenario, small, settings=settings)

@@ -10,7 +10,7 @@ from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import with_machine
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pytest_defuse.runtime import training
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.subject import Subject
 from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
 from tests.runtime.test_training import Trap

@@ -13,8 +13,9 @@ from pytest_defuse.gate.gate import GatedAccuracy, GatedScenario, gate_scenarios
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.scenarios.bounds import Bounds
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import exclude, machine_of, plant, record_of
 
@@ -127,7 +128,7 @@ def test_no_bound_means_no_regression_from_discovery(scenario: Scenario, subject
 
 
 def test_the_label_that_a_person_gave_counts(scenario: Scenario, subject: Subject) -> None:
-    relabelled = scenario.store.update(scenario.id, label="dark")
+    relabelled = Store.of(scenario).update(scenario.id, label="dark")
     assert gate(relabelled, subject).accuracy.correct == 3
 
 
@@ -209,7 +210,7 @@ def test_a_label_that_the_subject_does_not_have_is_refused(scenario: Scenario, s
 
 
 def test_a_candidate_without_a_label_is_refused(scenario: Scenario, subject: Subject) -> None:
-    candidate = scenario.store.update(scenario.id, status="candidate", label=None)
+    candidate = Store.of(scenario).update(scenario.id, status="candidate", label=None)
     with pytest.raises(DefuseError, match="has no label: write the class that the images show"):
         gate(candidate, subject)
 

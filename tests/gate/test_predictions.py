@@ -10,8 +10,9 @@ from pytest_defuse.gate import predictions
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.sharing import Sharing
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import pixel_hash
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject import images
 from pytest_defuse.subject.images import content_hash
 from pytest_defuse.subject.subject import Subject

@@ -13,7 +13,8 @@ from torch.utils.data import TensorDataset
 from pytest_defuse.explain.explanation import explain
 from pytest_defuse.gate.predictions import predict_scenarios, predict_test
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import plant, random_tiles
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import pytest_defuse
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import plant
 
 # Inner runs share this process: importing torch and scikit-learn again would take seconds in each. pytester forgets

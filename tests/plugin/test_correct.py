@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pytest_defuse.correct import checkpoints
 from pytest_defuse.runtime import cache
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from tests.plugin.conftest import CONFTEST, TESTS, tree
 
 Accept = Callable[..., Scenario]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_defuse.plugin.coverage import Coverage, Decision, decide
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from tests.plugin.conftest import CONFTEST, TESTS
 
 Accept = Callable[..., Scenario]

@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from pytest_defuse.scenarios.store import Scenario
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.subject.identity import FIXED_IMAGES
 from tests.plugin.conftest import CONFTEST, tree
 

@@ -10,7 +10,8 @@ import pytest
 
 from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.words import gate_command
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from tests.plugin.conftest import CONFTEST, tiles, tree
 from tests.scenarios.planting import plant
 

@@ -20,7 +20,8 @@ from pytest_defuse.report.results import Results, decode, encode
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.scenarios.bounds import Bounds
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.statistics.accuracy import wilson_interval
 from pytest_defuse.statistics.significance import (
     mcnemar,

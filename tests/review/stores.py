@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import DIGITS, plant, random_tiles
 
 

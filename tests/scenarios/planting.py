@@ -7,6 +7,7 @@ import numpy as np
 
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.machine import MachineRecord
+from pytest_defuse.scenarios.scenario import Scenario, scenario_id
 from pytest_defuse.scenarios.schema import (
     FORMAT,
     FailureRate,
@@ -18,7 +19,7 @@ from pytest_defuse.scenarios.schema import (
     TileFormat,
 )
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash, tile_format
-from pytest_defuse.scenarios.store import Scenario, Store, scenario_id
+from pytest_defuse.scenarios.store import Store
 
 DIGITS = tuple("0123456789")
 STORE = StoreRecord.of(DIGITS, TileFormat(mode="L", width=8, height=8))
@@ -27,6 +28,10 @@ STORE = StoreRecord.of(DIGITS, TileFormat(mode="L", width=8, height=8))
 def random_tiles(count: int = 4, channels: int = 1, width: int = 8, height: int = 8, seed: int = 0) -> Pixels:
     shape = (count, channels, height, width)
     return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+
+
+FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
+"""The tiles of most planted scenarios: correction and held-out."""
 
 
 def machine_of(**parts: Any) -> MachineRecord:
@@ -83,7 +88,7 @@ def exclude(scenario: Scenario, split: str, *tiles: int) -> Scenario:
     """The scenario with tiles of one of its sheets excluded."""
     sheets = scenario.record.sheets.model_dump()
     sheets[split]["excluded"] = tiles
-    return scenario.store.update(scenario.id, sheets=sheets)
+    return Store.of(scenario).update(scenario.id, sheets=sheets)
 
 
 def with_machine(scenario: Scenario, **parts: Any) -> Scenario:
@@ -92,7 +97,7 @@ def with_machine(scenario: Scenario, **parts: Any) -> Scenario:
     replace_text(scenario.folder / "machine.json", machine.text)
     text = scenario.yaml.read_text().replace(scenario.record.machine, machine.sha256)
     replace_text(scenario.yaml, text)
-    return scenario.store.get(scenario.id)
+    return Store.of(scenario).get(scenario.id)
 
 
 def with_predictions(scenario: Scenario) -> Scenario:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Store, accepted_scenarios
+from pytest_defuse.scenarios.lookup import accepted_scenarios
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from tests.scenarios.broken import BROKEN, good_store
 

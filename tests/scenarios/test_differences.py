@@ -11,12 +11,15 @@ from pydantic import BaseModel
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import revisions
 from pytest_defuse.scenarios.differences import Change, Difference, Side, details_of, difference
+from pytest_defuse.scenarios.migration import migrate
 from pytest_defuse.scenarios.revisions import Revision
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import SheetRecord, SplitVotes, StoreRecord, VotesRecord
 from pytest_defuse.scenarios.sheets import Pixels, encode_sheet, pixel_hash
-from pytest_defuse.scenarios.store import Scenario, migrate
 from pytest_defuse.scenarios.writing import canonical_text
 from tests.scenarios.planting import (
+    FIRST,
+    SECOND,
     STORE,
     exclude,
     machine_of,
@@ -29,7 +32,6 @@ from tests.scenarios.planting import (
 from tests.scenarios.repository import Repository
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
 EVIDENCE = {"nearest_images": [1], "nearest_labels": ["3"], "nearest_distances": [0.5], "source_labels": {}}
 FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
 

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pytest_defuse.cli import main
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from tests.scenarios.planting import exclude, plant, random_tiles
 
 Item = dict[str, Any]

@@ -10,16 +10,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import documents, machine
 from pytest_defuse.scenarios.schema import StoreRecord
 from pytest_defuse.scenarios.store import Store
-from tests.scenarios.planting import STORE, machine_of, plant, random_tiles, record_of
-
-FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "fixtures" / "digits")
-    plant(store, FIRST, SECOND)
-    return store
+from tests.scenarios.planting import FIRST, STORE, machine_of, plant, random_tiles, record_of
 
 
 def files(store: Store) -> dict[Path, bytes]:

@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.scenarios.store import Store, migrate
-from tests.scenarios.planting import STORE, plant, random_tiles, record_of
+from pytest_defuse.scenarios.migration import migrate
+from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import FIRST, SECOND, STORE, plant, random_tiles, record_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="symbolic links of POSIX")
-FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    store = Store(tmp_path / "fixtures" / "digits")
-    plant(store, FIRST, SECOND)
-    return store
 
 
 @pytest.fixture

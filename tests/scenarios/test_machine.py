@@ -110,9 +110,9 @@ def test_a_label_for_each_image_is_accepted_by_the_status_alone(tmp_path) -> Non
     scenario.yaml.write_text(
         text.replace('status: "candidate"', "status: accepted").replace("excluded: []", "excluded: [1]")
     )
-    (accepted,) = scenario.store.scenarios("accepted")
+    (accepted,) = Store.of(scenario).scenarios("accepted")
     assert accepted.labels("correction") == ["3", "3", "8"]
-    assert verify([scenario.store]) == []
+    assert verify([Store.of(scenario)]) == []
 
 
 def test_people_can_report_images_without_a_model(tmp_path) -> None:

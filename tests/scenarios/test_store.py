@@ -7,30 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.lookup import accepted_scenarios, stores
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Budgets, StoreRecord, TileFormat
-from pytest_defuse.scenarios.store import Scenario, Store, accepted_scenarios, scenario_id, stores
-from tests.scenarios.planting import DIGITS, exclude, machine_of, plant, random_tiles, record_of
-
-FIRST, SECOND = random_tiles(), random_tiles(6, seed=1)
-"""The tiles of the scenarios below: correction and held-out."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A store with one candidate: 3s that are taken for 5s."""
-    store = Store(tmp_path / "fixtures" / "digits")
-    plant(store, FIRST, SECOND)
-    return store
-
-
-@pytest.fixture
-def scenario(store: Store) -> Scenario:
-    return store.scenarios()[0]
+from pytest_defuse.scenarios.store import Store
+from tests.scenarios.planting import DIGITS, FIRST, SECOND, machine_of, plant, random_tiles, record_of
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -64,7 +48,7 @@ def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, 
     np.testing.assert_array_equal(scenario.pixels("correction"), FIRST)
     np.testing.assert_array_equal(scenario.pixels("held_out"), SECOND)
     assert scenario.subject == "digits"
-    assert scenario.store == store
+    assert Store.of(scenario) == store
 
 
 def test_the_numbers_of_a_new_scenario_have_nine_digits(store: Store) -> None:
@@ -268,18 +252,6 @@ def test_a_vote_that_cannot_be_is_refused_before_it_is_written(
     assert files(store.folder) == before
 
 
-def test_a_folder_that_lost_its_scenario_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
-    scenario.yaml.unlink()
-    with pytest.raises(DefuseError, match=r"scenario\.yaml is missing"):
-        accepted_scenarios(store.folder.parent)
-
-
-def test_a_store_that_lost_its_store_yaml_is_no_silence(store: Store, scenario: Scenario) -> None:
-    (store.folder / "store.yaml").unlink()
-    with pytest.raises(DefuseError, match=r"store\.yaml is missing"):
-        accepted_scenarios(store.folder.parent)
-
-
 @pytest.mark.slow
 def test_processes_that_write_at_once_lose_nothing(store: Store, scenario: Scenario) -> None:
     other = plant(store, FIRST, FIRST)
@@ -373,19 +345,6 @@ def test_nothing_outside_the_store_is_updated(store: Store, name: str) -> None:
     assert files(store.folder.parent) == before
 
 
-def test_a_git_lfs_pointer_in_place_of_a_picture_is_said_when_it_is_needed(store: Store, scenario: Scenario) -> None:
-    scenario.sheet_file("held_out").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert store.scenarios() == [scenario]
-    with pytest.raises(DefuseError, match=r"held_out\.png is a Git LFS pointer"):
-        scenario.pixels("held_out")
-
-
-def test_excluded_tiles_are_left_out_of_their_split(scenario: Scenario) -> None:
-    changed = exclude(scenario, "held_out", 4, 1)
-    np.testing.assert_array_equal(changed.pixels("held_out"), SECOND[[0, 2, 3, 5]])
-    np.testing.assert_array_equal(changed.pixels("correction"), FIRST)
-
-
 @pytest.mark.parametrize(
     ("classes", "tile"),
     [
@@ -408,64 +367,3 @@ def test_opening_a_store_again_changes_no_byte(store: Store) -> None:
     before = files(store.folder)
     store.open_for(store.record().model_copy(update={"budgets": Budgets(tiles=9)}))
     assert files(store.folder) == before
-
-
-@pytest.fixture
-def accepted(tmp_path: Path) -> dict[str, Scenario]:
-    """Four accepted scenarios of two subjects beside one that is not, by a nickname."""
-    digits, pets = Store(tmp_path / "digits"), Store(tmp_path / "pets")
-    names = ("cat", "dog")
-    plant(digits, FIRST, SECOND)
-    return {
-        "1 as 7": plant(digits, FIRST, FIRST, "1", "7", status="accepted", label="1"),
-        "1 as 2": plant(digits, SECOND, FIRST, "1", "2", status="accepted", label="1"),
-        "8 as 2": plant(digits, SECOND, FIRST, "8", "2", status="accepted", label="8"),
-        "cat": plant(pets, FIRST, FIRST, "cat", "dog", names, status="accepted", label="cat"),
-    }
-
-
-def test_all_accepted_scenarios_come_by_subject_and_id(accepted: dict[str, Scenario], tmp_path: Path) -> None:
-    found = accepted_scenarios(tmp_path)
-    assert found == sorted(accepted.values(), key=lambda s: (s.subject, s.id))
-
-
-def test_accepted_scenarios_are_chosen_by_id_and_label(accepted: dict[str, Scenario], tmp_path: Path) -> None:
-    def chosen(*only: str) -> set[str]:
-        found = accepted_scenarios(tmp_path, only)
-        return {name for name, scenario in accepted.items() if scenario in found}
-
-    assert chosen("1") == {"1 as 7", "1 as 2"}
-    assert chosen(accepted["1 as 2"].id) == {"1 as 2"}
-    assert chosen("cat", accepted["8 as 2"].id) == {"cat", "8 as 2"}
-    assert chosen("1", accepted["1 as 2"].id) == {"1 as 7", "1 as 2"}
-
-
-@pytest.mark.parametrize("name", ["3", "dog", "no-such-id", "", "1 as 7"])
-def test_a_name_that_chooses_nothing_is_refused(accepted: dict[str, Scenario], tmp_path: Path, name: str) -> None:
-    with pytest.raises(DefuseError, match=re.escape(f"defuse(only=...) names {name!r}, which is neither")):
-        accepted_scenarios(tmp_path, ["1", name])
-
-
-@given(label=st.text(), prediction=st.text(), sha256=st.text("0123456789abcdef", min_size=64, max_size=64))
-@example("../../etc/passwd", "C:\\x", "0" * 64)
-@example("猫", "犬", "0" * 64)
-@example("Trains/Trams & Buses " * 20, "ß", "0" * 64)
-@example("", "", "0" * 64)
-def test_an_id_is_a_plain_folder_name_whatever_the_classes_are_called(label: str, prediction: str, sha256: str) -> None:
-    name = scenario_id(label, prediction, sha256)
-    assert re.fullmatch(r"[a-z0-9][a-z0-9-]{0,47}", name)
-    assert name.endswith(f"-{sha256[:6]}")
-    assert scenario_id(label, prediction, sha256) == name
-
-
-def test_an_id_can_be_read() -> None:
-    assert scenario_id("3", "5", "a1b2c3" * 10) == "3-as-5-a1b2c3"
-    assert scenario_id("Tabby Cat", "dog/wolf", "a1b2c3" * 10) == "tabby-cat-as-dog-wolf-a1b2c3"
-
-
-@pytest.mark.parametrize("name", ["猫", "a/b", "..", "x" * 300, "null", " 3 ", "no: #", "\n"])
-def test_a_class_of_any_name_can_be_stored_and_labelled(tmp_path: Path, name: str) -> None:
-    store = Store(tmp_path / "things")
-    planted = plant(store, FIRST, SECOND, name, "other", (name, "other"))
-    store.update(planted.id, status="accepted", label=name)
-    assert [scenario.record.label for scenario in accepted_scenarios(tmp_path, [name])] == [name]

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pytest_defuse.cli import main
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.documents import parse_document
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import ScenarioRecord
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.writing import canonical_text, edited
 from tests.examples import fewer_examples
 from tests.scenarios.broken import edit
@@ -79,7 +80,7 @@ def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scenario:
         machine=record.machine,
     )
     planted.yaml.write_text(text, encoding="utf-8")
-    return planted.store.get(record.id)
+    return Store.of(planted).get(record.id)
 
 
 def replaced(text: str, *pairs: tuple[str, str]) -> str:
@@ -119,7 +120,7 @@ def test_rejecting_again_changes_nothing(scenario: Scenario) -> None:
 def test_votes_add_tiles_below_those_that_have_comments(scenario: Scenario) -> None:
     before = scenario.yaml.read_text(encoding="utf-8")
     votes = {0: "3", 2: "3", 3: None}
-    scenario.store.vote(scenario.id, "anna", {"correction": votes, "held_out": {0: "3", 1: "8", 3: None}})
+    Store.of(scenario).vote(scenario.id, "anna", {"correction": votes, "held_out": {0: "3", 1: "8", 3: None}})
     assert main(["votes", "--decide"]) == 0
     assert scenario.yaml.read_text(encoding="utf-8") == replaced(
         before,
@@ -131,7 +132,7 @@ def test_votes_add_tiles_below_those_that_have_comments(scenario: Scenario) -> N
 
 def test_notes_in_a_block_are_replaced_whole(scenario: Scenario) -> None:
     before = scenario.yaml.read_text(encoding="utf-8")
-    scenario.store.update(scenario.id, notes='a "b"\nc')
+    Store.of(scenario).update(scenario.id, notes='a "b"\nc')
     after = scenario.yaml.read_text(encoding="utf-8")
     start, end = before.index("notes: |"), before.index("bounds:")
     assert after == before[:start] + 'notes: "a \\"b\\"\\nc"\n' + before[end:]
@@ -141,7 +142,7 @@ def test_a_key_that_was_left_out_goes_below_the_one_before_it(scenario: Scenario
     for pattern in (r"notes: \|\n(  .*\n|\n)*", r"    excluded:\n.*\n.*\n"):
         scenario.yaml.write_text(re.sub(pattern, "", scenario.yaml.read_text(encoding="utf-8")), encoding="utf-8")
     before = scenario.yaml.read_text(encoding="utf-8")
-    exclude(scenario.store.update(scenario.id, notes="new"), "correction", 0)
+    exclude(Store.of(scenario).update(scenario.id, notes="new"), "correction", 0)
     assert scenario.yaml.read_text(encoding="utf-8") == replaced(
         before,
         ("description: Größe 猫\n", 'description: Größe 猫\nnotes: "new"\n'),
@@ -158,19 +159,19 @@ CHANGES: dict[str, tuple[str, str, Callable[[Scenario], object], str]] = {
     "block": (
         "notes: |\n  Threes with a flat top.\n\n  # no comment, but a part of the notes\n",
         "notes: |  # why\n  # no comment\n",
-        lambda scenario: scenario.store.update(scenario.id, notes="new"),
+        lambda scenario: Store.of(scenario).update(scenario.id, notes="new"),
         'notes: "new"  # why\n',
     ),
     "folded block": (
         "status:     candidate     # two people, please\n",
         "status: >-  # why\n  candidate\n# two people, please\n",
-        lambda scenario: scenario.store.update(scenario.id, status="rejected"),
+        lambda scenario: Store.of(scenario).update(scenario.id, status="rejected"),
         'status: "rejected"  # why\n# two people, please\n',
     ),
     "value below its tag": (
         "status:     candidate     # two people, please\n",
         "status: !!str  # why\n  candidate # two people, please\n",
-        lambda scenario: scenario.store.update(scenario.id, status="rejected"),
+        lambda scenario: Store.of(scenario).update(scenario.id, status="rejected"),
         'status: "rejected"  # why # two people, please\n',
     ),
     "empty list": (
@@ -216,10 +217,10 @@ def test_a_value_that_does_not_read_back_equal_is_not_written(
     before = scenario.yaml.read_bytes()
     monkeypatch.setattr("pytest_defuse.scenarios.writing._inline", lambda value: "other")
     with pytest.raises(DefuseError, match=r"scenario\.yaml cannot be rewritten without changing what it holds: edit"):
-        scenario.store.update(scenario.id, notes="new")
+        Store.of(scenario).update(scenario.id, notes="new")
     monkeypatch.setattr("pytest_defuse.scenarios.writing._inline", lambda value: "[")
     with pytest.raises(DefuseError, match=r"scenario\.yaml cannot be rewritten without changing what it holds: edit"):
-        scenario.store.update(scenario.id, notes="new")
+        Store.of(scenario).update(scenario.id, notes="new")
     assert scenario.yaml.read_bytes() == before
 
 
@@ -278,4 +279,4 @@ def test_an_edited_document_reads_back(layouts: set[int], notes: str, label: str
 def test_an_unknown_key_of_an_edit_by_hand_is_still_refused(scenario: Scenario) -> None:
     edit(scenario.yaml, "notes: |", "note: |")
     with pytest.raises(DefuseError, match="note: is not a known key"):
-        scenario.store.update(scenario.id, status="rejected")
+        Store.of(scenario).update(scenario.id, status="rejected")

@@ -18,7 +18,9 @@ from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, load_baseline
 from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.exchange.ballots import SHEET_KEY, TILE_KEY
-from pytest_defuse.scenarios.store import Scenario, Store, stores
+from pytest_defuse.scenarios.lookup import stores
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from tests.discover.test_candidates import SUBJECT, candidate, discovery
 from tests.scenarios.planting import plant, random_tiles, with_predictions

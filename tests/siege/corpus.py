@@ -30,7 +30,8 @@ from pytest_defuse.scenarios.exchange.ballots import SHEET_KEY, TILE_KEY, import
 from pytest_defuse.scenarios.exchange.ground_truth import read_manifest
 from pytest_defuse.scenarios.exchange.label_studio import read_export
 from pytest_defuse.scenarios.machine import json_hash
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from tests.scenarios.broken import good_store
 from tests.siege.mutations import changed, changed_image, changed_tensors, damaged

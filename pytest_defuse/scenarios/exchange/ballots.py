@@ -14,8 +14,9 @@ from PIL import Image
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.problems import MAX_PROBLEMS, unknown_class
+from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Split
-from pytest_defuse.scenarios.store import Scenario, Store
+from pytest_defuse.scenarios.store import Store
 
 NONE_OF_THE_ABOVE = "None of the above"
 TILE_KEY, SHEET_KEY = "defuse-tile", "defuse-sheet"
@@ -69,13 +70,13 @@ def export_items(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DefuseError(f"{folder} is not empty: name a new folder.")
-    classes = {scenario.store: scenario.classes for scenario in scenarios}
+    classes = {scenario.folder.parent: scenario.classes for scenario in scenarios}
     for store, names in classes.items():
         if any(map(_is_none, names)):
             raise DefuseError(
-                f"A class of {store.folder} is called {NONE_OF_THE_ABOVE!r}, the answer for no class: rename it."
+                f"A class of {store} is called {NONE_OF_THE_ABOVE!r}, the answer for no class: rename it."
             )
-    items: dict[Store, list[Item]] = {store: [] for store in classes}
+    items: dict[Path, list[Item]] = {store: [] for store in classes}
     for scenario in scenarios:
         for split in splits:
             sheet = scenario.record.sheet(split)
@@ -85,9 +86,9 @@ def export_items(
                 array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
                 Image.fromarray(array).save(folder / image, "PNG")
                 keys = {TILE_KEY: f"{scenario.full_name}/{split}/{tile}", SHEET_KEY: sheet.sha256}
-                items[scenario.store].append((f"{prefix}{image}", keys))
+                items[scenario.folder.parent].append((f"{prefix}{image}", keys))
     for store, own in items.items():
-        write(folder / store.folder.name, own, [*classes[store], NONE_OF_THE_ABOVE])
+        write(folder / store.name, own, [*classes[store], NONE_OF_THE_ABOVE])
     return sum(map(len, items.values()))
 
 
@@ -98,7 +99,6 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Response
         DefuseError: an answer cannot be added; the message has one line per such answer.
     """
     known = {scenario.full_name: scenario for scenario in scenarios}
-    classes = {store: store.record().classes for store in {scenario.store for scenario in scenarios}}
     problems: list[str] = []
     chosen: dict[tuple[str, str], dict[Split, dict[int, str | None]]] = {}
     kinds: dict[str, Kind] = {}
@@ -106,7 +106,7 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Response
         if isinstance(ballot, str):
             problems.append(ballot)
             continue
-        found = _placed(ballot, known, classes)
+        found = _placed(ballot, known)
         if isinstance(found, str):
             problems.append(f"{ballot.where}: {found}")
             continue
@@ -125,7 +125,7 @@ def import_ballots(scenarios: Sequence[Scenario], file: str, responses: Response
         raise DefuseError("\n".join([*lines, "Nothing was imported."]))
     votes = Counter[str]()
     for (annotator, name), cast in chosen.items():
-        known[name].store.vote(known[name].id, annotator, cast, kinds[annotator])
+        Store.of(known[name]).vote(known[name].id, annotator, cast, kinds[annotator])
         votes[annotator] += sum(map(len, cast.values()))
     return Imported(votes, tuple(sorted({name for _, name in chosen})), responses.count([]))
 
@@ -135,9 +135,7 @@ def annotator_name(text: str) -> str:
     return re.sub(r"^[^a-z0-9]+", "", re.sub(r"[^a-z0-9._@+-]+", "-", text.lower()))[:64] or "unnamed"
 
 
-def _placed(
-    ballot: Ballot, known: Mapping[str, Scenario], classes: Mapping[Store, Sequence[str]]
-) -> tuple[str, Split, int, str | None] | str:
+def _placed(ballot: Ballot, known: Mapping[str, Scenario]) -> tuple[str, Split, int, str | None] | str:
     """Scenario, split, tile and label of an answer; a sentence if something is wrong with it."""
     key = ballot.keys.get(TILE_KEY)
     match = re.fullmatch(r"([^/]+/[^/]+)/(correction|held_out)/([0-9]{1,6})", key) if isinstance(key, str) else None
@@ -153,8 +151,8 @@ def _placed(
         return f"{name} has other tiles in {split}.png than at the export: export it again."
     if _is_none(ballot.answer):
         return name, split, tile, None
-    if ballot.answer not in classes[known[name].store]:
-        return unknown_class(ballot.answer, classes[known[name].store])
+    if ballot.answer not in known[name].classes:
+        return unknown_class(ballot.answer, known[name].classes)
     return name, split, tile, ballot.answer
 
 

@@ -4,104 +4,19 @@ from pathlib import Path
 
 import pytest
 
-import pytest_defuse.scenarios.store as store_module
+import pytest_defuse.scenarios.migration as migration_module
 from pytest_defuse.cli import main
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.documents import Document, read_document
-from pytest_defuse.scenarios.migrations import MIGRATIONS
+from pytest_defuse.scenarios.lookup import stores
+from pytest_defuse.scenarios.migration import migrate
 from pytest_defuse.scenarios.problems import Problem, StoreError
 from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord
-from pytest_defuse.scenarios.store import Store, migrate, stores
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from pytest_defuse.scenarios.writing import rewritten
 from tests.scenarios.broken import edit
-
-SAMPLES = Path(__file__).parents[2] / "fixtures" / "formats"
-DEFUSE, BARLOW = "2-as-3-00e2ac", "8-as-3-b04682"
-"""The scenarios of the format 1 sample."""
-
-
-@pytest.fixture
-def old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Store:
-    """A copy of the store that was written in an old format."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    shutil.copytree(SAMPLES / request.param, tmp_path / "fixtures")
-    monkeypatch.chdir(tmp_path)
-    return Store(Path("fixtures/digits"))
-
-
-every_format = pytest.mark.parametrize("old_store", ["0", "1"], indirect=True)
-format_0 = pytest.mark.parametrize("old_store", ["0"], indirect=True)
-format_1 = pytest.mark.parametrize("old_store", ["1"], indirect=True)
-
-
-def contents(folder: Path, pattern: str = "*") -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob(pattern) if path.is_file()}
-
-
-def test_there_is_a_step_from_every_format_before_this_one() -> None:
-    assert sorted(MIGRATIONS) == list(range(FORMAT))
-
-
-@pytest.mark.parametrize("number", ["0", "1"])
-def test_the_samples_are_still_what_old_versions_wrote(number: str) -> None:
-    texts = [path.read_text() for path in (SAMPLES / number).rglob("*.yaml")]
-    assert len(texts) >= 2
-    assert all(f"\nformat: {number}\n" in f"\n{text}" for text in texts)
-
-
-@every_format
-def test_an_old_store_is_read_and_not_changed(old_store: Store) -> None:
-    before = contents(old_store.folder)
-    (scenario,) = old_store.scenarios("accepted")
-    assert (scenario.record.format, scenario.record.label) == (FORMAT, "2")
-    assert len(scenario.pixels("correction")) == 8
-    assert scenario.machine.region is not None
-    assert all(problem.warning for problem in verify([old_store]))
-    assert contents(old_store.folder) == before
-
-
-@format_0
-def test_predictions_by_tile_were_not_always_recorded(old_store: Store) -> None:
-    (scenario,) = old_store.scenarios()
-    assert scenario.machine.correction.predicted is None
-    assert scenario.counts("correction") == {"3": 9}
-
-
-@format_0
-def test_summaries_of_votes_are_kept_in_words(old_store: Store) -> None:
-    assert old_store.scenarios()[0].record.notes.splitlines() == [
-        "Written by the first version.",
-        "Vote of anna (human): 2, agreement 0.9, none of the above on 1 tiles.",
-        "Vote of judge 1 (model): no class, agreement 0.5, none of the above on 5 tiles.",
-    ]
-
-
-@format_1
-def test_what_nobody_reads_in_scenario_yaml_is_in_machine_json(old_store: Store) -> None:
-    machine = old_store.get(DEFUSE).machine
-    assert machine.correction.predicted == ("3", "3", "3", "2", "3", "2", "3", "3", "3")
-    assert machine.region is not None
-    assert len(machine.region.covariance) == 16
-    assert machine.evidence is not None
-    assert machine.evidence.source_labels == {"2": 102, "3": 14, "8": 6}
-    assert old_store.get(DEFUSE).counts("correction") == {"3": 6, "2": 2}
-
-
-@format_1
-def test_the_rule_and_what_the_model_predicts_become_the_description(old_store: Store) -> None:
-    defuse, barlow = (old_store.get(name).record for name in (DEFUSE, BARLOW))
-    assert (defuse.method, defuse.base_error_rate) == ("defuse", None)
-    assert defuse.description == "Images of 2 that the model classifies as 3."
-    assert (barlow.method, barlow.base_error_rate) == ("barlow", 0.0625)
-    assert barlow.description == "label 8: feature 3 > 0.5 (resnet, 3f2a91c0de12)"
-
-
-@format_1
-def test_the_old_default_budget_of_bytes_becomes_the_new_one(old_store: Store) -> None:
-    assert old_store.record().budgets.sheet_bytes == 2**21
-    edit(old_store.folder / "store.yaml", "1048576", "500000")
-    assert old_store.record().budgets.sheet_bytes == 500_000
+from tests.scenarios.old_stores import BARLOW, DEFUSE, SAMPLES, contents, every_format, format_1
 
 
 @every_format
@@ -148,7 +63,7 @@ def test_migrate_writes_nothing_where_a_file_of_the_last_store_cannot_be_rewritt
             raise StoreError([Problem(last, "cannot be rewritten.")])
         return rewritten(document)
 
-    monkeypatch.setattr(store_module, "rewritten", but_for_the_last)
+    monkeypatch.setattr(migration_module, "rewritten", but_for_the_last)
     before = contents(Path("fixtures"), "[!.]*")
     assert main(["migrate"]) == 2
     assert capsys.readouterr().err == f"{last} cannot be rewritten.\n"
@@ -170,52 +85,6 @@ def test_migrate_follows_no_link_out_of_the_store(
     assert main(["migrate"]) == 2
     assert capsys.readouterr().err == f"{folder} is a symbolic link: put the folder itself in its place.\n"
     assert contents(outside) == before
-
-
-@format_1
-def test_a_label_leaves_an_old_file_in_its_format(old_store: Store) -> None:
-    path = old_store.folder / BARLOW / "scenario.yaml"
-    before = path.read_text()
-    assert main(["label", BARLOW, "--label", "8"]) == 0
-    assert path.read_text() == before.replace('"candidate"\nlabel: null', '"accepted"\nlabel: "8"')
-    assert not (path.parent / "machine.json").exists()
-    assert old_store.get(BARLOW).record.label == "8"
-
-
-@format_0
-def test_what_an_old_format_holds_otherwise_cannot_be_changed(old_store: Store) -> None:
-    """Its notes are put together with the summaries of votes."""
-    (scenario,) = old_store.scenarios()
-    before = contents(old_store.folder, "*.yaml")
-    with pytest.raises(DefuseError, match=r"scenario\.yaml cannot be rewritten without changing what it holds: edit"):
-        old_store.update(scenario.id, notes="new")
-    assert contents(old_store.folder, "*.yaml") == before
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "start", "problem"),
-    [
-        ("drawn: 256", "drawn: none", "  drawn:", "failure_rate.drawn: must be a whole number"),
-        ("[0, 1, 2, 4", "[0, 1, 2, 2", "    predicted_tiles:", "predicted_tiles must name each tile, from 0, once"),
-        ("[0, 1, 2, 4", "[0, 1, 2, x", "    predicted_tiles:", "predicted_tiles must name each tile, from 0, once"),
-        ("[3, 5]", "[3]", "    predicted_tiles:", "predicted_tiles must name each tile, from 0, once"),
-        ("tau: 0.5", "tau: 0", "  tau:", "region.tau: must be > 0"),
-        ("rule: null", "ruel: null", "  ruel:", "method.ruel: is not a known key"),
-        ('name: "defuse"', "name: magic", "method:", "method: must be 'defuse'"),
-        ('labels: ["2"', 'labels: ["owl"', "  nearest_labels:", "evidence.nearest_labels: 'owl' is not one of the cl"),
-    ],
-)
-@format_1
-def test_the_errors_of_an_old_file_have_its_lines(
-    old_store: Store, old: str, new: str, start: str, problem: str
-) -> None:
-    path = old_store.folder / DEFUSE / "scenario.yaml"
-    edit(path, old, new)
-    with pytest.raises(DefuseError) as caught:
-        old_store.get(DEFUSE)
-    lines = [number for number, line in enumerate(path.read_text().splitlines(), 1) if line.startswith(start)]
-    assert str(caught.value).startswith(f"{path}:{lines[0]}: ")
-    assert problem in str(caught.value)
 
 
 @pytest.mark.parametrize("ending", ["", ".machine.json.*\n"])
