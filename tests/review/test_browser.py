@@ -112,7 +112,7 @@ def test_labelling_without_javascript(store: Store, address: str, browser: "sync
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(address)
     page.get_by_role("link", name=store.scenarios()[2].id).click()
-    assert not page.locator("kbd").first.is_visible()
+    sync_api.expect(page.locator("kbd").first).to_be_hidden()
     page.get_by_role("button", name="None of the above").click()
     page.wait_for_url("**?decided=**")
     assert decisions(store) == [("candidate", None), ("candidate", None), ("rejected", None)]
