@@ -5,7 +5,6 @@ Every request reads the store again, so the page shows what git or an editor cha
 
 import contextlib
 import getpass
-import hashlib
 import secrets
 import socket
 import subprocess
@@ -36,8 +35,9 @@ from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.lookup import all_scenarios
-from pytest_defuse.scenarios.problems import plain_bytes
+from pytest_defuse.scenarios.problems import ChangedError, plain_bytes
 from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.sheets import MAX_PNG_BYTES, sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Store
 
@@ -151,12 +151,14 @@ class _Review:
             label = tally.label if tally.outcome == "scenario" else None
         else:
             label = _label(form, scenario, none="reject")
-        if _is_stale(form, scenario):
+        unchanged = notes == visible(before, lines=True).strip()
+        try:
+            if tally:
+                decide_by_votes(scenario, tally, _seen(form))
+            else:
+                decide(scenario, label, _seen(form), notes=before if unchanged else notes)
+        except ChangedError:
             return self._scenario_page(request, refused=(label, notes))
-        if tally:
-            decide_by_votes(scenario, tally)
-        else:
-            decide(scenario, label, notes=before if notes == visible(before, lines=True).strip() else notes)
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
         target = address_of(candidates[0]) if candidates else "/"
         return RedirectResponse(f"{target}?{urlencode({'decided': scenario.full_name})}", status_code=303)
@@ -173,9 +175,11 @@ class _Review:
         if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
             raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
         label = _label(form, scenario, none="none")
-        if _is_stale(form, scenario):
+        votes: dict[Split, dict[int, str | None]] = {"correction": {int(tile): label}}
+        try:
+            Store.of(scenario).vote(scenario.id, self.annotator, votes, expected=_seen(form))
+        except ChangedError:
             return self._vote_page(request, refused=(int(tile), label))
-        Store.of(scenario).vote(scenario.id, self.annotator, {"correction": {int(tile): label}})
         return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
 
     def _scenario_page(self, request: Request, refused: tuple[str | None, str] | None = None) -> Response:
@@ -185,7 +189,6 @@ class _Review:
             refused: label and notes of a decision on an older state of scenario.yaml.
         """
         scenarios, at, scenario = self._find(request)
-        seen, scenario = _as_shown(scenario)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")  # raises if the sheet is not the one recorded: nobody must label it
         width, _ = sheet_size(sheet.images, record.tile, record.gap)
@@ -196,7 +199,6 @@ class _Review:
             status=409 if refused else 200,
             scenario=scenario,
             record=record,
-            seen=seen,
             refused=refused,
             sheet=sheet,
             sheet_width=width * max(1, SHEET_WIDTH // width),
@@ -218,7 +220,6 @@ class _Review:
             refused: tile and label of a vote on an older state of scenario.yaml.
         """
         *_, scenario = self._find(request)
-        seen, scenario = _as_shown(scenario)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")
         tiles = sheet.kept[:VOTED_TILES]
@@ -232,7 +233,6 @@ class _Review:
             "vote.html",
             status=409 if refused else 200,
             scenario=scenario,
-            seen=seen,
             refused=refused,
             annotator=self.annotator,
             tile=left[0],
@@ -278,19 +278,9 @@ async def _form(request: Request) -> dict[str, list[str]]:
         raise HTTPException(400, f"This is no form of this page ({error}).") from error
 
 
-def _hash(scenario: Scenario) -> str:
-    return hashlib.sha256(scenario.yaml.read_bytes()).hexdigest()
-
-
-def _as_shown(scenario: Scenario) -> tuple[str, Scenario]:
-    """The hash of scenario.yaml, and the scenario read after it, so that a change in between is a conflict."""
-    seen = _hash(scenario)
-    return seen, Store.of(scenario).get(scenario.id)
-
-
-def _is_stale(form: dict[str, list[str]], scenario: Scenario) -> bool:
-    """Whether scenario.yaml is no longer the file that the page of this form showed."""
-    return form.get("seen") != [_hash(scenario)]
+def _seen(form: dict[str, list[str]]) -> str:
+    """The sha256 of the scenario.yaml that the page of this form showed."""
+    return form.get("seen", [""])[0]
 
 
 def _label(form: dict[str, list[str]], scenario: Scenario, *, none: str) -> str | None:

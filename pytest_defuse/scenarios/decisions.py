@@ -192,12 +192,22 @@ def check_label(scenario: Scenario, label: str) -> None:
         )
 
 
-def decide(scenario: Scenario, label: str | None, **changes: Any) -> Scenario:
-    """Accept a scenario under a label, or reject it with None; ``changes`` are further keys of scenario.yaml."""
+def decide(scenario: Scenario, label: str | None, expected: str | None = None, **changes: Any) -> Scenario:
+    """Accept a scenario under a label, or reject it with None.
+
+    Args:
+        expected: sha256 of the scenario.yaml that the decision is based on; by default as ``scenario`` was read.
+        changes: further keys of scenario.yaml.
+
+    Raises:
+        ChangedError: scenario.yaml is another file now; nothing was written.
+        DefuseError: the scenario cannot have this label; nothing was written.
+    """
     if label is not None:
         check_label(scenario, label)
     status = "rejected" if label is None else "accepted"
-    return Store.of(scenario).update(scenario.id, status=status, label=label, **changes)
+    expected = scenario.sha256 if expected is None else expected
+    return Store.of(scenario).update(scenario.id, expected, status=status, label=label, **changes)
 
 
 def tally_of(scenario: Scenario) -> Tally:
@@ -205,7 +215,7 @@ def tally_of(scenario: Scenario) -> Tally:
     return tally(scenario.record, scenario.machine, scenario.votes(), scenario.shared.voting)
 
 
-def decide_by_votes(scenario: Scenario, votes: Tally) -> Scenario:
+def decide_by_votes(scenario: Scenario, votes: Tally, expected: str | None = None) -> Scenario:
     """Decide as the votes say, excluding the tiles on which they see no class or another one; see :func:`decide`.
 
     An undecided scenario is not changed.
@@ -213,9 +223,9 @@ def decide_by_votes(scenario: Scenario, votes: Tally) -> Scenario:
     if votes.outcome == "undecided":
         return scenario
     if votes.outcome == "no scenario":
-        return decide(scenario, None)
+        return decide(scenario, None, expected)
     sheets = scenario.record.sheets.model_dump()
     for split in SPLITS:
         # New tiles come last, so that comments on those that are there stay with them.
         sheets[split]["excluded"] = list(dict.fromkeys([*sheets[split]["excluded"], *votes.excluded(split)]))
-    return decide(scenario, votes.label, sheets=sheets)
+    return decide(scenario, votes.label, expected, sheets=sheets)

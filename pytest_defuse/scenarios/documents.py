@@ -4,6 +4,7 @@ Reading takes every plain scalar as text and lets the schema decide, so that ``l
 typed by hand are the class names "3" and "no". All errors of a file are reported at once.
 """
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -68,6 +69,11 @@ class Document(Generic[R]):
     def content(self) -> bytes:
         """The file's bytes."""
         return (self.byte_order_mark + self.text).encode()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of :attr:`content`, in hex."""
+        return hashlib.sha256(self.content).hexdigest()
 
     def problem(self, keys: Sequence[Key], words: str, *, warning: bool = False) -> Problem:
         """A problem at the line of a key: ``file:line: key: words``."""

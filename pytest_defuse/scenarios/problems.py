@@ -40,6 +40,10 @@ class StoreError(DefuseError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class ChangedError(DefuseError):
+    """A scenario.yaml is no longer the one on which a decision or a vote was based; nothing was written."""
+
+
 def store_error(file: PurePath | str, words: str, line: int | None = None) -> StoreError:
     """The error that a file cannot be used."""
     return StoreError([Problem(str(file), f"{words}.", line)])

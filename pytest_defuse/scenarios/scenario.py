@@ -24,12 +24,14 @@ class Scenario:
         folder: ``<store>/<subject's name>/<id>``.
         record, machine: scenario.yaml and machine.json.
         shared: the store.yaml beside the folder.
+        sha256: hash of scenario.yaml's bytes, in hex.
     """
 
     folder: Path
     record: ScenarioRecord
     machine: MachineRecord = field(repr=False)
     shared: StoreRecord = field(repr=False)
+    sha256: str = field(repr=False, compare=False)
 
     @property
     def id(self) -> str:

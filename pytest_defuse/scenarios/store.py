@@ -28,6 +28,7 @@ from pytest_defuse.scenarios.documents import (
 )
 from pytest_defuse.scenarios.machine import MachineRecord
 from pytest_defuse.scenarios.problems import (
+    ChangedError,
     Problem,
     listed,
     plain_file,
@@ -175,14 +176,18 @@ class Store:
                     new.rename(folder)
             return self._read(folder)
 
-    def update(self, scenario_id: str, **changes: Any) -> Scenario:
+    def update(self, scenario_id: str, expected: str | None = None, **changes: Any) -> Scenario:
         """Change keys of a scenario.yaml, in the format in which it is written; all other text stays as it is.
 
+        Args:
+            expected: sha256 of the scenario.yaml on which the changes are based; None accepts any.
+
         Raises:
+            ChangedError: scenario.yaml is another file now; nothing was written.
             DefuseError: there is no such scenario, or the file would be wrong; nothing was written.
         """
         with self.writing():
-            scenario = self.get(scenario_id)
+            scenario = self._expected(scenario_id, expected)
             try:
                 record = ScenarioRecord.model_validate(scenario.record.model_dump() | changes)
             except ValidationError as error:
@@ -190,7 +195,7 @@ class Store:
             document = edited(read_document(scenario.yaml, ScenarioRecord), record)
             raise_if_any(scenario_problems(document, scenario.machine, scenario.id, scenario.shared))
             write_plain(scenario.yaml, document.content)
-            return replace(scenario, record=document.record)
+            return replace(scenario, record=document.record, sha256=document.sha256)
 
     def vote(
         self,
@@ -198,16 +203,18 @@ class Store:
         annotator: str,
         votes: Mapping[Split, Mapping[int, str | None]],
         kind: Literal["human", "model"] = "human",
+        expected: str | None = None,
     ) -> None:
         """Add votes, split -> tile -> class, to an annotator's file; a new vote on a tile takes an earlier one's place.
 
-        A vote for None is one for none of the above.
+        A vote for None is one for none of the above. ``expected`` is as in :meth:`update`.
 
         Raises:
+            ChangedError: scenario.yaml is another file now; nothing was written.
             DefuseError: a tile, class or annotator's name is not valid; nothing was written.
         """
         with self.writing():
-            scenario = self.get(scenario_id)
+            scenario = self._expected(scenario_id, expected)
             path = scenario.folder / "votes" / f"{annotator}.yaml"
             earlier = next((record for record in scenario.votes() if record.annotator == annotator), None)
             values: dict[str, Any] = {"format": FORMAT, "annotator": annotator, "kind": kind}
@@ -222,6 +229,13 @@ class Store:
             document = new_document(record, str(path))
             raise_if_any(vote_problems(document, scenario.record, scenario.classes))
             write_plain(path, document.content)
+
+    def _expected(self, scenario_id: str, expected: str | None) -> Scenario:
+        """The scenario, read under the lock, so that no other writer changes it after the comparison."""
+        scenario = self.get(scenario_id)
+        if expected not in (None, scenario.sha256):
+            raise ChangedError(f"{scenario.yaml} has changed since it was read, and was not written: decide again.")
+        return scenario
 
     def files(self) -> Iterator[tuple[Path, type[FileRecord]]]:
         """The YAML files of the store, with their kinds."""
@@ -241,7 +255,7 @@ class Store:
         machine = machine_of(document, folder)
         shared = shared or self.record()
         raise_if_any(scenario_problems(document, machine, folder.name, shared))
-        return Scenario(folder, document.record, machine, shared)
+        return Scenario(folder, document.record, machine, shared, document.sha256)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

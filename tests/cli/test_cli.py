@@ -15,7 +15,7 @@ from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
 from tests.review.stores import add_candidate, build_store
-from tests.scenarios.planting import with_predictions
+from tests.scenarios.planting import before_the_next_lock, with_predictions
 
 
 @pytest.fixture
@@ -139,6 +139,13 @@ class TestLabel:
         assert err.startswith(sentence)
         assert err.count("\n") == 1
         assert contents(store.folder) == before
+
+    def test_a_decision_that_another_person_made_meanwhile_stays(self, store: Store, monkeypatch, capsys) -> None:
+        first = ids(store)[0]
+        before_the_next_lock(monkeypatch, lambda: store.update(first, status="rejected"))
+        assert main(["label", first, "--label", "8"]) == 2
+        assert "scenario.yaml has changed since it was read" in capsys.readouterr().err
+        assert store.get(first).record.status == "rejected"
 
     @pytest.mark.parametrize("decision", [[], ["--label", "8", "--reject"]])
     def test_needs_exactly_one_decision(self, store: Store, decision: list[str]) -> None:

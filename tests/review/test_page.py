@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.review.stores import add_candidate, build_store
-from tests.scenarios.planting import exclude, with_machine, with_predictions
+from tests.scenarios.planting import before_the_next_lock, exclude, with_machine, with_predictions
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -311,6 +311,20 @@ class TestStalePages:
         seen = re.search(r'name="seen" value="([0-9a-f]{64})"', reply.text)[1]  # type: ignore[index]
         assert page.post(address, data={**form, "seen": seen, "notes": "my own"}).status_code == 303
         assert store.get(scenario.id).record.notes == "my own"
+
+    @pytest.mark.parametrize("form", [{"label": "7"}, {"by_votes": "yes"}, {"tile": "0", "none": "yes"}])
+    def test_a_decision_while_the_form_is_handled_stays(
+        self, page: Page, store: Store, form: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        address, scenario = addresses(store)[0], store.scenarios()[0]
+        with_predictions(scenario)
+        store.vote(scenario.id, "anna", {"correction": {0: "1"}})
+        seen = self.stale(page, address)
+        before_the_next_lock(monkeypatch, lambda: store.update(scenario.id, status="accepted", label="4"))
+        reply = page.post(address + "/votes" * ("tile" in form), data={**form, "seen": seen})
+        assert reply.status_code == 409
+        now = store.get(scenario.id)
+        assert (now.record.status, now.record.label, len(now.votes())) == ("accepted", "4", 1)
 
     def test_votes_do_not_overwrite_it_either(self, page: Page, store: Store) -> None:
         address, scenario = addresses(store)[0], store.scenarios()[0]

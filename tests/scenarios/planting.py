@@ -1,9 +1,12 @@
 """Scenarios of known images, planted into a store."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
+from filelock import FileLock
 
 from pytest_defuse.runtime.files import replace_text
 from pytest_defuse.scenarios.machine import MachineRecord
@@ -107,3 +110,15 @@ def with_predictions(scenario: Scenario) -> Scenario:
         for split in ("correction", "held_out")
     }
     return with_machine(scenario, **tiles)
+
+
+def before_the_next_lock(monkeypatch: pytest.MonkeyPatch, write: Callable[[], object]) -> None:
+    """Another writer is faster: it writes just before the next writer has the lock."""
+    acquire, writers = FileLock.acquire, [write]
+
+    def acquire_late(lock: FileLock, *arguments: Any, **options: Any) -> Any:
+        if writers:
+            writers.pop()()
+        return acquire(lock, *arguments, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire_late)

@@ -3,6 +3,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,22 @@ import pytest
 
 import pytest_defuse.scenarios.store as store_module
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.scenarios.decisions import decide
 from pytest_defuse.scenarios.lookup import accepted_scenarios, stores
+from pytest_defuse.scenarios.problems import ChangedError
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Budgets, StoreRecord, TileFormat
 from pytest_defuse.scenarios.store import Store
-from tests.scenarios.planting import DIGITS, FIRST, SECOND, machine_of, plant, random_tiles, record_of
+from tests.scenarios.planting import (
+    DIGITS,
+    FIRST,
+    SECOND,
+    before_the_next_lock,
+    machine_of,
+    plant,
+    random_tiles,
+    record_of,
+)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -180,6 +192,30 @@ def test_a_change_that_is_wrong_is_refused_before_it_is_written(
     with pytest.raises(DefuseError, match=re.escape(problem)):
         store.update(scenario.id, **changes)
     assert files(store.folder) == before
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        lambda store, read: store.update(read.id, read.sha256, status="accepted", label="5"),
+        lambda store, read: store.vote(read.id, "anna", {"correction": {0: "3"}}, expected=read.sha256),
+        lambda store, read: decide(read, "5"),
+    ],
+)
+def test_what_another_writer_decided_in_the_meantime_is_not_overwritten(
+    store: Store, scenario: Scenario, late: Callable[[Store, Scenario], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before_the_next_lock(monkeypatch, lambda: store.update(scenario.id, status="rejected", notes="theirs"))
+    with pytest.raises(ChangedError, match=r"scenario\.yaml has changed since it was read, and was not written"):
+        late(store, scenario)
+    now = store.get(scenario.id)
+    assert (now.record.status, now.record.label, now.record.notes) == ("rejected", None, "theirs")
+    assert now.votes() == []
+
+
+def test_updates_can_follow_each_other(store: Store, scenario: Scenario) -> None:
+    accepted = decide(scenario, "5")
+    assert decide(accepted, None).sha256 == sha256(scenario.yaml.read_bytes()).hexdigest()
 
 
 def test_an_update_that_cannot_be_written_leaves_the_old_file(
