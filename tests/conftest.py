@@ -2,9 +2,12 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from pytest_defuse.plugin.options import Options
 
 # What a CI service, a shell or git sets for the run that the tests are part of is not theirs, nor is it their
 # subprocesses': an inner pytest must not write to a job's summary, and git must find the repository of the test.
@@ -25,6 +28,23 @@ os.environ |= {
 settings.register_profile("same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("fuzz", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    """Options of a gate without reports."""
+    return Options(
+        discover=False,
+        correct=False,
+        store=tmp_path / "fixtures",
+        cache=tmp_path / ".defuse_cache",
+        device="cpu",
+        seed=0,
+        report=None,
+        summary=None,
+        baseline=None,
+        save_baseline=None,
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from pytest_defuse.cli import main
 from pytest_defuse.plugin.inifile import options_here
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.store import Store
+from tests.contents import contents
 from tests.review.stores import add_candidate, build_store
 from tests.scenarios.planting import before_the_next_lock, with_predictions
 
@@ -30,10 +31,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(project: Path) -> Store:
     return build_store(project / "fixtures" / "digits")
-
-
-def contents(root: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def ids(store: Store) -> list[str]:

@@ -1,6 +1,5 @@
 """A subject, and a scenario that its model classifies incorrectly."""
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
-from tests.correct.sides import SIDES, Net, planted, sides, trained_net
+from tests.correct.sides import Net, planted, subject_of, trained_net
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +17,7 @@ def trained() -> Net:
 
 @pytest.fixture
 def subject(trained: Net) -> Subject:
-    net = copy.deepcopy(trained)
-    net.scale.requires_grad_(False)
-    return Subject(name="sides", model=net, classes=SIDES, train=sides(300, seed=0), test=sides(50, seed=1))
+    return subject_of(trained)
 
 
 @pytest.fixture

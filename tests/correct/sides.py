@@ -1,7 +1,8 @@
 """Images with one bright half, a net that classifies which, and misleading images on which it is wrong."""
 
+import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from torch.nn import functional as F
 
 from pytest_defuse.correct.correction import Correction, correct
 from pytest_defuse.correct.settings import CorrectionSettings
-from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels
 from pytest_defuse.scenarios.store import Store
@@ -69,6 +69,13 @@ def trained_net() -> Net:
     return net.eval()
 
 
+def subject_of(net: Net) -> Subject:
+    """The subject of most tests: a copy of the net, one of whose parameters is frozen."""
+    net = copy.deepcopy(net)
+    net.scale.requires_grad_(False)
+    return Subject(name="sides", model=net, classes=SIDES, train=sides(300, seed=0), test=sides(50, seed=1))
+
+
 def planted(store: Store, label: str = "left", seed: int = 2) -> Scenario:
     """Misleading images of one side, which the net classifies as the other."""
     tiles = np.stack([image for image, side in sides(120, seed, misleading=True) if SIDES[side] == label])
@@ -108,29 +115,5 @@ def untouched(subject: Subject) -> Iterator[None]:
 
 def correction_of(subject: Subject, *scenarios: Scenario, **options: Any) -> Correction:
     """A brief correction with its states next to the store."""
-    options = {"cache": scenarios[0].store.folder.parent / "cache" if scenarios else Path(), **options}
+    options = {"cache": scenarios[0].folder.parents[1] / "cache" if scenarios else Path(), **options}
     return correct(subject, scenarios, options.pop("minimum", {}), options.pop("settings", BRIEF), **options)
-
-
-class Watched(Progress):
-    """Counts steps, and calls a function at each one."""
-
-    def __init__(self, at_step: Callable[[int], None] = lambda _: None) -> None:
-        self.done = self.total = 0
-        self.notes: list[str] = []
-        self.sentences: list[str] = []
-        self.at_step = at_step
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        self.total = total
-
-        def advance(steps: int, note: str = "") -> None:
-            self.done += steps
-            self.notes.append(note)
-            self.at_step(self.done)
-
-        yield advance

@@ -14,7 +14,8 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
-from tests.correct.sides import BRIEF, THOROUGH, Net, Watched, correction_of, planted, same, sides, untouched, weights
+from tests.correct.sides import BRIEF, THOROUGH, Net, correction_of, planted, same, sides, untouched, weights
+from tests.recorder import Recorder
 from tests.scenarios.planting import exclude
 
 
@@ -169,7 +170,7 @@ def test_an_error_in_the_model_does_not_change_it(
 
 
 def test_progress_counts_the_announced_steps_with_notes(subject: Subject, scenario: Scenario) -> None:
-    progress = Watched()
+    progress = Recorder()
     correction_of(subject, scenario, settings=BRIEF.replace(lambdas=(0.1, 0.3, 1.0), epochs=2), progress=progress)
     assert progress.done == progress.total == (3 + 1 + 2) * 9  # two rungs, the control; 270 images in batches of 32
     assert progress.notes[0].startswith("lambda 0.1, epoch 1, loss ")
@@ -191,7 +192,7 @@ def test_a_state_that_a_checkpoint_cannot_hold_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr(Net, "get_extra_state", lambda self: {"version": 2}, raising=False)
     monkeypatch.setattr(Net, "set_extra_state", lambda self, state: None, raising=False)
-    progress = Watched()
+    progress = Recorder()
     with pytest.raises(DefuseError, match="has a dict under '_extra_state', but a checkpoint can only contain tensors"):
         correction_of(subject, scenario, progress=progress)
     assert progress.done == 0

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from pytest_defuse.correct.correction import Correction
 from pytest_defuse.runtime import training
 from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.store import Store
 from pytest_defuse.subject.subject import Subject
-from tests.correct.sides import BRIEF, Watched, correction_of, same, untouched, weights
+from tests.correct.sides import BRIEF, Net, correction_of, planted, same, subject_of, untouched, weights
+from tests.recorder import Recorder, interrupted_at
 from tests.runtime.test_training import Trap
 
 pytestmark = pytest.mark.slow
@@ -28,41 +31,43 @@ import os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from tests.correct.sides import SIDES, Watched, correction_of, sides, trained_net
+from tests.correct.sides import correction_of, subject_of, trained_net
+from tests.recorder import Recorder
 from tests.correct.test_resume import SETTINGS
 from pytest_defuse.scenarios.store import Store
-from pytest_defuse.subject.subject import Subject
-
-net = trained_net()
-net.scale.requires_grad_(False)
-subject = Subject(name="sides", model=net, classes=SIDES, train=sides(300, seed=0), test=sides(50, seed=1))
 
 def die(done):
     if done == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 scenarios = Store(Path(sys.argv[1]) / "sides").scenarios("accepted")
-correction_of(subject, *scenarios, settings=SETTINGS, progress=Watched(die))
+correction_of(subject_of(trained_net()), *scenarios, settings=SETTINGS, progress=Recorder(die))
 """
 
 
-def interrupt(done: int, step: int) -> None:
-    if done == step:
-        raise KeyboardInterrupt
+@pytest.fixture(scope="module")
+def whole(trained: Net, tmp_path_factory: pytest.TempPathFactory) -> Correction:
+    """The correction that nothing interrupts."""
+    scenario = planted(Store(tmp_path_factory.mktemp("whole") / "sides"))
+    return correction_of(subject_of(trained), scenario, settings=SETTINGS)
 
 
 def interrupted(subject: Subject, scenario: Scenario, step: int) -> None:
     with untouched(subject), pytest.raises(KeyboardInterrupt):
-        correction_of(subject, scenario, settings=SETTINGS, progress=Watched(lambda done: interrupt(done, step)))
+        correction_of(subject, scenario, settings=SETTINGS, progress=interrupted_at(step))
 
 
 @pytest.mark.parametrize("step", [5, 9, 14, 30, STEPS])
 @pytest.mark.parametrize("save_every", [0.0, 60.0])
 def test_an_interrupted_correction_ends_with_the_same_bits(
-    subject: Subject, scenario: Scenario, step: int, save_every: float, monkeypatch: pytest.MonkeyPatch
+    subject: Subject,
+    scenario: Scenario,
+    whole: Correction,
+    step: int,
+    save_every: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", save_every)
-    whole = correction_of(subject, scenario, settings=SETTINGS, cache=scenario.folder / "whole")
     interrupted(subject, scenario, step)
     resumed = correction_of(subject, scenario, settings=SETTINGS)
     assert same(weights(resumed.model), weights(whole.model))
@@ -72,7 +77,7 @@ def test_an_interrupted_correction_ends_with_the_same_bits(
 
 def test_finished_epochs_are_not_run_again(subject: Subject, scenario: Scenario) -> None:
     interrupted(subject, scenario, 30)  # in the fourth epoch of five
-    progress = Watched()
+    progress = Recorder()
     correction_of(subject, scenario, settings=SETTINGS, progress=progress)
     assert progress.done == progress.total == STEPS
     assert sum("loss" in note for note in progress.notes) == 2 * 9
@@ -83,7 +88,7 @@ def test_steps_of_an_unfinished_epoch_are_not_taken_again(
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     interrupted(subject, scenario, 30)  # three steps into the fourth epoch of five
-    progress = Watched()
+    progress = Recorder()
     correction_of(subject, scenario, settings=SETTINGS, progress=progress)
     assert progress.done == progress.total == STEPS
     assert sum("loss" in note for note in progress.notes) == 6 + 9
@@ -102,11 +107,11 @@ class Queue(torch.optim.SGD):
 
 def test_an_optimizer_whose_state_cannot_be_stored_starts_again(subject: Subject, scenario: Scenario) -> None:
     settings = SETTINGS.replace(optimizer=lambda parameters, rate: Queue(parameters, lr=rate))
-    whole, resumed = Watched(), Watched(lambda done: interrupt(done, 5))
+    whole, resumed = Recorder(), interrupted_at(5)
     first = correction_of(subject, scenario, settings=settings, cache=scenario.folder / "whole", progress=whole)
     with pytest.raises(KeyboardInterrupt):
         correction_of(subject, scenario, settings=settings, progress=resumed)
-    second = correction_of(subject, scenario, settings=settings, progress=Watched())
+    second = correction_of(subject, scenario, settings=settings, progress=Recorder())
     assert same(weights(second.model), weights(first.model))
     assert whole.done == whole.total == STEPS, "epochs that had to be run again are counted once"
     chosen = first.chosen.lambda_
@@ -130,8 +135,7 @@ def test_code_in_a_state_that_an_earlier_version_left_is_not_run(
     assert not Path("sprung").exists()
 
 
-def test_a_damaged_state_counts_as_none(subject: Subject, scenario: Scenario) -> None:
-    whole = correction_of(subject, scenario, settings=SETTINGS, cache=scenario.folder / "whole")
+def test_a_damaged_state_counts_as_none(subject: Subject, scenario: Scenario, whole: Correction) -> None:
     damaged = correction_of(subject, scenario, settings=SETTINGS)
     for file in damaged.folder.iterdir():
         file.write_bytes(file.read_bytes()[:100])
@@ -152,7 +156,7 @@ def test_another_forward_or_normalize_with_the_same_weights_does_not_resume_this
     subject: Subject, scenario: Scenario
 ) -> None:
     first = correction_of(subject, scenario, settings=SETTINGS)
-    progress = Watched()
+    progress = Recorder()
     other = replace(subject, model=copy.deepcopy(subject.model))
     other.model.register_forward_hook(lambda module, inputs, logits: -logits)
     assert correction_of(other, scenario, settings=SETTINGS, progress=progress).folder != first.folder
@@ -166,12 +170,13 @@ def test_another_forward_or_normalize_with_the_same_weights_does_not_resume_this
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_the_work_of_a_killed_process_is_resumed(subject: Subject, scenario: Scenario, tmp_path: Path) -> None:
-    whole = correction_of(subject, scenario, settings=SETTINGS, cache=tmp_path / "whole")
+def test_the_work_of_a_killed_process_is_resumed(
+    subject: Subject, scenario: Scenario, whole: Correction, tmp_path: Path
+) -> None:
     repository = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", SCRIPT, tmp_path, "22"], cwd=repository, check=False)
     assert killed.returncode == -signal.SIGKILL
-    progress = Watched()
+    progress = Recorder()
     resumed = correction_of(subject, scenario, settings=SETTINGS, progress=progress)
     assert sum("loss" in note for note in progress.notes) == 3 * 9
     assert same(weights(resumed.model), weights(whole.model))

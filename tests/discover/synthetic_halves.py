@@ -23,6 +23,15 @@ class HalvesGenerator:
         return halves[:, None, None].expand(-1, 1, 8, -1)
 
 
+def correct_codes(gap: float) -> tuple[Tensor, Tensor]:
+    """Sixty labels, and codes of images that show them by halves whose codes differ by 0.6 to 0.6 + ``gap``."""
+    numbers = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 2
+    left = torch.rand(60, generator=numbers) * 6 - 3
+    gaps = torch.rand(60, generator=numbers) * gap + 0.6
+    return labels, torch.stack([left, torch.where(labels == 1, left - gaps, left + gaps)], dim=1)
+
+
 class BrighterHalf(nn.Module):
     """Predicts 1 if the left half is brighter than the right by more than ``shift``.
 

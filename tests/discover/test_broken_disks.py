@@ -1,8 +1,7 @@
 """Discovery on a disk that fills up, cannot be read, or loses the cache: one sentence, and finished work is kept."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,11 @@ from pytest_defuse.discover.judges import JudgeSettings, JudgeShape
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.runtime import cache as cache_module
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Progress
 from tests.discover.test_odd_subjects import Brightness, pairs
+from tests.recorder import Recorder
 
 BRIEF = DiscoverySettings(budget=600, latent=2, generator_steps=12, min_reconstruction=0.01)
-
-
-class Steps(Progress):
-    """Counts the steps of each task, and calls ``at_step`` at each."""
-
-    def __init__(self, at_step: Any = lambda: None) -> None:
-        self.steps: dict[str, int] = {}
-        self.at_step = at_step
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        def advance(steps: int, note: str = "") -> None:
-            if note != "resumed":
-                self.steps[title] = self.steps.get(title, 0) + steps
-            self.at_step()
-
-        yield advance
 
 
 SMALL = JudgeSettings(shapes=(JudgeShape(4, 3, 1), JudgeShape(5, 3, 1)), min_steps=60, steps_per_class=1)
@@ -52,6 +35,15 @@ def search(cache: Path, progress: Progress | None = None) -> Discovery:
     return discover(subject, BRIEF, cache=cache, progress=progress)
 
 
+def steps_by_title(progress: Recorder) -> Counter[str]:
+    """The steps of each training, without those of an earlier run."""
+    steps: Counter[str] = Counter()
+    for report in progress.reports:
+        if report.title.startswith("training") and report.note != "resumed":
+            steps[report.title] += report.steps
+    return steps
+
+
 def same(one: Discovery, other: Discovery) -> bool:
     return one.generator_hash == other.generator_hash and torch.equal(one.failed_draws.codes, other.failed_draws.codes)
 
@@ -60,7 +52,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_no_training_is_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first write of each file fails: of weights and of pieces of the search, but not of a training's state."""
-    save, progress, sentences, refused = cache_module.save_file, Steps(), [], set()
+    save, progress, sentences, refused = cache_module.save_file, Recorder(), [], set()
 
     def limited(tensors: Any, file: Path, metadata: Any) -> None:
         name = file.name.split(".safetensors")[0]
@@ -81,23 +73,22 @@ def test_a_disk_that_fills_up_is_one_sentence_and_no_training_is_repeated(
     for sentence in sentences:
         assert "No space left on device" in sentence
         assert sentence.endswith("Finished work is kept, and the same command continues it.")
-    undisturbed = Steps()
+    undisturbed = Recorder()
     assert same(found, search(tmp_path / "other", undisturbed))
-    trainings = [title for title in undisturbed.steps if title.startswith("training")]
-    assert len(trainings) == 3
-    for title in trainings:
-        assert progress.steps[title] == undisturbed.steps[title]
+    trainings = [steps_by_title(recorder) for recorder in (progress, undisturbed)]
+    assert trainings[0] == trainings[1]
+    assert len(trainings[0]) == 3
 
 
 def test_a_cache_that_is_deleted_again_and_again_does_not_change_the_result(tmp_path: Path) -> None:
     deleted = 0
 
-    def delete() -> None:
+    def delete(done: int) -> None:
         nonlocal deleted
         deleted += 1
         shutil.rmtree(tmp_path / "deleted", ignore_errors=True)
 
-    found = search(tmp_path / "deleted", Steps(delete))
+    found = search(tmp_path / "deleted", Recorder(delete))
     assert deleted > 100
     assert same(found, search(tmp_path / "kept"))
 

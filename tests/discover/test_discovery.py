@@ -2,8 +2,7 @@
 
 import copy
 import random
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.summary import discovery_result
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.sheets import pixel_hash
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.statistics.accuracy import wilson_interval
-from pytest_defuse.subject.images import quantise
+from tests.contents import contents
+from tests.discover.stubs import Pixels
+from tests.recorder import Recorder
 
 CLASSES = ["horizontal", "vertical"]
 SETTINGS = DiscoverySettings(
@@ -72,19 +72,6 @@ class Raising(Bars):
         return super().forward(x)
 
 
-class Titles(Progress):
-    """Collects the titles of tasks."""
-
-    def __init__(self) -> None:
-        self.titles: list[str] = []
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        self.titles.append(title)
-        with super().task(title, total) as advance:
-            yield advance
-
-
 def bars(count: int, seed: int) -> list[tuple[Tensor, int]]:
     """12 x 12 images with a noisy bar at a random place, few of them dim."""
     numbers = torch.Generator().manual_seed(seed)
@@ -110,17 +97,13 @@ def states() -> tuple[object, ...]:
     return random.getstate(), repr(np.random.get_state()), torch.get_rng_state().tolist()
 
 
-def contents(candidate: Candidate) -> tuple[object, ...]:
+def values(candidate: Candidate) -> tuple[object, ...]:
     return (
         candidate.region.mean.tolist(),
         candidate.failed,
         pixel_hash(candidate.correction.numpy()),
         pixel_hash(candidate.held_out.numpy()),
     )
-
-
-def files(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -215,16 +198,16 @@ def test_nothing_is_found_on_a_perfect_model(cache: Path) -> None:
 def test_no_more_candidates_than_the_maximum(found: Discovery, cache: Path) -> None:
     one = DiscoverySettings.of(vars(SETTINGS) | {"candidates": 1})
     (only,) = discover(subject(), one, cache=cache).candidates
-    assert contents(only) == contents(found.candidates[0])
+    assert values(only) == values(found.candidates[0])
 
 
 def test_the_same_seed_finds_the_same(found: Discovery, cache: Path) -> None:
-    progress = Titles()
+    progress = Recorder()
     with torch.random.fork_rng():
         torch.manual_seed(99)
         again = discover(subject(), SETTINGS, cache=cache, progress=progress)
     assert progress.titles == ["searching for failures", "confirming regions"]
-    assert list(map(contents, again.candidates)) == list(map(contents, found.candidates))
+    assert list(map(values, again.candidates)) == list(map(values, found.candidates))
 
 
 @pytest.mark.usefixtures("found")
@@ -256,14 +239,6 @@ class Dropping(Bars):
         return super().forward(x)
 
 
-class Sentences(Progress):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-
 class Scaled(Bars):
     """The same weights under the same names, and logits times a factor that neither state nor ``repr`` shows."""
 
@@ -278,36 +253,23 @@ class Scaled(Bars):
         return self.factor * super().forward(x)
 
 
-class Pixels:
-    """A generator whose codes are pixels."""
-
-    hash = "0" * 64
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        codes = pixels.flatten(1).float() / 255
-        return codes, torch.full_like(codes, 0.01)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        return quantise(codes.clamp(0, 1)).view(-1, 1, 12, 12)
-
-
 BRIEF = SETTINGS.replace(budget=600)
 
 
 def test_another_normalize_begins_another_search(tmp_path: Path) -> None:
     """Continued with a fixed ``normalize``, a search would keep what it found with the wrong one."""
-    wrong, right = (subject(generator=Pixels(), normalize=lambda x, f=factor: f * x) for factor in (0.7, 1.0))
+    wrong, right = (subject(generator=Pixels(12), normalize=lambda x, f=factor: f * x) for factor in (0.7, 1.0))
     first = discover(wrong, BRIEF, cache=tmp_path)
-    progress = Sentences()
+    progress = Recorder()
     second = discover(right, BRIEF, cache=tmp_path, progress=progress)
     assert "starting a new search because model or normalize and panel of judges changed" in progress.sentences
     assert second.failures == discover(right, BRIEF, cache=tmp_path / "fresh").failures != first.failures
 
 
 def test_another_forward_with_the_same_weights_begins_another_search(tmp_path: Path) -> None:
-    first = discover(subject(Scaled(1.0), generator=Pixels()), BRIEF, cache=tmp_path)
-    progress = Sentences()
-    second = discover(subject(Scaled(-1.0), generator=Pixels()), BRIEF, cache=tmp_path, progress=progress)
+    first = discover(subject(Scaled(1.0), generator=Pixels(12)), BRIEF, cache=tmp_path)
+    progress = Recorder()
+    second = discover(subject(Scaled(-1.0), generator=Pixels(12)), BRIEF, cache=tmp_path, progress=progress)
     assert second.accuracy == pytest.approx(1 - first.accuracy)
     assert (
         f"the work in {first.journal.folder} is not continued: it depends on the model of subject 'bars', which has "
@@ -316,7 +278,7 @@ def test_another_forward_with_the_same_weights_begins_another_search(tmp_path: P
 
 
 def test_a_journal_is_removed_when_the_results_are_stored(tmp_path: Path) -> None:
-    discovery = discover(subject(generator=Pixels()), BRIEF, cache=tmp_path)
+    discovery = discover(subject(generator=Pixels(12)), BRIEF, cache=tmp_path)
     assert list((tmp_path / "searches").iterdir()) == [discovery.journal.folder]
     discovery.journal.remove()
     assert not list((tmp_path / "searches").iterdir())
@@ -324,7 +286,7 @@ def test_a_journal_is_removed_when_the_results_are_stored(tmp_path: Path) -> Non
 
 def test_judges_that_draw_random_numbers_do_not_change_the_global_state(tmp_path: Path) -> None:
     before = states()
-    discover(subject(judges=[Dropping()], generator=Pixels()), BRIEF, cache=tmp_path)
+    discover(subject(judges=[Dropping()], generator=Pixels(12)), BRIEF, cache=tmp_path)
     assert states() == before
 
 
@@ -332,7 +294,7 @@ def test_judges_that_draw_random_numbers_do_not_change_the_global_state(tmp_path
 def test_judges_are_trained_if_the_subject_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = JudgeSettings(shapes=(JudgeShape(4, 5, 1), JudgeShape(6, 3, 1)), min_steps=80, learning_rate=1e-2)
     monkeypatch.setattr(module, "JudgeSettings", lambda: small)
-    result = discover(subject(judges=None, generator=Pixels()), BRIEF, cache=tmp_path)
+    result = discover(subject(judges=None, generator=Pixels(12)), BRIEF, cache=tmp_path)
     assert len(result.judges.accuracies) == 2
     assert min(result.judges.accuracies) > 0.9
 
@@ -350,7 +312,7 @@ def test_judges_are_trained_if_the_subject_has_none(tmp_path: Path, monkeypatch:
 def test_unusable_models_and_data_are_refused_before_any_training(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    progress = Titles()
+    progress = Recorder()
     with pytest.raises(DefuseError, match=message):
         discover(subject(**changes), SETTINGS, cache=tmp_path, progress=progress)
     assert progress.titles == []
@@ -375,20 +337,20 @@ def test_candidates_are_stored_pixel_for_pixel(found: Discovery, store: Store) -
 
 def test_stored_candidates_are_known_and_stay_as_they_are(found: Discovery, store: Store) -> None:
     first = store_candidates(store, subject(), found)
-    before = files(store.folder)
+    before = contents(store.folder)
     again = store_candidates(store, subject(), found)
     assert again.new == ()
     assert [s.id for s in again.known] == [s.id for s in first.new]
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def test_a_rejected_candidate_is_not_proposed_again(found: Discovery, store: Store) -> None:
     for scenario in store_candidates(store, subject(), found).new:
         store.update(scenario.id, status="rejected")
-    before = files(store.folder)
+    before = contents(store.folder)
     assert store_candidates(store, subject(), found).new == ()
     assert store.scenarios("candidate") == []
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def test_a_discovery_without_candidates_writes_nothing(found: Discovery, store: Store) -> None:

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +15,11 @@ from pytest_defuse.discover.generator import (
     trained_generator,
 )
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages, quantise
-
-
-class Counted(Progress):
-    """Counts the steps of all tasks."""
-
-    steps = 0
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        def count(steps: int, note: str = "") -> None:
-            self.steps += steps
-
-        yield count
+from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +107,11 @@ def test_training_reduces_the_reconstruction_error(halves: LabelledImages, cache
 
 
 def test_it_is_trained_once(halves: LabelledImages, tmp_path: Path) -> None:
-    progress = Counted()
+    progress = Recorder()
     first = made(halves, tmp_path, steps=3, progress=progress)
-    assert progress.steps == 3
+    assert progress.done == 3
     second = made(halves, tmp_path, steps=3, progress=progress)
-    assert progress.steps == 3
+    assert progress.done == 3
     assert second.hash == first.hash
     assert torch.equal(second.encode(halves.pixels)[0], first.encode(halves.pixels)[0])
 
@@ -157,10 +143,10 @@ def test_the_weights_depend_on_the_seed(halves: LabelledImages, tmp_path: Path) 
 
 
 def test_other_images_and_settings_are_trained_again(halves: LabelledImages, tmp_path: Path) -> None:
-    progress = Counted()
+    progress = Recorder()
     for images, steps in ((halves, 2), (halves, 3), (halves[:40], 3)):
         made(images, tmp_path, steps=steps, progress=progress)
-    assert progress.steps == 8
+    assert progress.done == 8
 
 
 def test_the_global_random_state_neither_changes_nor_matters(halves: LabelledImages, tmp_path: Path) -> None:
@@ -211,13 +197,13 @@ def test_the_weights_depend_on_the_judge(noise: LabelledImages, tmp_path: Path) 
 
 
 def test_a_generator_is_trained_again_for_another_judge(halves: LabelledImages, tmp_path: Path) -> None:
-    progress = Counted()
+    progress = Recorder()
     for seed in (0, 1, 1):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             judge = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), 2, image_shape=(1, 8, 8))
         made(halves, tmp_path, steps=2, judge=judge, progress=progress)
-    assert progress.steps == 4
+    assert progress.done == 4
 
 
 def test_the_code_has_16_dimensions_per_channel_by_default() -> None:

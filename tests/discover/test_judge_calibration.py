@@ -4,7 +4,6 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from pytest_defuse.discover.judge_calibration import calibrate, judges_report
 from pytest_defuse.discover.judges import Judges
@@ -12,18 +11,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.statistics.accuracy import balanced_accuracy
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
-
-
-class Table(nn.Module):
-    """Looks up the probabilities of an image in a table; its pixel holds the row."""
-
-    def __init__(self, probabilities: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", probabilities.log())
-
-    def forward(self, images: Tensor) -> Tensor:
-        rows: Tensor = self.table[(images.flatten(1)[:, 0] * 255).round().long()]
-        return rows
+from tests.discover.stubs import Table
 
 
 def numbered(labels: list[int]) -> LabelledImages:

@@ -1,44 +1,19 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_defuse.discover.judges import Judges, JudgeSettings, JudgeShape, augment, judge_network, trained_judges
-from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.images import LabelledImages
+from tests.discover.stubs import Table
+from tests.recorder import Recorder
 
 SMALL = (JudgeShape(4, 5, 1), JudgeShape(6, 3, 2))
-
-
-class Table(nn.Module):
-    """Looks up the logits of an image in a table; its first pixel holds the row."""
-
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", logits)
-
-    def forward(self, images: Tensor) -> Tensor:
-        rows: Tensor = self.table[(images.view(images.size(0), -1)[:, 0] * 255).round().long()]
-        return rows
-
-
-class Counted(Progress):
-    """Collects the titles of tasks."""
-
-    def __init__(self) -> None:
-        self.titles: list[str] = []
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        self.titles.append(title)
-        with super().task(title, total) as advance:
-            yield advance
 
 
 def numbered(count: int) -> Tensor:
@@ -47,7 +22,7 @@ def numbered(count: int) -> Tensor:
 
 def panel(*probabilities: list[list[float]], confidence: float = 0.9) -> Judges:
     """Judges with these probabilities, N x classes each."""
-    tables = [torch.tensor(rows).log() for rows in probabilities]
+    tables = [torch.tensor(rows) for rows in probabilities]
     return Judges([Classifier(Table(table), table.shape[1], image_shape=(1, 1, 1)) for table in tables], confidence)
 
 
@@ -63,7 +38,7 @@ def test_a_panel_is_confident_if_all_judges_agree_and_are_confident() -> None:
 def test_judges_contradict_if_they_are_confident_and_differ(seed: int, count: int, confidence: float) -> None:
     numbers = torch.Generator().manual_seed(seed)
     truth = 4 * torch.randn(100, 3, generator=numbers)
-    tables = [truth + 2 * torch.randn(100, 3, generator=numbers) for _ in range(count)]
+    tables = [(truth + 2 * torch.randn(100, 3, generator=numbers)).exp() for _ in range(count)]
     judges = Judges([Classifier(Table(table), 3) for table in tables], confidence)
     predictions = torch.randint(3, (100,), generator=numbers)
 
@@ -157,7 +132,7 @@ def test_trained_judges_are_accurate_and_trained_once(halves: LabelledImages, tm
         settings = JudgeSettings(shapes=SMALL, steps_per_class=20, min_steps=20, batch_size=32, learning_rate=1e-2)
         return trained_judges(halves, 2, settings, seed=seed, device="cpu", cache=tmp_path, progress=progress)
 
-    progress = Counted()
+    progress = Recorder()
     first = judges(0, progress)
     assert progress.titles == ["training judge 1", "training judge 2"]
     assert all((judge.predict(halves.pixels) == halves.labels).float().mean() > 0.95 for judge in first)

@@ -1,7 +1,6 @@
 """Which of several confirmed regions are written, which are known, and what is said about the others."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +15,13 @@ from pytest_defuse.discover.discovery import Discovery, discover
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.discover.summary import discovery_result
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Advance, Progress
 from pytest_defuse.scenarios.store import Store
 from tests.discover.synthetic_halves import BrighterHalf, HalvesGenerator
 from tests.discover.test_confirmation import IMAGES, WrongIfClose, region
+from tests.recorder import Recorder
 
 REGIONS = [region(1.0, 0.1, weight=0.5), region(-1.0, 0.1, label=0, weight=0.3), region(0.4, 0.05, weight=0.2)]
 SUBJECT = Subject("halves", WrongIfClose(), ["right", "left"], IMAGES, IMAGES, judges=[BrighterHalf()])
-
-
-class Tasks(Progress):
-    """Collects the titles of tasks."""
-
-    def __init__(self) -> None:
-        self.titles: list[str] = []
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        self.titles.append(title)
-        with super().task(title, total) as advance:
-            yield advance
 
 
 @pytest.fixture
@@ -111,7 +97,7 @@ def test_a_full_store_is_noticed_before_the_search(discovered: Callable[..., Dis
     store_candidates(store, SUBJECT, discovered())
     path = store.folder / "store.yaml"
     path.write_text(path.read_text().replace("scenarios: 100", "scenarios: 1"))
-    progress = Tasks()
+    progress = Recorder()
     with pytest.raises(DefuseError, match=r"store\.yaml: the store has 1 scenarios, and its budgets\.scenarios is 1"):
         discovered(progress=progress)
     assert progress.titles == []
@@ -128,7 +114,7 @@ def test_no_more_candidates_than_the_store_has_room_for(discovered: Callable[...
 def test_a_store_that_cannot_take_the_candidates_is_noticed_before_the_search(
     discovered: Callable[..., Discovery], store: Store, tmp_path: Path
 ) -> None:
-    progress = Tasks()
+    progress = Recorder()
     (tmp_path / "file").touch()
     with pytest.raises(DefuseError, match="Candidates cannot be written to"):
         discovered(store=Store(tmp_path / "file" / "halves"), progress=progress)

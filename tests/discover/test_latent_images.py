@@ -11,7 +11,7 @@ from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
 from pytest_defuse.subject.images import LabelledImages
-from tests.discover.synthetic_halves import BrighterHalf, HalvesGenerator
+from tests.discover.synthetic_halves import BrighterHalf, HalvesGenerator, correct_codes
 
 MODEL = Classifier(BrighterHalf(0.0507), 2)
 
@@ -33,11 +33,7 @@ class Constant(HalvesGenerator):
 @pytest.fixture(scope="module")
 def images() -> LabelledImages:
     """Sixty images on which the model is correct."""
-    numbers = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 2
-    left = torch.rand(60, generator=numbers) * 6 - 3
-    gap = torch.rand(60, generator=numbers) * 1.5 + 0.6
-    codes = torch.stack([left, torch.where(labels == 1, left - gap, left + gap)], dim=1)
+    labels, codes = correct_codes(gap=1.5)
     return LabelledImages(HalvesGenerator().decode(codes), labels)
 
 

@@ -16,25 +16,9 @@ from pytest_defuse.discover.discovery import discover
 from pytest_defuse.discover.settings import DiscoverySettings
 from pytest_defuse.explain import explain
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.subject.images import quantise
+from tests.discover.stubs import Pixels
 
 BRIEF = DiscoverySettings(budget=400, min_reconstruction=0.01)
-
-
-class Pixels:
-    """A generator whose codes are pixels."""
-
-    hash = "0" * 64
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        codes = pixels.flatten(1).float() / 255
-        return codes, torch.full_like(codes, 0.01)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        return quantise(self.render(codes))
-
-    def render(self, codes: Tensor) -> Tensor:
-        return codes.clamp(0, 1).view(-1, 1, 6, 6)
 
 
 class Brightness(nn.Module):
@@ -81,7 +65,7 @@ def triples() -> list[tuple[Any, ...]]:
 
 
 def subject(**changes: Any) -> Subject:
-    parts: dict[str, Any] = {"train": pairs(40), "test": pairs(30), "judges": [Brightness()], "generator": Pixels()}
+    parts: dict[str, Any] = {"train": pairs(40), "test": pairs(30), "judges": [Brightness()], "generator": Pixels(6)}
     return Subject(**{"name": "odd", "model": Brightness(), "classes": ["dark", "bright"], **parts, **changes})
 
 

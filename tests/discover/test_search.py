@@ -19,7 +19,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.image_generator import ImageGenerator
-from tests.discover.synthetic_halves import BrighterHalf, HalvesGenerator
+from tests.discover.synthetic_halves import BrighterHalf, HalvesGenerator, correct_codes
 
 DEFAULT = DiscoverySettings(budget=3000, noise=0.2, neighbour_noise=0.1)
 PAPER = DiscoverySettings(mode="paper", draws=40, cap=5, a=2.0, b=2.0)
@@ -44,11 +44,7 @@ CONTRADICTING = Judges([Classifier(BrighterHalf(0.0507, -1e6), 2)])  # confident
 @pytest.fixture(scope="module")
 def images() -> LatentImages:
     """Sixty images on which the model is correct, near and far from where it fails; their indices have gaps."""
-    numbers = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 2
-    left = torch.rand(60, generator=numbers) * 6 - 3
-    gap = torch.rand(60, generator=numbers) * 3 + 0.6
-    means = torch.stack([left, torch.where(labels == 1, left - gap, left + gap)], dim=1)
+    labels, means = correct_codes(gap=3)
     logits = MODEL.logits(HalvesGenerator().decode(means))
     margins = (logits[:, 1] - logits[:, 0]) * (2 * labels - 1)
     assert (margins > 0).all()

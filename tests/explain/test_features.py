@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pytest_defuse.explain.features import FEATURE_BATCH_SIZE, FeatureNetwork
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.subject.classifier import Classifier
+from tests.recorder import Recorder
 
 
 def images(count: int) -> Tensor:
@@ -76,14 +76,6 @@ class Scaled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(self.body(self.factor * x))
         return logits
-
-
-class Sentences(Progress):
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
 
 
 @pytest.mark.parametrize("count", [1, FEATURE_BATCH_SIZE + 1])
@@ -191,13 +183,13 @@ class TestCache:
         first = np.array(features_of(network()).features(images(4), tmp_path))
         (file,) = tmp_path.glob("features-*.npy")
         file.write_bytes(content(file.read_bytes()) if callable(content) else content)
-        progress = Sentences()
+        progress = Recorder()
         np.testing.assert_array_equal(features_of(network()).features(images(4), tmp_path, progress), first)
         assert progress.sentences == [f"{file} is damaged: it is computed again"]
 
     def test_features_of_another_forward_with_the_same_weights_are_read_again(self, tmp_path: Path) -> None:
         assert features_of(Scaled(network(), 1), "body").features(images(4), tmp_path).max() > 0
-        progress = Sentences()
+        progress = Recorder()
         features = features_of(Scaled(network(), -1), "body").features(images(4), tmp_path, progress)
         assert features.max() <= 0
         assert "depends on the model, which has the same weights but now gives other outputs" in progress.sentences[0]

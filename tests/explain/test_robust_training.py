@@ -12,7 +12,7 @@ from pytest_defuse.explain.robust_training import robust_network
 from pytest_defuse.runtime import training
 from pytest_defuse.runtime.determinism import seed_all
 from pytest_defuse.subject.images import content_hash
-from tests.runtime.test_training import Stopping
+from tests.recorder import interrupted_at
 
 QUICK = RobustSettings(radius=0.3, steps=60, batch_size=64, width=4)
 
@@ -80,7 +80,7 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
     settings = RobustSettings(steps=6, width=2)
     whole = train_robust(subject, settings=settings)
     with pytest.raises(KeyboardInterrupt):
-        train_robust(subject, settings=settings, cache=tmp_path, progress=Stopping(4))
+        train_robust(subject, settings=settings, cache=tmp_path, progress=interrupted_at(4))
     seeds: list[int] = []
     monkeypatch.setattr(training, "seed_all", lambda seed, device: seeds.append(seed) or seed_all(seed, device))
     resumed = train_robust(subject, settings=settings, cache=tmp_path)

@@ -58,11 +58,10 @@ def test_scenario(defuse_scenario):
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("COLUMNS", "200")
-    pytester.makeconftest(CONFTEST)
-    pytester.makepyfile(test_model=TESTS)
-    return pytester
+def project(project: pytest.Pytester) -> pytest.Pytester:
+    project.makeconftest(CONFTEST)
+    project.makepyfile(test_model=TESTS)
+    return project
 
 
 @pytest.mark.parametrize(

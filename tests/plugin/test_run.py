@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -43,20 +42,10 @@ def linear(seed: int) -> nn.Module:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(
-        discover=False,
-        correct=False,
-        store=tmp_path / "fixtures",
-        cache=tmp_path / "cache",
-        device="cpu",
-        seed=0,
-        report=None,
-        summary=None,
-        baseline=tmp_path / "baseline.json",
-        save_baseline=tmp_path / "baseline.json",
-        first_run=True,
-    )
+def options(options: Options) -> Options:
+    """Options that compare with a baseline, and save it."""
+    baseline = options.store.parent / "baseline.json"
+    return options._replace(baseline=baseline, save_baseline=baseline, first_run=True)
 
 
 @pytest.fixture

@@ -252,7 +252,7 @@ BIG: dict[str, tuple[Callable[[], str], str]] = {
 
 
 def cost(path: Path) -> tuple[int, str, float, float]:
-    """Of ``pytest-defuse report`` in a process: the exit code, what it prints, seconds of a core, and GiB at its peak."""
+    """Of a process of ``pytest-defuse report``: the exit code, output, seconds of a core, and GiB at its peak."""
     program = (
         "import re, sys, time, pathlib\n"
         "from pytest_defuse.cli import main\n"

@@ -13,22 +13,6 @@ from pytest_defuse.report.results_file import load_results
 from pytest_defuse.report.words import headline, worst_outcome
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(
-        discover=False,
-        correct=False,
-        store=tmp_path / "fixtures",
-        cache=tmp_path / ".defuse_cache",
-        device="cpu",
-        seed=0,
-        report=None,
-        summary=None,
-        baseline=None,
-        save_baseline=None,
-    )
-
-
 def test_nothing_asked_nothing_written(options: Options, everything: Results, tmp_path: Path) -> None:
     assert write_reports(options, everything) == []
     assert list(tmp_path.iterdir()) == []

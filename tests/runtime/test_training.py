@@ -4,8 +4,7 @@ import os
 import random
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +22,12 @@ from torch.optim import Optimizer
 from pytest_defuse.runtime import cache, training
 from pytest_defuse.runtime.determinism import seeded
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.progress import Advance, Progress
+from pytest_defuse.runtime.progress import Progress
 from pytest_defuse.runtime.state_files import read_state, write_state
 from pytest_defuse.runtime.training import Schedule, Training, train_once
+from tests.recorder import Recorder, interrupted_at
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, weight_decay=1e-2)
-
-
-class Stopping(Progress):
-    """Counts steps, collects sentences, and interrupts the work after some steps."""
-
-    def __init__(self, after: int = 10**6) -> None:
-        self.after, self.steps = after, 0
-        self.sentences: list[str] = []
-        self.notes: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.sentences.append(sentence)
-
-    @contextmanager
-    def task(self, title: str, total: int) -> Iterator[Advance]:
-        def count(steps: int, note: str = "") -> None:
-            self.steps += steps
-            self.notes.append(note)
-            if self.steps == self.after:
-                raise KeyboardInterrupt
-
-        yield count
 
 
 def network() -> nn.Module:
@@ -89,9 +67,9 @@ def test_a_finished_training_is_read_from_a_read_only_disk(
 
     first = trained(tmp_path)
     monkeypatch.setattr(Path, "unlink", unlink)
-    progress = Stopping()
+    progress = Recorder()
     assert same(first, trained(tmp_path, progress=progress))
-    assert progress.steps == 0
+    assert progress.done == 0
 
 
 @pytest.mark.parametrize("after", [1, 5, 12])
@@ -100,11 +78,11 @@ def test_an_interrupted_training_resumes_and_gives_the_same_bits(
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "a", progress=Stopping(after))
-    resumed = Stopping()
+        trained(tmp_path / "a", progress=interrupted_at(after))
+    resumed = Recorder()
     weights = trained(tmp_path / "a", progress=resumed)
     assert same(weights, trained(tmp_path / "b"))
-    assert resumed.steps == SCHEDULE.steps  # those done before count as done
+    assert resumed.done == SCHEDULE.steps  # those done before count as done
 
 
 def test_what_was_done_before_the_interruption_is_not_done_again(
@@ -112,7 +90,7 @@ def test_what_was_done_before_the_interruption_is_not_done_again(
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, progress=Stopping(5))
+        trained(tmp_path, progress=interrupted_at(5))
     steps: list[int] = []
     net = network()
     loss = loss_of(net)
@@ -128,9 +106,9 @@ def test_what_was_done_before_the_interruption_is_not_done_again(
 def test_nothing_but_the_weights_stays_behind(tmp_path: Path) -> None:
     first = trained(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".gitignore", "net.safetensors"]
-    progress = Stopping()
+    progress = Recorder()
     assert same(trained(tmp_path, progress=progress), first)
-    assert progress.steps == 0
+    assert progress.done == 0
 
 
 @pytest.mark.parametrize("leftover", ["damaged", "older version", "pickle"])
@@ -145,7 +123,7 @@ def test_a_state_that_cannot_be_read_is_reported_and_training_starts_again(
         save_file({"network.0.weight": torch.zeros(8, 1, 3, 3), "step": torch.tensor(5)}, state)
     else:
         torch.save(Trap(), state)
-    progress = Stopping()
+    progress = Recorder()
     assert same(trained(tmp_path, progress=progress), trained(tmp_path / "other"))
     (sentence,) = progress.sentences
     assert sentence == f"training restarts from step 0: its state {state} is damaged or from another version"
@@ -215,10 +193,10 @@ def test_a_damaged_state_is_refused_whole(
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, progress=Stopping(5))
+        trained(tmp_path, progress=interrupted_at(5))
     state = tmp_path / "net.state"
     damage(state)
-    progress = Stopping()
+    progress = Recorder()
     assert same(trained(tmp_path, progress=progress), trained(tmp_path / "other"))
     assert progress.sentences == [
         f"training restarts from step 0: its state {state} is damaged or from another version"
@@ -241,25 +219,17 @@ def test_a_full_disk_in_the_middle_is_one_sentence_and_the_training_before_it_is
     monkeypatch.setattr(cache, "save_file", save)
     with pytest.raises(DefuseError, match=r"net\.state cannot be written .*: free disk space, .*Finished work is kept"):
         trained(tmp_path)
-    resumed = Stopping()
+    resumed = Recorder()
     assert same(trained(tmp_path, progress=resumed), trained(tmp_path / "other"))
     assert resumed.notes[0] == "resumed"
 
 
 def test_a_cache_that_is_deleted_in_the_middle_does_not_change_the_result(tmp_path: Path) -> None:
-    class Deleting(Stopping):
-        @contextmanager
-        def task(self, title: str, total: int) -> Iterator[Advance]:
-            with super().task(title, total) as count:
+    def delete(done: int) -> None:
+        if done == 5:
+            shutil.rmtree(tmp_path / "cache")
 
-                def advance(steps: int, note: str = "") -> None:
-                    count(steps, note)
-                    if self.steps == 5:
-                        shutil.rmtree(tmp_path / "cache")
-
-                yield advance
-
-    assert same(trained(tmp_path / "cache", progress=Deleting()), trained(tmp_path / "other"))
+    assert same(trained(tmp_path / "cache", progress=Recorder(delete)), trained(tmp_path / "other"))
 
 
 class Trap:
@@ -269,7 +239,7 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
-def optimized(folder: Path, kind: type[Optimizer], progress: Stopping, *, half: bool = False) -> dict[str, Tensor]:
+def optimized(folder: Path, kind: type[Optimizer], progress: Recorder, *, half: bool = False) -> dict[str, Tensor]:
     """Train with an optimizer that a user brings; the inputs are drawn with Python's and numpy's random numbers."""
     net, steps = network(), 6
 
@@ -322,11 +292,11 @@ def test_any_optimizer_gives_the_same_bits_after_an_interruption(
 ) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        optimized(tmp_path, kind, Stopping(4), half=half)
-    resumed = Stopping()
+        optimized(tmp_path, kind, interrupted_at(4), half=half)
+    resumed = Recorder()
     weights = optimized(tmp_path, kind, resumed, half=half)
-    assert same(weights, optimized(tmp_path / "whole", kind, Stopping(), half=half))
-    assert resumed.steps == 6
+    assert same(weights, optimized(tmp_path / "whole", kind, Recorder(), half=half))
+    assert resumed.done == 6
     if kind is Queue:
         assert resumed.notes[0] != "resumed"
         assert resumed.sentences == ["training restarts from step 0: a collections.deque in its state cannot be stored"]
@@ -356,10 +326,10 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    progress = Stopping()
+    progress = Recorder()
     with pytest.raises(DefuseError, match=r"file/net\.safetensors cannot be written .*--defuse-cache"):
         trained(tmp_path / "file", progress=progress)
-    assert progress.steps == 0
+    assert progress.done == 0
 
 
 @given(st.integers(1, 10_000), st.floats(1e-5, 1.0), st.data())

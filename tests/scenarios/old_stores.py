@@ -11,7 +11,3 @@ DEFUSE, BARLOW = "2-as-3-00e2ac", "8-as-3-b04682"
 every_format = pytest.mark.parametrize("old_store", ["0", "1"], indirect=True)
 format_0 = pytest.mark.parametrize("old_store", ["0"], indirect=True)
 format_1 = pytest.mark.parametrize("old_store", ["1"], indirect=True)
-
-
-def contents(folder: Path, pattern: str = "*") -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob(pattern) if path.is_file()}

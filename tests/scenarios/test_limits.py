@@ -10,11 +10,8 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios import documents, machine
 from pytest_defuse.scenarios.schema import StoreRecord
 from pytest_defuse.scenarios.store import Store
+from tests.contents import contents
 from tests.scenarios.planting import FIRST, STORE, machine_of, plant, random_tiles, record_of
-
-
-def files(store: Store) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
 
 
 def region(size: int) -> dict[str, object]:
@@ -23,33 +20,33 @@ def region(size: int) -> dict[str, object]:
 
 
 def test_notes_that_are_too_long_are_not_written(store: Store) -> None:
-    before, (scenario,) = files(store), store.scenarios()
+    before, (scenario,) = contents(store.folder), store.scenarios()
     with pytest.raises(DefuseError, match=r"scenario\.yaml has 4,\d+,\d+ bytes, more than the limit of 4,194,304"):
         store.update(scenario.id, notes="x" * 2**22)
-    assert files(store) == before
+    assert contents(store.folder) == before
     store.update(scenario.id, notes="x" * 2**20)
     assert len(store.scenarios()[0].record.notes) == 2**20
 
 
 @pytest.mark.parametrize("character", ["\0", "\ud800", "\x1b", "\x85", "\u2028", "\ufeff", "\ufffe", "\U0001f600"])
 def test_notes_read_back_or_are_not_written(store: Store, character: str) -> None:
-    before, (scenario,) = files(store), store.scenarios()
+    before, (scenario,) = contents(store.folder), store.scenarios()
     notes = f"a{character}b\n{character}"
     try:
         store.update(scenario.id, notes=notes)
     except DefuseError:
-        assert files(store) == before
+        assert contents(store.folder) == before
     assert store.scenarios()[0].record.notes in (notes, "")
 
 
 def test_a_region_that_is_too_large_is_not_written(store: Store) -> None:
     """A covariance of 580 dimensions is written and read back; one that would be too long is refused."""
     for size, fits in ((580, True), (1000, False)):
-        before, known = files(store), machine_of(region=region(size))
+        before, known = contents(store.folder), machine_of(region=region(size))
         if not fits:
             with pytest.raises(DefuseError, match=r"machine\.json has \d+,\d+,\d+ bytes, more than the limit"):
                 plant(store, FIRST, random_tiles(seed=size), machine=known)
-            assert files(store) == before
+            assert contents(store.folder) == before
         else:
             added = plant(store, FIRST, random_tiles(seed=size), machine=known)
             assert store.get(added.id).machine == known
@@ -94,10 +91,10 @@ def test_too_many_classes_for_a_file_are_not_written(tmp_path: Path) -> None:
 
 
 def test_the_command_line_says_it(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = files(store)
+    before = contents(store.folder)
     (scenario,) = store.scenarios()
     assert main(["label", scenario.id, "--label", "\ud800", "--defuse-store", str(tmp_path / "fixtures")]) == 2
-    assert files(store) == before
+    assert contents(store.folder) == before
     assert "is not a class" in capsys.readouterr().err
 
 

@@ -9,6 +9,7 @@ import pytest
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.migration import migrate
 from pytest_defuse.scenarios.store import Store
+from tests.contents import contents
 from tests.scenarios.planting import FIRST, SECOND, STORE, plant, random_tiles, record_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="symbolic links of POSIX")
@@ -141,7 +142,3 @@ def test_writers_remove_what_killed_writers_left(store: Store) -> None:
     vote(store)
     assert not any(path.exists() for path in left)
     assert list(store.folder.glob(".new-*")) == []
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -15,8 +15,9 @@ from pytest_defuse.scenarios.schema import FORMAT, FileRecord, ScenarioRecord
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from pytest_defuse.scenarios.writing import rewritten
+from tests.contents import contents
 from tests.scenarios.broken import edit
-from tests.scenarios.old_stores import BARLOW, DEFUSE, SAMPLES, contents, every_format, format_1
+from tests.scenarios.old_stores import BARLOW, DEFUSE, SAMPLES, every_format, format_1
 
 
 @every_format

@@ -6,8 +6,9 @@ from pytest_defuse.scenarios.old_formats import MIGRATIONS
 from pytest_defuse.scenarios.schema import FORMAT
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
+from tests.contents import contents
 from tests.scenarios.broken import edit
-from tests.scenarios.old_stores import BARLOW, DEFUSE, SAMPLES, contents, every_format, format_0, format_1
+from tests.scenarios.old_stores import BARLOW, DEFUSE, SAMPLES, every_format, format_0, format_1
 
 
 def test_there_is_a_step_from_every_format_before_this_one() -> None:

@@ -17,6 +17,7 @@ from pytest_defuse.scenarios.problems import ChangedError
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.schema import Budgets, StoreRecord, TileFormat
 from pytest_defuse.scenarios.store import Store
+from tests.contents import contents
 from tests.scenarios.planting import (
     DIGITS,
     FIRST,
@@ -27,11 +28,6 @@ from tests.scenarios.planting import (
     random_tiles,
     record_of,
 )
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path, as bytes."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -52,7 +48,7 @@ def in_processes(*jobs: tuple[Callable[..., None], tuple[object, ...]]) -> list[
 def test_a_new_scenario_is_a_whole_folder_with_its_exact_pictures(store: Store, scenario: Scenario) -> None:
     assert scenario.record == record_of(FIRST, SECOND)
     assert scenario.folder == store.folder / scenario.id
-    assert set(files(store.folder)) == {
+    assert set(contents(store.folder)) == {
         *(".gitattributes", ".gitignore", ".lock", ".schema/scenario.json", ".schema/store.json", ".schema/votes.json"),
         "store.yaml",
         *(f"{scenario.id}/{name}" for name in ("scenario.yaml", "machine.json", "correction.png", "held_out.png")),
@@ -73,35 +69,35 @@ def test_the_numbers_of_a_new_scenario_have_nine_digits(store: Store) -> None:
 
 
 def test_reading_changes_no_byte(store: Store) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     for scenario in accepted_scenarios(store.folder.parent) + store.scenarios():
         scenario.pixels("held_out")
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def test_adding_again_changes_no_byte_and_keeps_decisions(store: Store, scenario: Scenario) -> None:
     store.update(scenario.id, status="rejected", notes="blurred")
-    before = files(store.folder)
+    before = contents(store.folder)
     again = plant(store, FIRST, SECOND)
     assert again.record.notes == "blurred"
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def test_a_failed_add_leaves_nothing(store: Store) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     with pytest.raises(Exception, match=r"\S"):
         store.add(record_of(FIRST, FIRST), machine_of(), FIRST, FIRST.repeat(5, axis=1))  # no image has five channels
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
     assert list(store.folder.glob(".new-*")) == []
 
 
 def test_pictures_that_the_record_does_not_describe_are_not_stored(store: Store) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     other = random_tiles(seed=9)
     for tiles in ((other, FIRST), (FIRST, other), (FIRST[:3], FIRST), (FIRST, FIRST.repeat(3, axis=1))):
         with pytest.raises(DefuseError, match="are not those that its record describes"):
             store.add(record_of(FIRST, FIRST), machine_of(), *tiles)
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def add_and_die(folder: Path) -> None:
@@ -146,7 +142,7 @@ def test_a_writer_removes_what_a_killed_one_left_and_no_file_of_an_editor(store:
     left, others = hidden(store, scenario, "0a1b2c3d"), hidden(store, scenario, "swp")
     (store.folder / ".new-ideas").mkdir()
     store.update(scenario.id, notes="x")
-    after = set(files(store.folder))
+    after = set(contents(store.folder))
     assert not left & after
     assert others <= after
     assert (store.folder / ".new-ideas").exists()
@@ -162,14 +158,14 @@ def test_a_writer_removes_nothing_outside_the_store(store: Store, scenario: Scen
 
 
 def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     updated = store.update(scenario.id, status="accepted", label="5")
     assert updated == store.get(scenario.id)
     assert (updated.record.status, updated.record.label) == ("accepted", "5")
     name = f"{scenario.id}/scenario.yaml"
-    old, new = before.pop(name).decode(), files(store.folder)[name].decode()
+    old, new = before.pop(name).decode(), contents(store.folder)[name].decode()
     assert new == old.replace('"candidate"', '"accepted"').replace("label: null", 'label: "5"', 1)
-    assert before.items() < files(store.folder).items()
+    assert before.items() < contents(store.folder).items()
 
 
 @pytest.mark.parametrize(
@@ -188,10 +184,10 @@ def test_an_update_changes_its_keys_alone(store: Store, scenario: Scenario) -> N
 def test_a_change_that_is_wrong_is_refused_before_it_is_written(
     store: Store, scenario: Scenario, changes: dict[str, object], problem: str
 ) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     with pytest.raises(DefuseError, match=re.escape(problem)):
         store.update(scenario.id, **changes)
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 @pytest.mark.parametrize(
@@ -224,12 +220,12 @@ def test_an_update_that_cannot_be_written_leaves_the_old_file(
     def disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    before = files(store.folder)
+    before = contents(store.folder)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", disk_full)
         with pytest.raises(DefuseError, match=r"cannot be written \(No space left on device\): free disk space"):
             store.update(scenario.id, notes="x")
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def write_notes(folder: Path, scenario_id: str, rounds: int) -> None:
@@ -282,10 +278,10 @@ def test_processes_that_vote_at_once_lose_nothing(store: Store, scenario: Scenar
 def test_a_vote_that_cannot_be_is_refused_before_it_is_written(
     store: Store, scenario: Scenario, annotator: str, votes: dict[int, str], problem: str
 ) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     with pytest.raises(DefuseError, match=re.escape(problem)):
         store.vote(scenario.id, annotator, {"correction": votes})
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 @pytest.mark.slow
@@ -375,10 +371,10 @@ def test_a_name_that_is_no_id_is_answered_with_the_ids(store: Store, scenario: S
 
 @pytest.mark.parametrize("name", ["../digits", "..", "3/../../x"])
 def test_nothing_outside_the_store_is_updated(store: Store, name: str) -> None:
-    before = files(store.folder.parent)
+    before = contents(store.folder.parent)
     with pytest.raises(DefuseError, match="There is no scenario"):
         store.update(name, notes="x")
-    assert files(store.folder.parent) == before
+    assert contents(store.folder.parent) == before
 
 
 @pytest.mark.parametrize(
@@ -393,13 +389,13 @@ def test_nothing_outside_the_store_is_updated(store: Store, name: str) -> None:
 def test_a_store_of_other_classes_or_images_is_not_taken_over(
     store: Store, classes: tuple[str, ...], tile: TileFormat
 ) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     with pytest.raises(DefuseError, match="give the subject another name, or move the old store away"):
         store.open_for(StoreRecord.of(classes, tile))
-    assert files(store.folder) == before
+    assert contents(store.folder) == before
 
 
 def test_opening_a_store_again_changes_no_byte(store: Store) -> None:
-    before = files(store.folder)
+    before = contents(store.folder)
     store.open_for(store.record().model_copy(update={"budgets": Budgets(tiles=9)}))
-    assert files(store.folder) == before
+    assert contents(store.folder) == before

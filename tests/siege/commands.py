@@ -23,11 +23,10 @@ from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from tests.discover.test_candidates import SUBJECT, candidate, discovery
-from tests.scenarios.planting import plant, random_tiles, with_predictions
+from tests.scenarios.planting import FIRST, SECOND, plant, random_tiles, with_predictions
 
 STORE, BASELINE = Path("fixtures/digits"), Path("baseline.json")
 FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
-FIRST = random_tiles(), random_tiles(6, seed=1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def _candidates(folder: Path) -> list[Scenario]:
     """A store of two candidates, one of which two annotators have voted on."""
     (folder / "pytest.ini").write_text("[pytest]\n")
     store = Store(folder / STORE)
-    first = with_predictions(plant(store, *FIRST))
+    first = with_predictions(plant(store, FIRST, SECOND))
     second = plant(store, random_tiles(seed=2), random_tiles(seed=3), "8", "2")
     for annotator in ("anna", "bob"):
         store.vote(first.id, annotator, {"correction": {0: "3", 1: "3", 2: None}})
