@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pytest_defuse.discover.discovery import Candidate, discover
+from pytest_defuse.discover.confirmation import TestedRegion
+from pytest_defuse.discover.discovery import discover
 from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.discover.settings import DiscoverySettings
@@ -56,24 +57,25 @@ def recheck(
         for name, (record, region) in known.items()
         if record.label and region.generator == discovery.generator_hash
     }
-    totals = f"{discovery.failures:,} failures, {len(discovery.regions)} regions"
+    confirmed = [tested for tested in discovery.regions if tested.confirmed]
+    totals = f"{discovery.failures:,} failures, {len(discovery.regions)} regions, {len(confirmed)} confirmed"
     findings = [f"searched again with {BUDGET:,} forward passes: {totals}"]
     if len(regions) < len(known):
         findings.append(f"{len(known) - len(regions)} scenarios come from another generator and were not compared")
     failing: dict[str, float] = {}
-    new: list[Candidate] = []
-    for candidate in discovery.candidates:
-        found = candidate.region
+    new: list[TestedRegion] = []
+    for tested in confirmed:  # candidates are at most a dozen of them
+        found = tested.region
         same = [name for name, old in regions.items() if old.label == found.label and found.overlap(old) > MIN_OVERLAP]
-        failing.update(dict.fromkeys(same, candidate.failure_rate))
+        failing.update({name: max(tested.failure_rate, failing.get(name, 0)) for name in same})
         if not same:
-            new.append(candidate)
+            new.append(tested)
     findings += [f"{name} still fails: {rate:.0%} of fresh draws nearby" for name, rate in failing.items()]
     if not failing:
         findings.append(f"none of the {len(regions)} compared regions fails again")
-    for candidate in new:
-        label, prediction = (subject.classes[i] for i in (candidate.region.label, candidate.region.prediction))
-        rate = f"{candidate.failure_rate:.0%} of fresh draws"
+    for tested in new:
+        label, prediction = (subject.classes[i] for i in (tested.region.label, tested.region.prediction))
+        rate = f"{tested.failure_rate:.0%} of fresh draws"
         findings.append(f"a new region fails: {label!r} classified as {prediction!r} in {rate}")
     return findings if new else [*findings, "no new region was confirmed"]
 

@@ -6,6 +6,7 @@ import pytest
 
 import pytest_defuse.correct.recheck as module
 from pytest_defuse.correct.recheck import recheck
+from pytest_defuse.discover import confirmation
 from pytest_defuse.discover.generator import cached_generator
 from pytest_defuse.discover.regions import Region
 from pytest_defuse.runtime.errors import DefuseError
@@ -45,13 +46,17 @@ class Journal:
     def remove(self) -> None: ...
 
 
-def discovery(*places: tuple[float, int], generator: str = GENERATOR) -> SimpleNamespace:
-    """A discovery with a candidate at each (coordinate, label)."""
-    candidates = [
-        SimpleNamespace(region=Region(np.full(2, x), np.eye(2), 0.5, label, 1 - label, 0.5), failure_rate=0.75)
-        for x, label in places
-    ]
-    return SimpleNamespace(candidates=candidates, failures=80, regions=(), generator_hash=generator, journal=Journal())
+def region_at(x: float, label: int, failed: int = 48, confirmed: bool = True) -> confirmation.TestedRegion:
+    """A region at a coordinate, of whose 64 draws so many fail."""
+    region = Region(np.full(2, x), np.eye(2), 0.5, label, 1 - label, 0.5)
+    return confirmation.TestedRegion(region, failed, 64, p_value=0.01, coverage=0.1, confirmed=confirmed)
+
+
+def discovery(*regions: confirmation.TestedRegion, generator: str = GENERATOR) -> SimpleNamespace:
+    """A discovery that tested these regions, and whose maximum number of candidates is one."""
+    return SimpleNamespace(
+        candidates=regions[:1], failures=80, regions=regions, generator_hash=generator, journal=Journal()
+    )
 
 
 def test_without_a_region_there_is_no_search(
@@ -89,11 +94,27 @@ def test_the_search_uses_the_scenarios_generator_and_seed(
 def test_regions_that_still_fail_differ_from_new_ones(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "discover", lambda *_, **__: discovery((0.1, 0), (0.1, 1), (9.0, 0)))
+    monkeypatch.setattr(
+        module, "discover", lambda *_, **__: discovery(region_at(0.1, 0), region_at(0.1, 1), region_at(9, 0))
+    )
     assert findings(subject, placed, tmp_path)[1:] == [
         f"{placed.id} still fails: 75% of fresh draws nearby",
         "a new region fails: 'right' classified as 'left' in 75% of fresh draws",
         "a new region fails: 'left' classified as 'right' in 75% of fresh draws",
+    ]
+
+
+def test_every_confirmed_region_is_reported_beyond_the_maximum_of_candidates(
+    subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = [region_at(5.0 * number, 1) for number in range(1, 31)]
+    nearby = region_at(0.1, 0), region_at(0.2, 0, failed=40), region_at(0, 0, failed=63, confirmed=False)
+    monkeypatch.setattr(module, "discover", lambda *_, **__: discovery(*elsewhere, *nearby))
+    searched, *others = findings(subject, placed, tmp_path)
+    assert "33 regions, 32 confirmed" in searched
+    assert others == [
+        f"{placed.id} still fails: 75% of fresh draws nearby",
+        *["a new region fails: 'right' classified as 'left' in 75% of fresh draws"] * 30,
     ]
 
 
@@ -110,7 +131,7 @@ def test_a_model_without_failures_is_reported(
 def test_another_generators_regions_are_not_compared(
     subject: Subject, placed: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "discover", lambda *_, **__: discovery((0.1, 0), generator="d" * 64))
+    monkeypatch.setattr(module, "discover", lambda *_, **__: discovery(region_at(0.1, 0), generator="d" * 64))
     assert "1 scenarios come from another generator and were not compared" in findings(subject, placed, tmp_path)
 
 
