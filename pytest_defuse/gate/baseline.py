@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 from pytest_defuse.gate.predictions import Predictions
 from pytest_defuse.gate.results import Logits, ModelResult, ScenarioResult, TestSetResult
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.files import replace_text
+from pytest_defuse.runtime.files import remove_leftovers, replace_text
 from pytest_defuse.runtime.fingerprint import agree
 from pytest_defuse.runtime.json_text import check_json_size, parse_json, read_text
 from pytest_defuse.runtime.validation import first_invalid_value, shortened
@@ -104,7 +104,10 @@ class Baseline:
 
 
 def save_baseline(path: Path, baseline: Baseline) -> None:
-    """Write a baseline as JSON, one line per set of images; a failed write leaves an existing file unchanged."""
+    """Write a baseline as JSON, one line per set of images; a failed write leaves an existing file unchanged.
+
+    What a killed run left beside the file is removed.
+    """
     subjects = []
     for name, part in sorted(baseline.subjects.items()):
         sets = [*part.scenarios.values(), *([part.test] if part.test else [])]
@@ -120,6 +123,7 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
         )
     text = f'{{\n "format": {FORMAT},\n "subjects": {{\n' + ",\n".join(subjects) + "\n }\n}\n"
     check_json_size(len(text), path)  # it is ASCII
+    remove_leftovers(path)
     replace_text(path, text)
 
 

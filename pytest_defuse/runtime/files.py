@@ -1,5 +1,6 @@
 """Files that are written completely or not at all."""
 
+import glob
 import os
 import secrets
 import stat
@@ -48,6 +49,13 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers left beside a file that one process at a time writes with :func:`replace_file`."""
+    target = Path(os.path.realpath(path))
+    for leftover in target.parent.glob(temporary_name(glob.escape(target.name))):
+        leftover.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -48,6 +48,20 @@ def test_what_was_saved_is_loaded(path: Path, baseline: Baseline) -> None:
     assert load_baseline(path) == Baseline()
 
 
+def test_what_a_killed_run_left_goes_and_files_of_others_stay(path: Path, baseline: Baseline) -> None:
+    others = [path.with_name(name) for name in (".baseline.json.swp", ".other.json.0a1b2c3d", "baseline.json.0a1b2c3d")]
+    left = path.with_name(".baseline.json.0a1b2c3d")
+    for file in (left, *others):
+        file.touch()
+    save_baseline(path, baseline)
+    assert set(path.parent.iterdir()) == {path, *others}
+    link = path.with_name("link.json")
+    link.symlink_to(path)
+    left.touch()
+    save_baseline(link, baseline)
+    assert set(path.parent.iterdir()) == {path, link, *others}
+
+
 def test_a_baseline_is_small_and_one_line_a_set_of_images(path: Path) -> None:
     """In git, a change of one scenario is a change of one line."""
     scenarios = {f"s-{n}": predictions("1", *["three", "eight"] * 128) for n in range(20)}

@@ -308,6 +308,19 @@ def test_misuse_is_one_sentence(
     assert not Path("out").exists()
 
 
+def test_an_export_that_fails_leaves_nothing_and_that_of_a_killed_one_goes(scenario: Scenario) -> None:
+    sheet = scenario.sheet_file("correction")
+    pixels = sheet.read_bytes()
+    sheet.write_bytes(b"")
+    assert main(["export", "label-studio", "out"]) == 2
+    assert list(Path("out").iterdir()) == []
+    sheet.write_bytes(pixels)
+    Path("out/.export.0a1b2c3d/digits").mkdir(parents=True)
+    Path("out/.export.0a1b2c3d/digits/tasks.json").touch()
+    assert len(tasks()) == 10
+    assert [path.name for path in Path("out").iterdir()] == ["digits"]
+
+
 def test_a_class_called_none_of_the_above_is_refused(tmp_path: Path, scenario: Scenario, capsys) -> None:
     names = ("none of the Above", "cat")
     plant(Store(tmp_path / "fixtures" / "odd"), random_tiles(), random_tiles(seed=1), "cat", names[0], names)

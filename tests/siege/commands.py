@@ -1,4 +1,4 @@
-"""Everything that writes to a store, or the file of a baseline, as work that can be repeated."""
+"""Everything that writes to a store, the file of a baseline or an export, as work that can be repeated."""
 
 import contextlib
 import io
@@ -83,6 +83,12 @@ def _review() -> int:
     return 0 if reply.status_code == 303 else 2
 
 
+def _export() -> int:
+    """An export that has its tasks is whole: another would need a new folder."""
+    whole = Path("exported/digits/tasks.json").exists()
+    return 0 if whole else main(["export", "label-studio", "exported", "--tiles", "1"])
+
+
 def _store_candidates() -> int:
     found = discovery(candidate(seed=50), candidate(label=8, predicted=2, seed=51))
     store_candidates(Store(STORE), SUBJECT, found)
@@ -119,6 +125,7 @@ COMMANDS = {
     "votes --decide": Command(_candidates, lambda: main(["votes", "--decide"])),
     "review": Command(_candidates, quietly(_review)),
     "import": Command(_answers, lambda: main(["import", "label-studio", "answers.json"])),
+    "export": Command(_candidates, _export),
     "migrate": Command(_old_store, lambda: main(["migrate"])),
     "label of an old format": Command(_old_store, lambda: main(["label", _ids()[0], "--reject"])),
     "store candidates": Command(_candidates, quietly(_store_candidates)),
@@ -144,9 +151,8 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, except for locks, and for what a killed writer leaves beside a baseline."""
+    """Every file below a folder, except for locks."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    paths = (path for path in paths if not path.name.startswith(f".{BASELINE}."))
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 

@@ -1,6 +1,8 @@
 """What all services share: tiles exported as images, answers imported as votes."""
 
 import re
+import secrets
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import cast as typed
 from PIL import Image
 
 from pytest_defuse.runtime.errors import DefuseError
+from pytest_defuse.runtime.files import temporary_name
 from pytest_defuse.runtime.validation import shortened
 from pytest_defuse.scenarios.problems import MAX_PROBLEMS, unknown_class
 from pytest_defuse.scenarios.scenario import Scenario
@@ -56,7 +59,7 @@ class Imported:
 def export_items(
     scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], maximum: int, prefix: str, write: WriteItems
 ) -> int:
-    """Write tiles as image files, with a service's files, in one folder per subject.
+    """Write tiles as image files, with a service's files, in one folder per subject, which appears whole.
 
     Args:
         maximum: images per sheet. The first tiles that are not excluded are taken: tiles are independent draws.
@@ -68,15 +71,34 @@ def export_items(
     Raises:
         DefuseError: the folder is not empty, or a class has the name of the answer for no class.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    leftovers = set(folder.glob(temporary_name("export")))  # of a killed export
+    if folder.exists() and (not folder.is_dir() or set(folder.iterdir()) - leftovers):
         raise DefuseError(f"{folder} is not empty: name a new folder.")
-    classes = {scenario.folder.parent: scenario.classes for scenario in scenarios}
-    for store, names in classes.items():
-        if any(map(_is_none, names)):
+    for scenario in scenarios:
+        if any(map(_is_none, scenario.classes)):
+            store = scenario.folder.parent
             raise DefuseError(
                 f"A class of {store} is called {NONE_OF_THE_ABOVE!r}, the answer for no class: rename it."
             )
-    items: dict[Path, list[Item]] = {store: [] for store in classes}
+    for leftover in leftovers:
+        shutil.rmtree(leftover)
+    new = folder / temporary_name("export", secrets.token_hex(4))
+    new.mkdir(parents=True)
+    try:
+        count = _write_items(scenarios, new, splits, maximum, prefix, write)
+        for subject in list(new.iterdir()):
+            subject.rename(folder / subject.name)
+        return count
+    finally:
+        shutil.rmtree(new)
+
+
+def _write_items(
+    scenarios: Sequence[Scenario], folder: Path, splits: Sequence[Split], maximum: int, prefix: str, write: WriteItems
+) -> int:
+    """What :func:`export_items` writes, in a folder."""
+    choices = {scenario.subject: [*scenario.classes, NONE_OF_THE_ABOVE] for scenario in scenarios}
+    items: dict[str, list[Item]] = {subject: [] for subject in choices}
     for scenario in scenarios:
         for split in splits:
             sheet = scenario.record.sheet(split)
@@ -86,9 +108,9 @@ def export_items(
                 array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
                 Image.fromarray(array).save(folder / image, "PNG")
                 keys = {TILE_KEY: f"{scenario.full_name}/{split}/{tile}", SHEET_KEY: sheet.sha256}
-                items[scenario.folder.parent].append((f"{prefix}{image}", keys))
-    for store, own in items.items():
-        write(folder / store.name, own, [*classes[store], NONE_OF_THE_ABOVE])
+                items[scenario.subject].append((f"{prefix}{image}", keys))
+    for subject, own in items.items():
+        write(folder / subject, own, choices[subject])
     return sum(map(len, items.values()))
 
 
