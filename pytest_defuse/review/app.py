@@ -11,10 +11,11 @@ import subprocess
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import quote, urlencode
 
 import uvicorn
 from jinja2 import ChoiceLoader, PackageLoader
@@ -29,15 +30,14 @@ from starlette.staticfiles import StaticFiles
 
 from pytest_defuse.report.captions import captioned
 from pytest_defuse.report.html import environment
+from pytest_defuse.review.forms import Form
 from pytest_defuse.review.guard import Guard
 from pytest_defuse.runtime.errors import DefuseError
-from pytest_defuse.runtime.escaping import visible
 from pytest_defuse.scenarios.decisions import decide, decide_by_votes, tally_of
 from pytest_defuse.scenarios.exchange.ballots import annotator_name
 from pytest_defuse.scenarios.lookup import all_scenarios
 from pytest_defuse.scenarios.problems import ChangedError, plain_bytes
 from pytest_defuse.scenarios.scenario import Scenario
-from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.sheets import MAX_PNG_BYTES, sheet_size, tile_corner
 from pytest_defuse.scenarios.store import Store
 
@@ -45,10 +45,6 @@ SHEET_WIDTH = 1024
 """Maximum width of a contact sheet on the page, in CSS pixels: what most windows have next to the form. Our choice."""
 VOTED_TILES = 10
 """Tiles of a scenario on which each person votes (Defuse paper, section 4.1); tiles are independent draws."""
-MAX_FORM_BYTES = 2**20
-"""Maximum size of a form, 1 MiB: notes of some 200 pages. Our choice."""
-MAX_FIELDS = 8
-"""Maximum number of fields of a form; the page sends at most four."""
 TEMPLATES = environment(ChoiceLoader([PackageLoader("pytest_defuse.review"), PackageLoader("pytest_defuse.report")]))
 
 
@@ -140,23 +136,20 @@ class _Review:
 
     async def decision(self, request: Request) -> Response:
         """Write the decision, then show the next candidate; if scenario.yaml has changed, show both decisions."""
-        form = await _form(request)
+        form = await Form.of(request)
         scenarios, at, scenario = self._find(request)
-        before = scenario.record.notes
-        notes = form.get("notes", [before])[0].replace("\r\n", "\n").strip()
-        tally = tally_of(scenario) if "by_votes" in form else None
-        if tally and tally.outcome == "undecided":
-            raise HTTPException(400, "The votes leave this scenario undecided.")
-        if tally:
+        notes = form.notes(scenario)
+        if "by_votes" in form.fields:
+            tally = tally_of(scenario)
+            if tally.outcome == "undecided":
+                raise HTTPException(400, "The votes leave this scenario undecided.")
             label = tally.label if tally.outcome == "scenario" else None
+            write = partial(decide_by_votes, scenario, tally)
         else:
-            label = _label(form, scenario, none="reject")
-        unchanged = notes == visible(before, lines=True).strip()
+            label = form.label(scenario, none="reject")
+            write = partial(decide, scenario, label)
         try:
-            if tally:
-                decide_by_votes(scenario, tally, _seen(form))
-            else:
-                decide(scenario, label, _seen(form), notes=before if unchanged else notes)
+            write(form.seen, notes=notes)
         except ChangedError:
             return self._scenario_page(request, refused=(label, notes))
         candidates = _candidates(scenarios[at + 1 :] + scenarios[:at])
@@ -169,17 +162,14 @@ class _Review:
 
     async def vote(self, request: Request) -> Response:
         """Write a vote on one tile, then show the next; none if scenario.yaml has changed."""
-        form = await _form(request)
+        form = await Form.of(request)
         *_, scenario = self._find(request)
-        tile = form.get("tile", [""])[0]
-        if not tile.isdecimal() or int(tile) not in scenario.record.sheets.correction.kept[:VOTED_TILES]:
-            raise HTTPException(400, f"{tile!r} is not a tile to vote on.")
-        label = _label(form, scenario, none="none")
-        votes: dict[Split, dict[int, str | None]] = {"correction": {int(tile): label}}
+        tile = form.tile(_voted_tiles(scenario))
+        label = form.label(scenario, none="none")
         try:
-            Store.of(scenario).vote(scenario.id, self.annotator, votes, expected=_seen(form))
+            Store.of(scenario).vote(scenario.id, self.annotator, {"correction": {tile: label}}, expected=form.seen)
         except ChangedError:
-            return self._vote_page(request, refused=(int(tile), label))
+            return self._vote_page(request, refused=(tile, label))
         return RedirectResponse(f"{address_of(scenario)}/votes", status_code=303)
 
     def _scenario_page(self, request: Request, refused: tuple[str | None, str] | None = None) -> Response:
@@ -222,7 +212,7 @@ class _Review:
         *_, scenario = self._find(request)
         record, sheet = scenario.record, scenario.record.sheets.correction
         scenario.pixels("correction")
-        tiles = sheet.kept[:VOTED_TILES]
+        tiles = _voted_tiles(scenario)
         votes = [vote.correction for vote in scenario.votes() if vote.annotator == self.annotator]
         done = {tile for vote in votes if vote for tile in vote.by_tile}
         left = [tile for tile in tiles if tile not in done]
@@ -262,35 +252,8 @@ def _page(template: str, status: int = 200, **values: Any) -> Response:
     return HTMLResponse(text, status)
 
 
-async def _form(request: Request) -> dict[str, list[str]]:
-    """The content of a form of this page; forms of other pages are refused."""
-    origin = request.headers.get("origin")
-    if origin is not None and origin != f"http://{request.headers['host']}":
-        raise HTTPException(403, "This form was sent by another page.")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM_BYTES:
-            raise HTTPException(413, f"This form has more than {MAX_FORM_BYTES:,} bytes: shorten the notes.")
-    try:
-        return parse_qs(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-    except ValueError as error:
-        raise HTTPException(400, f"This is no form of this page ({error}).") from error
-
-
-def _seen(form: dict[str, list[str]]) -> str:
-    """The sha256 of the scenario.yaml that the page of this form showed."""
-    return form.get("seen", [""])[0]
-
-
-def _label(form: dict[str, list[str]], scenario: Scenario, *, none: str) -> str | None:
-    """The class that a form names; None if the button ``none`` was pressed."""
-    if none in form:
-        return None
-    label, names = form.get("label", [""])[0], {visible(name, lines=True): name for name in scenario.classes}
-    if label not in names:
-        raise HTTPException(400, f"{label!r} is not a class of this scenario.")
-    return names[label]
+def _voted_tiles(scenario: Scenario) -> list[int]:
+    return scenario.record.sheets.correction.kept[:VOTED_TILES]
 
 
 def _choices(scenario: Scenario) -> list[tuple[str, str | None]]:

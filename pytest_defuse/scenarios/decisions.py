@@ -215,7 +215,7 @@ def tally_of(scenario: Scenario) -> Tally:
     return tally(scenario.record, scenario.machine, scenario.votes(), scenario.shared.voting)
 
 
-def decide_by_votes(scenario: Scenario, votes: Tally, expected: str | None = None) -> Scenario:
+def decide_by_votes(scenario: Scenario, votes: Tally, expected: str | None = None, **changes: Any) -> Scenario:
     """Decide as the votes say, excluding the tiles on which they see no class or another one; see :func:`decide`.
 
     An undecided scenario is not changed.
@@ -223,9 +223,9 @@ def decide_by_votes(scenario: Scenario, votes: Tally, expected: str | None = Non
     if votes.outcome == "undecided":
         return scenario
     if votes.outcome == "no scenario":
-        return decide(scenario, None, expected)
+        return decide(scenario, None, expected, **changes)
     sheets = scenario.record.sheets.model_dump()
     for split in SPLITS:
         # New tiles come last, so that comments on those that are there stay with them.
         sheets[split]["excluded"] = list(dict.fromkeys([*sheets[split]["excluded"], *votes.excluded(split)]))
-    return decide(scenario, votes.label, expected, sheets=sheets)
+    return decide(scenario, votes.label, expected, sheets=sheets, **changes)

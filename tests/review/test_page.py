@@ -412,9 +412,10 @@ class TestVotes:
         assert "scenario <strong>1</strong>: the model is wrong on 3 of 3 tiles" in text
         assert "4 tiles by anna, agreement 100%" in text
         assert "none of the above on tile correction 2" in text
-        assert page.submit(address, data={"by_votes": "yes"}).status_code == 303
+        assert page.submit(address, data={"by_votes": "yes", "notes": "as voted"}).status_code == 303
         decided = store.get(scenario.id).record
         assert (decided.status, decided.label, decided.sheets.correction.excluded) == ("accepted", "1", (2,))
+        assert decided.notes == "as voted"
         assert 'class="out"' in page.get(address).text
 
     def test_evidence_stands_beside_the_proposal(self, page: Page, store: Store) -> None:
