@@ -17,7 +17,7 @@ from tests.scenarios.planting import plant
 
 # Inner runs share this process: importing torch and scikit-learn again would take seconds in each. pytester forgets
 # the modules that a run imports, which extension modules do not survive, so this imports all that a run can need.
-# Runs of slow tests have their own processes, and with `pytest --runpytest subprocess` all have.
+# With `pytest --runpytest subprocess` each has its own process.
 for module in pkgutil.walk_packages(pytest_defuse.__path__, "pytest_defuse."):
     importlib.import_module(module.name)
 torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])  # torch imports a part of itself with the first optimizer
@@ -68,13 +68,6 @@ def test_scenario(defuse_scenario):
 def test_accuracy(defuse_test_accuracy):
     assert defuse_test_accuracy >= 0.97
 """
-
-
-@pytest.fixture(autouse=True)
-def _a_process_for_each_slow_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real training in this process would leave its threads and memory to the tests that follow."""
-    if request.node.get_closest_marker("slow"):
-        monkeypatch.setattr(request.config.option, "runpytest", "subprocess")
 
 
 @pytest.fixture

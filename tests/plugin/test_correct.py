@@ -219,7 +219,7 @@ def test_a_held_out_sheet_that_cannot_be_read(project: pytest.Pytester, accept: 
 def test_an_interrupted_gate_keeps_the_training(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.495)
     project.makepyfile(test_model="def test_it(defuse_test_accuracy):\n    raise KeyboardInterrupt")
-    result = project.runpytest_subprocess("--defuse-correct")
+    result = project.runpytest_inprocess("--defuse-correct", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert not list(project.path.glob("*.safetensors"))
     assert list((project.path / ".defuse_cache").glob("correction-*/lambda0.0-*.safetensors"))

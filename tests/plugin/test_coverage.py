@@ -63,14 +63,11 @@ def pytest_collection_modifyitems(items):
     result.stdout.fnmatch_lines([f"*{scenario.id} not judged: a plugin or a conftest.py deselected the tests*"])
 
 
-@pytest.mark.parametrize("selection", [(), ("-k", "test_scenario"), ("test_model.py",)])
-@pytest.mark.parametrize("workers", [(), ("-n2",)])
-def test_a_renamed_subject_is_an_error(
-    project: pytest.Pytester, accept: Accept, selection: tuple[str, ...], workers: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("arguments", [(), ("-k", "test_scenario"), ("test_model.py",), ("-n2",)])
+def test_a_renamed_subject_is_an_error(project: pytest.Pytester, accept: Accept, arguments: tuple[str, ...]) -> None:
     scenario = accept(mean=0.55)
     (project.path / "fixtures" / "toy").rename(project.path / "fixtures" / "other")
-    result = project.runpytest(*selection, *workers)
+    result = project.runpytest(*arguments)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(
         [f"Scenario {scenario.id} is of subject 'other', and this run tests the model of 'toy'*"]
@@ -153,25 +150,24 @@ def test_two_subjects_of_one_name_are_refused(two: pytest.Pytester) -> None:
 COVERED = "import pytest\n@pytest.mark.defuse(only={!r})\ndef test_scenario(defuse_scenario): defuse_scenario.check()\n"
 
 
-@pytest.mark.parametrize("workers", [(), ("-n2",)])
 def test_an_accepted_scenario_that_no_test_covers_is_an_error_of_a_full_run(
-    project: pytest.Pytester, accept: Accept, workers: tuple[str, ...]
+    project: pytest.Pytester, accept: Accept
 ) -> None:
     first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
     project.makepyfile(test_model=COVERED.format(first))
     (project.mkdir("other") / "test_other.py").write_text("def test_nothing(): pass")
     named = f"no test covers {second}: *"
-    for full in ((), (".",), (str(project.path),), ("other", ".")):
-        result = project.runpytest(*full, *workers)
+    for full in ((), (".",), (str(project.path),), ("other", "."), ("-n2",)):
+        result = project.runpytest(*full)
         assert result.ret == pytest.ExitCode.TESTS_FAILED
         assert result.parseoutcomes() == {"passed": 2}
         result.stdout.fnmatch_lines([named])
     partial = (("test_model.py",), ("--ignore=other",), ("-k", "scenario or nothing"), ("-m", "not slow"), ("--lf",))
-    for selection in (*partial, (f"test_model.py::test_scenario[{first}]",), ("--deselect=other",)):
-        result = project.runpytest(*selection, *workers)
+    for selection in (*partial, (f"test_model.py::test_scenario[{first}]",), ("--deselect=other",), ("-n2", "-k", "n")):
+        result = project.runpytest(*selection)
         assert result.ret == pytest.ExitCode.OK, selection
         result.stdout.fnmatch_lines([f"{second} not judged: no selected test covers them"])
-    quiet = project.runpytest("-q", "--no-summary", *workers)
+    quiet = project.runpytest("-q", "--no-summary")
     assert quiet.ret == pytest.ExitCode.TESTS_FAILED
     quiet.stdout.fnmatch_lines([named])
 
@@ -259,11 +255,10 @@ def test_a_baseline_is_saved_by_a_run_that_passes_and_never_shrinks(project: pyt
     assert now["scenarios"][second]["confidences"] != before["scenarios"][second]["confidences"]
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_saves_no_baseline(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     project.makepyfile(test_z="def test_it(): raise KeyboardInterrupt")
-    result = project.runpytest_subprocess("--defuse-save-baseline=baseline.json")
+    result = project.runpytest_inprocess("--defuse-save-baseline=baseline.json", no_reraise_ctrlc=True)
     assert result.ret == pytest.ExitCode.INTERRUPTED
     assert not (project.path / "baseline.json").exists()
     assert "baseline.json was not written: the run did not pass." in result.stdout.str()
@@ -302,14 +297,6 @@ def test_one_command_accepts_an_intended_drop(project: pytest.Pytester, accept: 
     assert project.runpytest().ret == pytest.ExitCode.TESTS_FAILED
     assert project.runpytest(*accepting).ret == pytest.ExitCode.OK
     assert project.runpytest().ret == pytest.ExitCode.OK
-
-
-def test_collecting_writes_nothing(project: pytest.Pytester, accept: Accept) -> None:
-    accept(mean=0.55)
-    files = ("report=r.html", "results=r.json", "summary=s.md", "code-quality=q.json", "save-baseline=b.json")
-    before = {path for path in project.path.rglob("*") if "__pycache__" not in str(path)}
-    project.runpytest("--collect-only", "-p", "no:cacheprovider", *(f"--defuse-{file}" for file in files))
-    assert {path for path in project.path.rglob("*") if "__pycache__" not in str(path)} <= before
 
 
 def test_flips_of_equal_weights_are_nondeterminism(

@@ -65,7 +65,7 @@ def project(project: pytest.Pytester) -> pytest.Pytester:
 
 
 @pytest.mark.parametrize(
-    "workers", [(), ("-n0",), pytest.param(("-n2",), marks=pytest.mark.slow)], ids=["plain", "n0", "n2"]
+    "workers", [(), ("-n0",), pytest.param(("-n1",), marks=pytest.mark.slow)], ids=["plain", "n0", "n1"]
 )
 def test_a_test_says_that_there_is_no_failure_mode_above_twice_the_base_rate(
     project: pytest.Pytester, workers: tuple[str, ...]

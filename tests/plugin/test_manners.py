@@ -63,8 +63,7 @@ def test_every_image_goes_through_the_model_once_whoever_runs_the_tests(lazy: py
     runs: dict[str, tuple[str, ...]] = {
         "plain": ("-p", "no:cacheprovider"),
         "n0": ("-n0",),
-        "n2": ("-n2", "--dist", "loadfile"),
-        "n2-group": (
+        "n2": (
             "-n2",
             "--dist",
             "loadgroup",

@@ -96,9 +96,8 @@ def test_an_interrupted_run_says_that_its_results_are_partial(
 ) -> None:
     accept(mean=0.55)
     project.makepyfile(test_stop=f"import pytest\ndef test_stop(): {test}\ndef test_after(): pass")
-    result = project.runpytest_subprocess(
-        "test_model.py", "test_stop.py", "--defuse-results=r.json", "--defuse-summary=s.md", *options
-    )
+    files = ("--defuse-results=r.json", "--defuse-summary=s.md")
+    result = project.runpytest_inprocess("test_model.py", "test_stop.py", *files, *options, no_reraise_ctrlc=True)
     assert json.loads((project.path / "r.json").read_text())["partial"] == reason
     assert (project.path / "s.md").read_text().startswith("## toy: PARTIAL, 1 scenario (1 PASS)")
     if result.ret != 7:  # pytest prints no summary after an exit code of the user's
@@ -133,6 +132,11 @@ def test_a_scenario_that_two_tests_gate_is_reported_once_with_the_worst_verdict(
     assert (project.path / "s.md").read_text().startswith("## toy: 1 scenario (1 FAIL)")
 
 
+COMMANDS = """
+import sys
+from pytest_defuse.cli import main
+sys.exit(any([main(line.split()) for line in ("list", "votes", "verify", "report r.json", "list --json")]))
+"""
 DARK, BRIGHT = "\x1b[31mdark\u202e", "::error file=x::\u732b\u2192 @torvalds"
 
 
@@ -162,9 +166,7 @@ def test_names_steer_no_log_and_any_terminal_can_show_them(
     assert all(line.startswith("::error file=fixtures/toy/") for line in annotations)
     assert ("\u2500" in text) == (encoding == "utf-8")
     assert not {"\x1b", "\u202e"} & set((project.path / "j.xml").read_text() + (project.path / "s.md").read_text())
-    for arguments in (["list"], ["votes"], ["verify"], ["report", "r.json"], ["list", "--json"]):
-        program = "import sys; from pytest_defuse.cli import main; sys.exit(main())"
-        shown = project.run(sys.executable, "-c", program, *arguments)
-        assert shown.ret == 0
-        assert not set(shown.stdout.str() + shown.stderr.str()) & {"\x1b", "\u202e"}
-        assert not [line for line in shown.outlines if line.lstrip().startswith("::")]
+    shown = project.run(sys.executable, "-c", COMMANDS)
+    assert shown.ret == 0
+    assert not set(shown.stdout.str() + shown.stderr.str()) & {"\x1b", "\u202e"}
+    assert not [line for line in shown.outlines if line.lstrip().startswith("::")]
