@@ -58,7 +58,7 @@ def scikit_learn(codes: Array, start: Array, prior: Prior, max_iter: int) -> Sta
     )
     mixture.responsibilities = start
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter ends it on purpose
         return mixture.fit(codes)
 
 

@@ -267,7 +267,7 @@ def check_generator(generator: ImageGenerator, pixels: Tensor) -> None:
         decoded = generator.decode(mean)
         assert isinstance(generator.hash, str), f"its hash is {generator.hash!r}"
         assert all(isinstance(values, Tensor) for values in (mean, std, decoded)), "it returned no tensors"
-    except Exception as error:
+    except Exception as error:  # the user's generator
         raise DefuseError(
             f"Subject(generator=...) fails on {len(pixels)} training images ({last_line(error)}): give an object with "
             "hash, encode and decode, as pytest_defuse.ImageGenerator describes."

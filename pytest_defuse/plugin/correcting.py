@@ -137,7 +137,7 @@ class Correcting:
         device = self.original.device
         try:
             return recheck(corrected, self.scenarios, device=device, cache=cache, progress=self.progress)
-        except Exception as error:
+        except Exception as error:  # findings change no outcome
             return [f"the search of the corrected model failed: {sentence_of(error)}"]
         except KeyboardInterrupt:  # the correction is evaluated, and will be written
             return ["the search of the corrected model was interrupted"]

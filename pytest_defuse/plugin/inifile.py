@@ -29,7 +29,7 @@ def options_here(arguments: Sequence[str] = ()) -> Options:
     raise DefuseError("pytest cannot start in this folder: fix the error above.")
 
 
-class _Resolved(Exception):  # noqa: N818 - not an error
+class _Resolved(Exception):  # noqa: N818 - it carries a result, and is no error
     """Carries the options out of pytest's startup."""
 
     def __init__(self, options: Options) -> None:

@@ -66,7 +66,7 @@ def serve(root: Path, *, port: int, browser: bool, annotator: str | None = None)
     if browser:
         webbrowser.open(address)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         server.run(sockets=[listener])
 
 

@@ -46,7 +46,7 @@ def get_or_make(file: Path, read: Callable[[], T], make: Callable[[], object], s
         filelock.Timeout: another process is making the file, and ``wait`` is false.
         DefuseError: the file cannot be written.
     """
-    with suppress(FileNotFoundError, UnusableError):
+    with suppress(FileNotFoundError, UnusableError):  # it is made below
         return read()
     with locked(file, say, wait=wait):
         try:

@@ -40,7 +40,7 @@ class Sharing:
         for wait in (False, True):
             for key in keys:
                 if key not in found:
-                    with suppress(Timeout):
+                    with suppress(Timeout):  # another process computes it
                         found[key] = _shared(self.folder / f"{key}.json", pieces[key], wait)
         return [found[key] for key in pieces]
 

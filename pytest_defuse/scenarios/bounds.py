@@ -86,6 +86,6 @@ class Bounds(Settings):
 def _literal(text: str) -> Any:
     """The number or truth value that a text stands for, or the text."""
     for number in (int, float):
-        with suppress(ValueError):
+        with suppress(ValueError):  # not a number
             return number(text)
     return {"true": True, "false": False}.get(text.lower(), text)

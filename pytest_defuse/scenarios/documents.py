@@ -251,7 +251,7 @@ class _PlainComposer(Composer):
         return node
 
 
-class _TextLoader(_PlainComposer, SafeLoader):  # type: ignore[misc, valid-type]
+class _TextLoader(_PlainComposer, SafeLoader):  # type: ignore[misc, valid-type] # which loader depends on libyaml
     """The safe loader without guessing: a plain scalar is text, or null when it is empty, ~ or null.
 
     The nodes are composed in Python, since libyaml's composer crashes where a file is nested very deeply.

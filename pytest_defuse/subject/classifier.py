@@ -88,7 +88,7 @@ class Classifier:
             output: Tensor = self.module(inputs)
         except (DefuseError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # the user's model
             origin = "" if self.normalize is None else ", the output of Subject(normalize=...)"
             raise DefuseError(
                 f"{self.name} fails on {inputs.dtype} input of shape {tuple(inputs.shape)}{origin} "
@@ -145,7 +145,7 @@ def _frozen_copy(model: nn.Module, device: torch.device | str, name: str) -> nn.
         module.to(device).eval()
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's model
         raise DefuseError(
             f"{name} cannot be copied to {device} ({last_line(error)}). Tests run on a copy, so that your model never "
             "changes: load its weights first, and remove what cannot be copied, such as open files or tensors with a "

@@ -111,7 +111,7 @@ def load(dataset: Dataset, name: str, classes: Sequence[str], count: int | None 
     """
     try:
         length = len(dataset)  # reads a buffered data set
-    except Exception as error:
+    except Exception as error:  # the user's data set
         raise DefuseError(
             f"Subject({name}=...) is a {type(dataset).__name__} whose length cannot be read ({last_line(error)}): give "
             "a data set with __len__ and __getitem__, or an iterable."
@@ -143,7 +143,7 @@ def _load(dataset: Dataset, count: int, name: str, classes: Sequence[str]) -> La
 def _pair(dataset: Dataset, index: int, where: str) -> tuple[Any, Any]:
     try:
         item = dataset[index]
-    except Exception as error:
+    except Exception as error:  # the user's data set
         raise DefuseError(f"{where} cannot be read ({last_line(error)}): fix the data set.") from error
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1]

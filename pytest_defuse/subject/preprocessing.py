@@ -29,7 +29,7 @@ def normalized(normalize: Normalize | None, images: Tensor, name: str = "the mod
         output = normalize(images.clone())
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's function
         raise DefuseError(f"{where} fails on images of shape {shape} ({last_line(error)}): {what}.") from error
     if not isinstance(output, Tensor):
         raise DefuseError(

@@ -66,7 +66,7 @@ def reference(codes: Array, start: Array, prior: Prior, max_iter: int, tol: floa
     )
     mixture.responsibilities = start
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # max_iter ends it on purpose
         return mixture.fit(codes)
 
 

@@ -308,7 +308,7 @@ class TestStalePages:
         assert ("accepted as <strong>7</strong>" if "label" in form else "rejected") in conflict
         assert "the other person" in conflict
         assert "my own</textarea>" in reply.text
-        seen = re.search(r'name="seen" value="([0-9a-f]{64})"', reply.text)[1]  # type: ignore[index]
+        seen = re.search(r'name="seen" value="([0-9a-f]{64})"', reply.text)[1]
         assert page.post(address, data={**form, "seen": seen, "notes": "my own"}).status_code == 303
         assert store.get(scenario.id).record.notes == "my own"
 

@@ -59,7 +59,7 @@ def test_states_are_restored_after_an_error(error: type[BaseException]) -> None:
 
 def test_states_are_restored_when_the_seed_is_refused() -> None:
     before = states()
-    with pytest.raises(TypeError), seeded("seven"):  # type: ignore[arg-type]
+    with pytest.raises(TypeError), seeded("seven"):
         pass
     assert states() == before
 

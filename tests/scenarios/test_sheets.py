@@ -274,7 +274,6 @@ def test_a_picture_with_a_broken_or_swollen_chunk_is_refused(path: Path, chunk: 
     assert refusal(path, pixels).startswith("is not a readable PNG")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 @same_folder
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=3))
 def test_a_damaged_sheet_gives_the_recorded_pixels_or_is_refused(path: Path, flips: list[tuple[float, int]]) -> None:

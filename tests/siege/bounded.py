@@ -67,7 +67,7 @@ def _outcome(work: Callable[[], object], documented: tuple[type[Exception], ...]
         return Outcome("value", repr(work())[:2000])
     except (DefuseError, *documented) as error:
         return Outcome("sentence", str(error))
-    except BaseException as error:
+    except BaseException as error:  # TooSlow, and whatever else ends the work, is a failure
         place, frame = "", error.__traceback__
         while frame is not None:
             place, frame = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}", frame.tb_next

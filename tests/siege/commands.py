@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -24,6 +25,7 @@ from pytest_defuse.scenarios.store import Store
 from pytest_defuse.scenarios.verify import verify
 from tests.discover.test_candidates import SUBJECT, candidate, discovery
 from tests.scenarios.planting import FIRST, SECOND, plant, random_tiles, with_predictions
+from tests.siege.traced import run
 
 STORE, BASELINE = Path("fixtures/digits"), Path("baseline.json")
 FORMAT_1 = Path(__file__).parents[2] / "fixtures" / "formats" / "1" / "digits"
@@ -183,6 +185,13 @@ class Siege:
         """Run the command in this process; it must succeed."""
         with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
             assert self.command.work() == 0
+
+    def operations(self) -> int:
+        """The number of file operations of the command."""
+        with self.fresh() as folder:
+            end = run(folder, self.command.work, lambda number: os.write(2, b".") and None)
+        assert end.code == 0, end.errors
+        return end.errors.count(".")
 
     def check(self, folder: Path) -> None:
         """Everything is as before the command or as after it, and the command that is run again finishes."""

@@ -71,7 +71,7 @@ class Kind:
         """Whether a plain parser reads the bytes, so that the product's own checks decide."""
         try:
             self.values(data)
-        except Exception:
+        except Exception:  # plain parsers raise many kinds of errors
             return False
         return True
 

@@ -29,14 +29,6 @@ def check_end(end: End) -> None:
         assert any(os.strerror(number) in end.errors for number in (errno.ENOSPC, errno.EROFS, errno.EFBIG)), end.errors
 
 
-def operations(siege: Siege) -> int:
-    """The number of file operations of a command."""
-    with siege.fresh() as folder:
-        end = run(folder, siege.command.work, lambda number: os.write(2, b".") and None)
-    assert end.code == 0, end.errors
-    return end.errors.count(".")
-
-
 def fails(siege: Siege, numbers: range) -> None:
     for number in numbers:
         for error, again in ((errno.ENOSPC, False), (errno.EROFS, True)):
@@ -48,7 +40,7 @@ def fails(siege: Siege, numbers: range) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) -> None:
     siege = Siege(COMMANDS[name], tmp_path / "files")
-    count = operations(siege)
+    count = siege.operations()
     fails(siege, range(0, count, max(1, count // IN_CI)))
 
 
@@ -56,7 +48,7 @@ def test_a_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_file_operation_that_fails_loses_nothing(tmp_path: Path, name: str) -> None:
     siege = Siege(COMMANDS[name], tmp_path / "files")
-    fails(siege, range(operations(siege)))
+    fails(siege, range(siege.operations()))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -99,7 +91,7 @@ def test_a_full_disk_loses_nothing(disk: Path, name: str) -> None:
     siege = Siege(COMMANDS[name], disk)
     for pages in (0, 1, 2):
         with siege.fresh() as folder:
-            with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):
+            with (disk / "filler").open("wb", buffering=0) as filler, contextlib.suppress(OSError):  # the disk is full
                 while filler.write(bytes(4096)):
                     pass
             os.truncate(disk / "filler", (disk / "filler").stat().st_size - 4096 * pages)

@@ -59,11 +59,11 @@ def _child(folder: Path, work: Callable[[], int], stop: Callable[[int], None] | 
         os.chdir(folder)
         os.dup2(errors, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         if stop:
             _count(str(folder), stop)
         code = work()
-    except BaseException:
+    except BaseException:  # whatever ends the work is what the test reads
         traceback.print_exc(file=sys.stderr)
     finally:
         sys.stderr.flush()
@@ -79,7 +79,7 @@ def _count(folder: str, stop: Callable[[int], None]) -> None:
             return
         if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
             return
-        paths = [os.path.abspath(a) for a in map(_path, arguments) if a]  # noqa: PTH100
+        paths = [str(Path(a).absolute()) for a in map(_path, arguments) if a]
         of_open_folder = event.startswith("os.") and any(type(a) is int and a > 2 for a in arguments)
         if of_open_folder or any(path.startswith(folder) for path in paths):
             operations += 1
