@@ -154,6 +154,13 @@ def test_a_checkpoint_has_the_permissions_of_any_new_file(path: Path) -> None:
     assert path.stat().st_mode == plain.stat().st_mode
 
 
+def test_the_model_s_own_checkpoint_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DefuseError, match="is the model's own checkpoint, which is never overwritten"):
+        check_output(Path("net.safetensors"), tmp_path / "net.safetensors")
+    check_output(Path("net.safetensors"), None)
+
+
 def test_checking_an_output_writes_no_file(tmp_path: Path) -> None:
     check_output(tmp_path / "net.defused.safetensors", tmp_path / "net.pt")
     assert list(tmp_path.iterdir()) == []

@@ -108,6 +108,7 @@ def test_a_file_that_is_no_baseline_is_refused(path: Path, content: bytes) -> No
         {"test": 3},
         {"model": None},
         {"classes": ["3"]},
+        {"classes": ["3"] * 9},
         {"more": 1},
         {"scenarios": {"a": {}}},
         {"test": {"images": "1", "predicted": [], "confidences": []}},

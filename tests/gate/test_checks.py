@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pytest_defuse.gate.checks import Check, compare, evaluate
 from pytest_defuse.gate.predictions import LabelledPredictions
 from pytest_defuse.gate.results import TestSetResult, Verdict
+from pytest_defuse.gate.sentences import sentence
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.statistics.significance import mcnemar
@@ -179,6 +180,13 @@ def test_the_same_model_with_other_predictions_is_tested() -> None:
     assert outcome(images, max_flips=10, confidence=0.95) == "FAIL"
     few = labelled(["3"] * 100, ["5"] * 12 + ["3"] * 88, ["3"] * 100, same_model=True)
     assert outcome(few, max_drop=0.1, confidence=0.95) == "INCONCLUSIVE"
+
+
+def test_only_other_predictions_of_the_same_model_are_named_nondeterminism() -> None:
+    for same in (False, True):
+        images = labelled(["3"] * 4, ["5", "3", "3", "3"], ["3"] * 4, same_model=same)
+        compared = replace(verdict(images, min_accuracy=0.5), comparison=compare(images))
+        assert ("1 of 4 images: it is not deterministic" in sentence(compared)) == same
 
 
 @pytest.mark.parametrize(

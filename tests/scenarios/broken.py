@@ -332,6 +332,14 @@ BROKEN: dict[str, tuple[Damage, str, str]] = {
         "scenario.yaml:17",
         "predicted: counts other predictions than those recorded for each tile",
     ),
+    "unknown prediction, also of its tile": (
+        lambda f: (
+            machine('["5", "5", "5", "3"]', '["5", "5", "5", "owl"]')(f),
+            edit(f / "scenario.yaml", '"3": 1', '"owl": 1'),
+        ),
+        "scenario.yaml:17",
+        "sheets.correction.predicted.owl: 'owl' is not one of the classes",
+    ),
     "unknown evidence": (
         machine('["3", "5"]', '["3", "x"]'),
         "scenario.yaml:30",
