@@ -76,7 +76,7 @@ constraints:
 mutants: .venv/ready .venv/mutants
 	$(BIN)/python .ci/mutants.py $(ONLY)
 
-.venv/mutants: .venv/ready
-	$(PIP) install --target $@ --cosmic-ray==8.7.0
+.venv/mutants: | .venv/ready
+	$(PIP) install --target $@ cosmic-ray==8.7.0
 
 .PHONY: demo test fast external test-hostile test-newest matrix test-versions lint reference constraints mutants
