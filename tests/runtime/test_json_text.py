@@ -1,3 +1,5 @@
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,7 +53,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert read_text(tmp_path / "a.json", "make it") == "1"
 
 
-@pytest.mark.parametrize(("name", "words"), [("none", "No such file"), ("", "it is not a file")])
+@pytest.mark.parametrize(("name", "words"), [("none", os.strerror(errno.ENOENT)), ("", "it is not a file")])
 def test_what_cannot_be_read_says_how_to_make_it(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(DefuseError, match=rf"cannot be read \({words}.*\): make it\."):
         read_text(tmp_path / name, "make it")

@@ -110,5 +110,5 @@ def test_a_read_only_disk_is_read(disk: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     assert main(["label", scenario, "--label", "3", "--defuse-store", str(store)]) == 2
     message = capsys.readouterr().err
-    assert "cannot be written (Read-only file system): free disk space, or make the folder writable" in message
+    assert f"cannot be written ({os.strerror(errno.EROFS)}): free disk space, or make the folder writable" in message
     assert message.count("\n") == 1
