@@ -1,6 +1,6 @@
 """Bounds evaluated on labelled predictions. The results are plain values, ready for JSON."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,21 +88,26 @@ def compare(predictions: LabelledPredictions) -> Comparison | None:
     return Comparison(len(rows), correct, lost, gained, mcnemar(len(lost), len(gained)))
 
 
-def evaluate(predictions: LabelledPredictions, bounds: Bounds, first_run: bool = False) -> tuple[Check, ...]:
+def evaluate(
+    predictions: LabelledPredictions, bounds: Bounds, first_run: bool = False, classes: Sequence[str] = ()
+) -> tuple[Check, ...]:
     """Evaluate every bound on one set of images; nothing else in the run changes the outcomes.
 
     With ``confidence`` in the bounds, a check is PASS or FAIL only if its p-value is at most 1 - confidence, else
     INCONCLUSIVE. If even the worst predictions would not be a significant FAIL, the observed value decides.
 
     Args:
-        first_run: whether a bound on the change from the baseline passes where there is no baseline yet.
+        first_run: whether a bound on the change from the baseline passes where there is no baseline yet, and is
+            evaluated on the images that the baseline contains.
+        classes: that ``per_class`` requires images of, also if no label names them.
 
     Raises:
-        DefuseError: there is no baseline for a bound that needs one, such as no regression without a recorded accuracy.
+        DefuseError: the baseline lacks images of a bound that needs it, such as no regression without a recorded
+            accuracy; or ``max_increase`` is the only bound on images that are not a failure mode.
     """
     groups = {"": predictions}
     if bounds.per_class:
-        groups |= {name: predictions.of_class(name) for name in sorted(set(predictions.labels))}
+        groups |= {name: predictions.of_class(name) for name in sorted({*predictions.labels, *classes})}
     return tuple(
         check
         for name, part in groups.items()
@@ -117,8 +122,11 @@ class _Group:
         self.name, self.predictions, self.confidence, self.first_run = name, predictions, confidence, first_run
         self.level = confidence or DEFAULT_CONFIDENCE
         self.comparison = compare(predictions)
+        self.lacking = 0 if first_run else predictions.baseline.count(None)
 
     def checks(self, bounds: Bounds) -> list[Check]:
+        if self.name and not self.predictions.total:
+            return [self._check("per_class", 0, 0.0, 0.0, "INCONCLUSIVE", "per_class cannot be judged")]
         baseline = self.comparison.correct / self.comparison.total if self.comparison else 0
         evaluations: dict[str, Callable[[Any], Check | None]] = {
             "min_accuracy": lambda limit: self.accuracy("min_accuracy", limit, "min_accuracy"),
@@ -132,11 +140,16 @@ class _Group:
         checks = [evaluations[name](limit) for name, limit in limits.items() if limit is not None]
         if evaluated := [check for check in checks if check is not None]:
             return evaluated
+        if checks:
+            raise DefuseError(
+                "max_increase needs the error rate of the group in which a failure mode was found, which these images "
+                "do not have: set another bound such as min_accuracy."
+            )
         if self.comparison:
             return [self.drop(NO_REGRESSION, 0.0)]
         if self.predictions.recorded is not None:
             return [self.accuracy(NO_REGRESSION, self.predictions.recorded, "no regression from discovery")]
-        return [] if self.name else [self._without_baseline(NO_REGRESSION, 0.0)]
+        return [self._without_baseline(NO_REGRESSION, 0.0)]
 
     def accuracy(self, bound: str, minimum: float, reason: str) -> Check:
         correct, total = self.predictions.correct, self.predictions.total
@@ -156,7 +169,7 @@ class _Group:
         return self.accuracy("max_increase", minimum, f"base error rate {base:.1%} plus max_increase")
 
     def drop(self, bound: str, maximum: float) -> Check:
-        if self.comparison is None:
+        if self.comparison is None or self.lacking:
             return self._without_baseline(bound, maximum)
         lost, gained, total = len(self.comparison.lost), len(self.comparison.gained), self.comparison.total
         drop, baseline = (lost - gained) / total, self.comparison.correct / total
@@ -170,7 +183,7 @@ class _Group:
         return self._check(bound, total, drop, maximum, outcome, reason, z, interval, accuracy=required)
 
     def flips(self, maximum: int) -> Check:
-        if self.comparison is None:
+        if self.comparison is None or self.lacking:
             return self._without_baseline("max_flips", maximum)
         flips, total = len(self.comparison.lost), self.comparison.total
         outcome: Outcome = "PASS" if flips <= maximum else "FAIL"
@@ -182,9 +195,11 @@ class _Group:
 
     def _without_baseline(self, bound: str, limit: float) -> Check:
         if not self.first_run:
-            needs = (
-                "no accuracy was recorded to compare with" if bound == NO_REGRESSION else f"{bound} needs a baseline"
-            )
+            needs = f"{bound} needs a baseline"
+            if self.comparison:
+                needs += f", which lacks {self.lacking} of {self.predictions.total} images"
+            elif bound == NO_REGRESSION:
+                needs = f"no accuracy was recorded {f'for class {self.name!r} ' if self.name else ''}to compare with"
             raise DefuseError(
                 f"{needs}: set a bound such as min_accuracy, or save a baseline with --defuse-save-baseline FILE on "
                 "the commit to compare with and name it with --defuse-baseline FILE; --defuse-first-run accepts that "

@@ -166,17 +166,17 @@ def gate_together(
     """Evaluate bounds, if any, on all tiles of one subject's scenarios together.
 
     Raises:
-        DefuseError: a scenario does not fit the subject or the baseline.
+        DefuseError: a scenario does not fit the subject or the baseline, or a bound cannot be evaluated.
     """
     parts = [_labelled(scenario, predictions, model, baseline) for scenario in scenarios]
     total = sum(part.total for part in parts)
-    recorded = sum((part.recorded or 0.0) * part.total for part in parts)
+    recorded = [part.recorded * part.total for part in parts if part.recorded is not None]
     columns: dict[str, Any] = {name: tuple(chain(*(getattr(part, name) for part in parts))) for name in COLUMNS}
     together = LabelledPredictions(
         sha256="",
         **columns,
         same_model=baseline.same_model(model),
-        recorded=recorded / total if total else None,
+        recorded=sum(recorded) / total if total and len(recorded) == len(parts) else None,
     )
     before = sum(_labelled(scenario, uncorrected, model).correct for scenario in scenarios) if uncorrected else None
     return OverallResult(
@@ -184,7 +184,7 @@ def gate_together(
         model=model.fingerprint,
         predictions=together,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
-        checks=_checked(together, bounds, baseline),
+        checks=_checked(together, _of_any_images(bounds), baseline),
         comparison=compare(together),
         correct_before=before,
         scenarios=tuple(scenario.id for scenario in scenarios),
@@ -202,7 +202,7 @@ def gate_test(
     """Evaluate bounds, if any, on a model's predictions on the test set.
 
     Raises:
-        DefuseError: the baseline is from another test set.
+        DefuseError: the baseline is from another test set, or a bound cannot be evaluated.
     """
     images = subject.test_images
     labels = tuple(subject.classes[index] for index in images.labels.tolist())
@@ -219,18 +219,29 @@ def gate_test(
         model=model.fingerprint,
         predictions=labelled,
         confidence=(bounds and bounds.confidence) or DEFAULT_CONFIDENCE,
-        checks=_checked(labelled, bounds, baseline),
+        checks=_checked(labelled, _of_any_images(bounds), baseline, classes=subject.classes),
         comparison=comparison,
         correct_before=sum(map(str.__eq__, labels, uncorrected.predicted)) if uncorrected else None,
         flip_sheet=b64encode(encode_sheet(images.pixels[lost].numpy())).decode() if lost else "",
     )
 
 
+def _of_any_images(bounds: Bounds | None) -> Bounds | None:
+    """The bounds of a test set or of several scenarios, which are no failure mode."""
+    if bounds and bounds.max_increase is not None:
+        raise DefuseError("max_increase is only for scenarios of failure modes: set min_accuracy or max_error_rate.")
+    return bounds
+
+
 def _checked(
-    predictions: LabelledPredictions, bounds: Bounds | None, baseline: SubjectBaseline, where: str = ""
+    predictions: LabelledPredictions,
+    bounds: Bounds | None,
+    baseline: SubjectBaseline,
+    where: str = "",
+    classes: Sequence[str] = (),
 ) -> tuple[Check, ...]:
     try:
-        return evaluate(predictions, bounds, baseline.first_run) if bounds else ()
+        return evaluate(predictions, bounds, baseline.first_run, classes) if bounds else ()
     except DefuseError as error:
         raise DefuseError(f"{where}{error}") from None
 

@@ -86,7 +86,7 @@ class LabelledPredictions(Predictions):
         """Those of the images with one label."""
         chosen = [label == name for label in self.labels]
         columns: dict[str, Any] = {column: tuple(compress(getattr(self, column), chosen)) for column in COLUMNS}
-        return replace(self, recorded=None, **columns)
+        return replace(self, recorded=self.recorded if all(chosen) else None, **columns)
 
 
 def predict_scenarios(

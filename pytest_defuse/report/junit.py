@@ -6,7 +6,7 @@ from pytest_defuse.runtime.escaping import visible
 
 
 def properties(result: Result) -> list[tuple[str, str]]:
-    """Names and values; none for a result that is not a verdict."""
+    """Names and values; none for a result that is not a verdict, and no outcome without a bound."""
     if not isinstance(result, AnyVerdict):
         return []
     low, high = result.accuracy.interval
@@ -15,4 +15,6 @@ def properties(result: Result) -> list[tuple[str, str]]:
         rows.append(("defuse_scenario", visible(result.id)))
     if comparison := result.comparison:
         rows += [("defuse_flips", str(len(comparison.lost))), ("defuse_mcnemar_p", f"{comparison.p:.4g}")]
-    return [*rows, ("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
+    if result.checks:
+        rows += [("defuse_bound", f"{result.bound:.4f}"), ("defuse_outcome", result.outcome)]
+    return rows

@@ -27,7 +27,7 @@ class Bounds(Settings):
     max_increase: Share | None = setting(
         None,
         "How much the error rate may exceed that of the group in which a failure mode was found: 0.1 is ten points. "
-        "Scenarios of other methods have no such group.",
+        "Scenarios of other methods have no such group, and need another bound.",
         UNBOUNDED,
     )
     max_drop: Share | None = setting(
@@ -75,12 +75,15 @@ class Bounds(Settings):
         """Bounds written as text, ``min_accuracy=0.9 max_flips=3``, separated by spaces, commas or newlines.
 
         Raises:
-            DefuseError: the text has another form, or a bound is wrong; the message names ``source``.
+            DefuseError: the text has another form, or a bound is wrong or set twice; the message names ``source``.
         """
-        pairs = dict(re.findall(r"(\w+)\s*=\s*([^\s,=]+)", text))
+        pairs = re.findall(r"(\w+)\s*=\s*([^\s,=]+)", text)
         if re.sub(r"\w+\s*=\s*[^\s,=]+", "", text).strip(" ,\n\t\r"):
             raise DefuseError(f'{source} is {text!r}: write bounds as "min_accuracy=0.9 max_flips=3".')
-        return cls.of({name: _literal(value) for name, value in pairs.items()}, source)
+        names = [name for name, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise DefuseError(f"{source} is {text!r}: {twice[0]} is set twice, keep one.")
+        return cls.of({name: _literal(value) for name, value in pairs}, source)
 
 
 def _literal(text: str) -> Any:

@@ -90,10 +90,11 @@ def test_error_rates_of_a_failure_mode_are_bounds(bounds: dict[str, float], boun
     assert Bounds.of(bounds).required_accuracy(0.3) == pytest.approx(bound)
 
 
-def test_images_of_no_group_are_evaluated_against_the_other_bounds_or_no_regression() -> None:
+def test_images_of_no_group_need_another_bound_than_max_increase() -> None:
     assert verdict(threes(10, recorded=0.2), max_increase=0.1, min_accuracy=0.1).reason == "min_accuracy"
-    decided = verdict(threes(10, recorded=0.2), max_increase=0.1)
-    assert (decided.outcome, decided.bound, decided.reason) == ("FAIL", 0.2, "no regression from discovery")
+    for images in (threes(90, recorded=0.2), threes(90, before=90)):
+        with pytest.raises(DefuseError, match=r"max_increase needs the error rate of the group .*: set another bound"):
+            verdict(images, max_increase=0.1)
     assert Bounds(max_increase=0.1).required_accuracy(None) is None
 
 
@@ -131,9 +132,18 @@ def test_flips_are_images_that_only_the_baseline_classifies_correctly() -> None:
     assert comparison.p == mcnemar(40, 40) == 1
 
 
-def test_images_that_the_baseline_does_not_contain_do_not_count_in_a_drop() -> None:
+@pytest.mark.parametrize("bounds", [{"max_drop": 0.0}, {"max_relative_drop": 0.0}, {"max_flips": 0}, {}], ids=str)
+def test_a_change_from_a_baseline_that_lacks_some_of_the_images_is_an_error(bounds: dict[str, float]) -> None:
+    images = labelled(["3"] * 4, ["3", "3", "3", "5"], ["3", "3", "3", None], recorded=0.0)
+    name = next(iter(bounds), "no_regression")
+    with pytest.raises(DefuseError, match=f"{name} needs a baseline, which lacks 1 of 4 images: .* save a baseline"):
+        verdict(images, **bounds)
+    assert outcome(images, min_accuracy=0.5) == "PASS"
+
+
+def test_images_that_the_baseline_does_not_contain_do_not_count_in_a_drop_of_a_first_run() -> None:
     images = labelled(["3"] * 4, ["3", "3", "5", "5"], ["3", None, "5", None])
-    [check] = verdict(images, max_drop=0.0).checks
+    [check] = verdict(images, first_run=True, max_drop=0.0).checks
     assert (check.total, check.measured, check.outcome) == (2, 0.0, "PASS")
     assert compare(labelled(["3"], ["3"], [None])) is None
 
@@ -243,6 +253,27 @@ def test_per_class_evaluates_the_bounds_on_each_class() -> None:
     assert decided.outcome == "FAIL"
     assert decided.decisive is not None
     assert (decided.decisive.group, decided.decisive.total) == ("8", 10)
+
+
+def test_per_class_without_bounds_needs_an_accuracy_of_each_class() -> None:
+    [whole, of_class] = verdict(threes(50, recorded=0.6), per_class=True).checks
+    assert replace(of_class, group="") == whole
+    assert (whole.outcome, whole.limit) == ("FAIL", 0.6)
+    images = labelled(["3", "8"], ["3", "3"], recorded=0.5)
+    with pytest.raises(DefuseError, match="no accuracy was recorded for class '3' to compare with: set a bound"):
+        verdict(images, per_class=True)
+    assert outcome(replace(images, baseline=("3", "8")), per_class=True) == "FAIL"
+
+
+@pytest.mark.parametrize("bounds", [{"min_accuracy": 0.9}, {"max_drop": 0.0}, {"max_flips": 0}, {}], ids=str)
+def test_per_class_is_inconclusive_on_a_class_without_images(bounds: dict[str, float]) -> None:
+    images = threes(100, before=100)
+    requested = Bounds.of({**bounds, "per_class": True})
+    checks = evaluate(images, requested, classes=("3", "8"))
+    assert [(check.group, check.outcome) for check in checks] == [("", "PASS"), ("3", "PASS"), ("8", "INCONCLUSIVE")]
+    decided = TestSetResult(subject="digits", model="2" * 64, predictions=images, checks=checks)
+    assert decided.outcome == "INCONCLUSIVE"
+    assert "; class '8': per_class cannot be judged: INCONCLUSIVE, there are no images" in sentence(decided)
 
 
 @fewer_examples(40)

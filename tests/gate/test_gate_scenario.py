@@ -327,3 +327,60 @@ def test_the_recorded_accuracy_of_all_scenarios_counts_each_image_once(store: St
     model = subject.classifier()
     together = gate_together(scenarios, predict_scenarios(subject, model, scenarios), model, Bounds())
     assert together.predictions.recorded == pytest.approx(5 / 12)
+
+
+def test_no_accuracy_of_all_scenarios_is_recorded_if_one_has_none(store: Store, subject: Subject) -> None:
+    sheets = record_of(shaded("dark"), shaded("bright"), "bright", "dark").sheets.model_dump()
+    for sheet in sheets.values():
+        sheet["predicted"] = None
+    accepted = {"status": "accepted", "label": "bright"}
+    scenarios = [
+        plant(store, shaded("dark"), HELD_OUT, "bright", "dark", CLASSES, **accepted),
+        plant(
+            store,
+            shaded("dark"),
+            shaded("bright"),
+            "bright",
+            "dark",
+            CLASSES,
+            method="reported",
+            sheets=sheets,
+            **accepted,
+        ),
+    ]
+    model = subject.classifier()
+    predictions = predict_scenarios(subject, model, scenarios)
+    assert gate_together(scenarios, predictions, model, None).predictions.recorded is None
+    with pytest.raises(DefuseError, match="no accuracy was recorded to compare with"):
+        gate_together(scenarios, predictions, model, Bounds())
+
+
+def test_all_scenarios_are_compared_with_a_baseline_of_all(store: Store, subject: Subject) -> None:
+    accepted = {"status": "accepted", "label": "bright"}
+    old, new = (
+        plant(store, shaded("dark"), tiles, "bright", "dark", CLASSES, **accepted)
+        for tiles in (HELD_OUT, shaded("dark", "dark"))
+    )
+    model, before = subject.classifier(), baseline_of(old, *["bright"] * 6, *["dark"] * 4).of("shades")
+    predictions = predict_scenarios(subject, model, [old, new])
+    with pytest.raises(DefuseError, match="max_drop needs a baseline, which lacks 2 of 12 images"):
+        gate_together([old, new], predictions, model, Bounds(max_drop=0.0), before)
+    first = gate_together([old, new], predictions, model, Bounds(max_drop=0.0), replace(before, first_run=True))
+    assert [(check.total, check.outcome) for check in first.checks] == [(10, "PASS")]
+
+
+def test_max_increase_is_an_error_on_images_that_are_no_failure_mode(scenario: Scenario, tested: Subject) -> None:
+    model, bounds = tested.classifier(), Bounds(max_increase=0.1, min_accuracy=0.1)
+    with pytest.raises(DefuseError, match="max_increase is only for scenarios of failure modes"):
+        gate_test(tested, model, predict_test(tested, model), bounds)
+    with pytest.raises(DefuseError, match="max_increase is only for scenarios of failure modes"):
+        gate_together([scenario], predict_scenarios(tested, model, [scenario]), model, bounds)
+    with pytest.raises(DefuseError, match=f"^{re.escape(str(scenario.yaml))}: max_increase needs the error rate"):
+        gate(scenario, tested, max_increase=0.1)
+
+
+def test_per_class_judges_every_class_of_the_subject_on_the_test_set(tested: Subject) -> None:
+    model = tested.classifier()
+    verdict = gate_test(tested, model, predict_test(tested, model), Bounds(min_accuracy=0.5, per_class=True))
+    outcomes = {check.group: check.outcome for check in verdict.checks}
+    assert outcomes == {"": "PASS", "bright": "PASS", "dark": "PASS", "medium": "INCONCLUSIVE"}

@@ -150,6 +150,8 @@ def test_results_reach_junit_report_and_summary(project: pytest.Pytester, accept
     project.runpytest(*arguments).assert_outcomes(passed=1, failed=1)
     properties = {(p.get("name"), p.get("value")) for p in ET.parse(project.path / "junit.xml").iter("property")}
     assert {("defuse_accuracy", "0/16"), ("defuse_scenario", scenario.id), ("defuse_outcome", "FAIL")} <= properties
+    outcomes = [value for name, value in properties if name == "defuse_outcome"]
+    assert outcomes == ["FAIL"], "the test set has no bound"
     assert scenario.id in (project.path / "out" / "report.html").read_text()
     assert scenario.id in (project.path / "summary.md").read_text()
 

@@ -73,6 +73,11 @@ def test_text_of_another_form_is_refused(text: str) -> None:
         Bounds.parse(text, "ini key x")
 
 
+def test_a_bound_that_is_set_twice_is_refused() -> None:
+    with pytest.raises(DefuseError, match=r"ini key x .*: min_accuracy is set twice, keep one"):
+        Bounds.parse("min_accuracy=0.9 min_accuracy=0.1", "ini key x")
+
+
 def test_text_with_a_wrong_value_is_refused() -> None:
     with pytest.raises(DefuseError, match="ini key x: min_accuracy='high': give a number"):
         Bounds.parse("min_accuracy=high", "ini key x")
