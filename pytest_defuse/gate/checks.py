@@ -75,6 +75,11 @@ class Check:
     p: float | None = None
     images_needed: int | None = None
 
+    @property
+    def requested(self) -> bool:
+        """Whether somebody set the bound, in the scenario, a marker or an option."""
+        return self.bound != NO_REGRESSION
+
 
 def compare(predictions: LabelledPredictions) -> Comparison | None:
     """Compare predictions with the baseline's; None if the baseline contains none of the images."""

@@ -24,6 +24,7 @@ class Coverage(NamedTuple):
         subjects: names of the subjects of the run's tests.
         full: whether the run was to execute all tests of the project.
         complete: whether it was not stopped before its end.
+        strict: whether a scenario whose test was skipped fails the run.
     """
 
     accepted: Collection[str] = ()
@@ -35,6 +36,7 @@ class Coverage(NamedTuple):
     subjects: Collection[str] = ()
     full: bool = False
     complete: bool = True
+    strict: bool = False
 
 
 class Decision(NamedTuple):
@@ -76,7 +78,8 @@ def decide(coverage: Coverage) -> Decision:
         else:
             notices.append(f"{_named(keys)} not judged: no selected test covers them")
     if keys := groups["skipped"]:
-        notices.append(f"{_named(keys)} not judged: the tests were skipped, or failed before they could")
+        sentences = problems if coverage.strict else notices
+        sentences.append(f"{_named(keys)} not judged: the tests were skipped, or failed before they could")
     if keys := groups["removed"]:
         notices.append(f"{_named(keys)} not judged: a plugin or a conftest.py deselected the tests")
     return Decision(tuple(problems), tuple(notices))

@@ -1,7 +1,7 @@
 """The end of a session: the corrected checkpoint, the baseline and the reports."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,24 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.files import append_text, replace_text
 
 
-def examine_correction(run: SubjectRun, failed: Sequence[str]) -> None:
-    """Evaluate a correction before its subject's data is removed; ``failed`` has the tests that failed so far."""
+def examine_correction(run: SubjectRun, *, promising: bool) -> None:
+    """Evaluate a correction before its subject's data is removed; ``promising`` if no test has failed so far."""
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return
     tested = {scenario.id for scenario, _ in run.requests}
-    correcting.examine(promising=not failed and all(scenario.id in tested for scenario in correcting.scenarios))
+    correcting.examine(promising=promising and all(scenario.id in tested for scenario in correcting.scenarios))
 
 
 def finish_correction(
-    run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Mapping[str, Sequence[str]]
+    run: SubjectRun, collected: Sequence[dict[str, Any]], failed: Sequence[str], not_judged: Sequence[str]
 ) -> CorrectionResult | None:
-    """Write the corrected checkpoint if no test ``failed`` and every bound passes; None without a correction."""
+    """Write the corrected checkpoint if no test failed, all ran, and every bound passes; None without a correction."""
     correcting = run.started
     if correcting is None or isinstance(correcting, DefuseError):
         return None
     accepted, own = [s.id for s in correcting.scenarios], [r for r in collected if r["subject"] == run.subject.name]
-    return correcting.finish(gate_judgements(accepted, Results.of(own), failed.get(run.subject.name, ())))
+    return correcting.finish(gate_judgements(accepted, Results.of(own), failed, not_judged))
 
 
 def write_reports(options: Options, results: Results, passed: bool = True) -> list[str]:
@@ -77,23 +77,26 @@ def _write_html(path: Path, results: Results) -> None:
     replace_text(path, render_html(results))
 
 
-def gate_judgements(accepted: Sequence[str], results: Results, failed: Sequence[str]) -> list[Judgement]:
+def gate_judgements(
+    accepted: Sequence[str], results: Results, failed: Sequence[str], not_judged: Sequence[str]
+) -> list[Judgement]:
     """What the session's tests say about a corrected model: everything that did not pass.
 
     Args:
         accepted: ids of the scenarios that the model was corrected for.
         results: of all tests with the corrected model.
         failed: ids of the failed tests.
+        not_judged: what did not run to its end, in words.
     """
-    judgements = []
+    judgements = [Judgement("INCONCLUSIVE", f"{words}: run all tests of the gate") for words in not_judged]
     if failed:
         names = ", ".join(name.rpartition("::")[2] for name in failed)
         judgements.append(Judgement("FAIL", f"{len(failed)} failed: {names}"))
-    if misses := [scenario for scenario in results.scenarios if scenario.outcome == "FAIL"]:
-        nearest = max(misses, key=lambda scenario: scenario.accuracy.value - scenario.bound)
-        sentence = f"nearest miss: {nearest.id}, {nearest.accuracy} against {nearest.bound:.1%}"
+    if misses := [verdict for verdict in results.verdicts if verdict.outcome == "FAIL"]:
+        nearest = max(misses, key=lambda verdict: verdict.accuracy.value - verdict.bound)
+        sentence = f"nearest miss: {nearest.name}, {nearest.accuracy} against {nearest.bound:.1%}"
         judgements.append(Judgement("FAIL", sentence))
-    for verdict in results.sets:
+    for verdict in results.verdicts:
         if verdict.outcome == "INCONCLUSIVE":
             sentence = f"{verdict.name}: {verdict.accuracy} against {verdict.bound:.1%}, too few images to tell"
             judgements.append(Judgement("INCONCLUSIVE", sentence))

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -11,9 +11,12 @@ from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.markers import MARKERS, fixtures_of, scenario_key
 from pytest_defuse.plugin.options import TABLE, check_store, resolve
 from pytest_defuse.plugin.session import DefuseSession, subject_name
-from pytest_defuse.plugin.stash import FOREIGN, INCONCLUSIVE, RESULTS, SESSION
+from pytest_defuse.plugin.stash import FOREIGN, INCONCLUSIVE, RESULTS, SESSION, SUBJECT
 from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.runtime.escaping import visible
+
+if TYPE_CHECKING:
+    from pytest_defuse.gate.results import Verdict
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -101,8 +104,9 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     try:
         collection.require_scenario(item)
         yield
-    except InconclusiveError as error:
-        _undecided(item, str(error))
+    except (InconclusiveError, pytest.skip.Exception) as error:
+        _fail_if_a_bound_fails(item)
+        _undecided(item, error)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -111,22 +115,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
     Skip one that passes with a verdict of INCONCLUSIVE, with its figures; with --defuse-strict it fails.
     """
+    undecided = None
     try:
         yield
-    except InconclusiveError as error:
-        _undecided(item, str(error))
-    if results := item.stash.get(RESULTS, []):
-        from pytest_defuse.gate.checks import NO_REGRESSION
-        from pytest_defuse.gate.results import Verdict
-        from pytest_defuse.gate.sentences import sentence
-
-        verdicts = [result for result in results if isinstance(result, Verdict)]
-        for verdict in verdicts:
-            if any(check.outcome == "FAIL" and check.bound != NO_REGRESSION for check in verdict.checks):
-                pytest.fail(visible(sentence(verdict)), pytrace=False)
-        for verdict in verdicts:
-            if verdict.outcome == "INCONCLUSIVE":
-                _undecided(item, visible(sentence(verdict)))
+    except (InconclusiveError, pytest.skip.Exception) as error:
+        undecided = error
+    _fail_if_a_bound_fails(item)
+    if undecided:
+        _undecided(item, undecided)
+    for verdict in _verdicts(item):
+        if verdict.outcome == "INCONCLUSIVE":
+            _undecided(item, InconclusiveError(_sentence(verdict)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -145,7 +144,7 @@ def pytest_runtest_makereport(
         report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {item.stash[INCONCLUSIVE]}")
     # Plain attributes of a report travel through xdist as JSON.
     attributes: dict[str, Any] = {
-        "defuse_gate": "defuse_subject" in fixtures_of(item),
+        "defuse_gate": "defuse_subject" in fixtures_of(item) or SUBJECT in item.stash,
         "defuse_subject": subject_name(item),
         "defuse_scenario": scenario_key(item),
         "defuse_foreign": FOREIGN in item.stash,
@@ -160,8 +159,33 @@ def pytest_runtest_makereport(
     return report
 
 
-def _undecided(item: pytest.Item, sentence: str) -> None:
+def _undecided(item: pytest.Item, error: BaseException) -> NoReturn:
+    """Skip a test that cannot be judged; a test that skips itself stays as it is."""
+    if not isinstance(error, InconclusiveError):
+        raise error
     if item.config.stash[SESSION].options.strict:
-        pytest.fail(f"{sentence} --defuse-strict requires a decision.", pytrace=False)
-    item.stash[INCONCLUSIVE] = sentence
-    pytest.skip(sentence)
+        pytest.fail(f"{error} --defuse-strict requires a decision.", pytrace=False)
+    item.stash[INCONCLUSIVE] = str(error)
+    pytest.skip(str(error))
+
+
+def _fail_if_a_bound_fails(item: pytest.Item) -> None:
+    """Fail a test for a bound that was set for it, whatever it does with the verdict."""
+    for verdict in _verdicts(item):
+        if any(check.outcome == "FAIL" and check.requested for check in verdict.checks):
+            pytest.fail(_sentence(verdict), pytrace=False)
+
+
+def _verdicts(item: pytest.Item) -> "list[Verdict]":
+    """The verdicts that the fixtures of an item have so far."""
+    if not (results := item.stash.get(RESULTS, [])):
+        return []
+    from pytest_defuse.gate.results import Verdict
+
+    return [result for result in results if isinstance(result, Verdict)]
+
+
+def _sentence(verdict: "Verdict") -> str:
+    from pytest_defuse.gate.sentences import sentence
+
+    return visible(sentence(verdict))

@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_defuse.scenarios.scenario import Scenario
     from pytest_defuse.subject.subject import Subject
 
-WITHOUT_TESTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
+WITHOUT_TESTS = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan", "setuponly")
 """pytest's options, by their names in its config, with which no test runs: such a session writes nothing."""
 
 
@@ -37,7 +38,9 @@ class DefuseSession:
         coverage: what the collected tests cover; complete at the end of the session.
         requirements: what the collected tests require, by the source of their subject.
         results: all results so far, encoded; in the controller of xdist, those of all workers.
-        failed: ids of the failed tests by the name of their subject.
+        tests: the sources of the subjects of all collected tests that have one, by the tests' ids.
+        names: the names of the subjects that have been evaluated, by their source.
+        failed: names of the subjects of failed tests, by the tests' ids; empty for a test that did not get its subject.
     """
 
     def __init__(self, config: pytest.Config, options: Options) -> None:
@@ -46,7 +49,11 @@ class DefuseSession:
         self.requirements: dict[tuple[str, int] | None, Requirements] = {}
         self.runs: list[SubjectRun] = []
         self.results: list[dict[str, Any]] = []
-        self.failed: dict[str, list[str]] = {}
+        self.tests: dict[str, tuple[str, int]] = {}
+        self.names: dict[tuple[str, int] | None, str] = {}
+        self.failed: dict[str, str] = {}
+        self._finished: set[str] = set()
+        self._not_collected: list[str] = []
         self._ran: set[str] = set()
         self._foreign: set[str] = set()
         self._subjects: set[str] = set()
@@ -70,12 +77,14 @@ class DefuseSession:
     def note_collected(self, items: Sequence[pytest.Item]) -> None:
         """Note the accepted scenarios, and those that the tests cover before any is deselected."""
         accepted: list[Scenario] = []
-        if any(self.options.store.glob("*/store.yaml")):
+        store = self.options.store
+        if any(chain(store.glob("*/store.yaml"), store.glob("*/*/scenario.yaml"))):
             try:
                 accepted = self.accepted()
             except DefuseError as error:  # also in a project none of whose tests reads the store
                 self._unreadable = [str(error)]
         self.coverage = Coverage([scenario.full_name for scenario in accepted], sorted({*map(scenario_key, items)}))
+        self.tests = {item.nodeid: source for item in items if (source := subject_source(item))}
 
     def note_selected(self, items: Sequence[pytest.Item]) -> None:
         """Note what the tests that remain cover and require."""
@@ -87,7 +96,7 @@ class DefuseSession:
 
     def run_of(self, subject: "Subject", item: pytest.Item) -> "SubjectRun | None":
         """The run of an item's subject, if it has started."""
-        item.stash[SUBJECT] = subject.name
+        item.stash[SUBJECT] = self.names[subject_source(item)] = subject.name
         for run in self.runs:
             if run.subject is subject:
                 return run
@@ -120,7 +129,7 @@ class DefuseSession:
         from pytest_defuse.plugin.finish import examine_correction
 
         if session.exitstatus != pytest.ExitCode.INTERRUPTED:
-            examine_correction(run, self.failed.get(run.subject.name, ()))
+            examine_correction(run, promising=not self._failed_of(run))
 
     def accepted(self, only: tuple[str, ...] = ()) -> "list[Scenario]":
         """The accepted scenarios of all subjects, or those that ``only`` names; the store is read once."""
@@ -139,7 +148,14 @@ class DefuseSession:
         if subject:
             self._subjects.add(subject)
         if report.failed and getattr(report, "defuse_gate", False):
-            self.failed.setdefault(subject, []).append(report.nodeid)
+            self.failed[report.nodeid] = subject or self.failed.get(report.nodeid, "")
+        if report.when == "teardown":
+            self._finished.add(report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note what cannot be collected."""
+        if report.failed:
+            self._not_collected.append(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -163,7 +179,7 @@ class DefuseSession:
         if any(self.config.getoption(name, False) for name in WITHOUT_TESTS):
             return
         self._partial = _interruption(session)
-        decision, options = self._decide(), self.options
+        decision, options = self._decide(session.exitstatus), self.options
         self._unjudged, self._notices = decision.problems, [*decision.notices, *self._notes()]
         reports = options.results or options.report or options.summary or options.code_quality or options.save_baseline
         if self.results or self.runs or reports:
@@ -179,7 +195,11 @@ class DefuseSession:
 
         # An interrupted session has not evaluated its corrections; the next one resumes them.
         runs = [] if session.exitstatus == pytest.ExitCode.INTERRUPTED else self.runs
-        corrections = [result for run in runs if (result := finish_correction(run, self.results, self.failed))]
+        corrections = [
+            result
+            for run in runs
+            if (result := finish_correction(run, self.results, self._failed_of(run), self._not_judged(run)))
+        ]
         self.results += map(encode, corrections)
         if any(result.problems for result in corrections) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -189,8 +209,26 @@ class DefuseSession:
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._annotations = render_github(findings(results, repository_root()))
 
-    def _decide(self) -> Decision:
-        """What the scenarios without a verdict mean for this run."""
+    def _tests_of(self, run: "SubjectRun") -> list[str]:
+        """The ids of the collected tests of a run's subject."""
+        return [test for test, source in self.tests.items() if self.names.get(source) == run.subject.name]
+
+    def _failed_of(self, run: "SubjectRun") -> list[str]:
+        """The ids of the failed tests of a run's subject, also of those that failed before they had it."""
+        own = self._tests_of(run)
+        return [test for test, name in self.failed.items() if name == run.subject.name or test in own]
+
+    def _not_judged(self, run: "SubjectRun") -> list[str]:
+        """What did not run to its end and might have said something about a run's subject, in words."""
+        left = [test for test in self._tests_of(run) if test not in self._finished]
+        return [
+            *([f"the run is partial: {self._partial}"] if self._partial else []),
+            *(f"{name} could not be collected" for name in self._not_collected),
+            *([f"{len(left)} tests of the model did not run, such as {left[0]}"] if left else []),
+        ]
+
+    def _decide(self, status: int) -> Decision:
+        """What the scenarios without a verdict, and what was requested and not done, mean for this run."""
         results = [f"{item['subject']}/{item['id']}" for item in self.results if item["kind"] == "ScenarioResult"]
         full, complete = is_full(self.config), not self._partial
         decision = decide(
@@ -201,12 +239,24 @@ class DefuseSession:
                 subjects=self._subjects,
                 full=full,
                 complete=complete,
+                strict=self.options.strict,
             )
         )
         if not full and not self.results:  # a run of other tests
             decision = decision._replace(notices=())
         unreadable = self._unreadable if full and complete else []
-        return decision._replace(problems=(*unreadable, *decision.problems))
+        undone = self._undone() if complete and status == pytest.ExitCode.OK else []
+        return decision._replace(problems=(*unreadable, *undone, *decision.problems))
+
+    def _undone(self) -> Iterator[str]:
+        """What an option requested and no test did."""
+        if self.options.correct and all(
+            run.started is None or isinstance(run.started, DefuseError) for run in self.runs
+        ):
+            yield "--defuse-correct corrected no model: run the tests of the gate with it"
+        kinds = {item["kind"] for item in self.results}
+        if self.options.discover and not kinds & {"DiscoveryResult", "ExplanationResult"}:
+            yield "--defuse-discover searched no model: run the tests that use defuse_discovery with it"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print the results, unless the run is quiet."""
@@ -235,9 +285,8 @@ class DefuseSession:
     def _collected(self) -> "Results":
         from pytest_defuse.report.results import Results
 
-        failed = [name for names in self.failed.values() for name in names]
         repeat = to_repeat(sources_of(self.config))
-        return Results.of(self.results, failed, self._notices, repeat, self._partial, self._unjudged)
+        return Results.of(self.results, list(self.failed), self._notices, repeat, self._partial, self._unjudged)
 
     def _notes(self) -> list[str]:
         """Notices about the baseline, and about all scenarios of a full run together."""

@@ -356,6 +356,69 @@ def test_a_scenario_that_a_correction_does_not_improve_writes_nothing(project: p
     assert not (project.path / "toy.defused.safetensors").exists()
 
 
+EXIT = """
+def test_between():
+    pytest.exit("enough", returncode=0)
+"""
+BETWEEN = """
+def test_between():
+    assert False
+"""
+BROKEN = """
+@pytest.fixture(scope="session")
+def broken():
+    raise ValueError("broken")
+
+def test_broken(broken, defuse_test_accuracy):
+    pass
+"""
+BY_NAME = """
+def test_by_name(request):
+    assert request.getfixturevalue("defuse_test_accuracy") > 1
+"""
+OTHERS = "def test_others(): pass"
+
+
+@pytest.mark.parametrize(
+    ("between", "after", "options", "reason"),
+    [
+        (BETWEEN, OTHERS, ["-x"], "INCONCLUSIVE: the run is partial: stopping after 1 failures*"),
+        (EXIT, OTHERS, [], "INCONCLUSIVE: 1 tests of the model did not run, such as test_model.py::test_accuracy*"),
+        ("", OTHERS, ["-k", "test_scenario"], "INCONCLUSIVE: 1 tests of the model did not run*"),
+        ("", "import nothing", ["--continue-on-collection-errors"], "INCONCLUSIVE: test_others.py could not be *"),
+        (BROKEN, OTHERS, [], "1 failed: test_broken*"),
+        (BY_NAME, OTHERS, [], "1 failed: test_by_name*"),
+    ],
+    ids=["stopped", "exit", "selected", "not collected", "broken fixture", "by name"],
+)
+def test_no_checkpoint_is_written_unless_every_test_of_the_model_was_judged(
+    project: pytest.Pytester, accept: Accept, between: str, after: str, options: list[str], reason: str
+) -> None:
+    accept(mean=0.495)
+    project.makepyfile(
+        test_model=COUNTED.replace("def test_accuracy", f"{between}\ndef test_accuracy"), test_others=after
+    )
+    result = project.runpytest("--defuse-correct", *options)
+    result.stdout.fnmatch_lines([reason, "*the attempt is toy.failed-attempt.safetensors"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert not (project.path / "toy.defused.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "tests",
+    ["def test_other(): pass", TESTS.replace("def test_", "@pytest.mark.skip\ndef test_")],
+    ids=["other", "skip"],
+)
+@pytest.mark.parametrize("verb", ["correct", "discover"])
+def test_a_verb_that_did_nothing_fails(project: pytest.Pytester, accept: Accept, tests: str, verb: str) -> None:
+    accept(mean=0.495)
+    skipped = "\nimport pytest\n@pytest.mark.skip\ndef test_search(defuse_discovery): pass\n"
+    project.makepyfile(test_model=tests + skipped)
+    result = project.runpytest(f"--defuse-{verb}", "-q", "--no-summary")
+    result.stdout.fnmatch_lines([f"--defuse-{verb} *ed no model: *"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.mark.parametrize(
     "error",
     [

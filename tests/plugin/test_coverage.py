@@ -39,6 +39,9 @@ def test_the_table_of_decisions(full: bool, has_subject: bool) -> None:
         sets = {name: [KEY] if present else [] for name, present in in_set.items()}
         coverage = Coverage(accepted=[KEY], subjects=["toy"] if has_subject else [], full=full, **sets)
         decision = decide(coverage)
+        strict = decide(coverage._replace(strict=True))
+        assert (*strict.problems, *strict.notices) == (*decision.problems, *decision.notices)
+        assert bool(strict.problems) == bool(decision.problems or (in_set["ran"] and not in_set["results"]))
         kinds = ["problem" for _ in decision.problems] + ["notice" for _ in decision.notices]
         assert kinds == [kind for kind in [expected(in_set, full, has_subject)] if kind], (in_set, full, has_subject)
         assert all(

@@ -67,6 +67,46 @@ def test_only_accepted_scenarios_are_gated(project: pytest.Pytester, accept: Acc
     strict.stdout.fnmatch_lines([f"{reason} --defuse-strict requires a decision."])
 
 
+@pytest.mark.parametrize(
+    "test",
+    [
+        "def test(defuse_scenario, defuse_test_accuracy): defuse_test_accuracy.check(); defuse_scenario.check()",
+        "def test(defuse_scenario): pytest.skip('later')",
+        "def test(defuse_scenario, later): pass",
+        "def test(checked): pass",
+    ],
+    ids=["inconclusive", "skip", "a fixture skips", "a fixture checks"],
+)
+def test_no_skip_hides_a_bound_that_fails(project: pytest.Pytester, accept: Accept, test: str) -> None:
+    scenario = accept(mean=0.45)
+    project.makepyfile(
+        test_model=f"""
+        import pytest
+
+        pytestmark = pytest.mark.defuse(min_accuracy=0.999, confidence=0.95)
+
+        @pytest.fixture
+        def later(): pytest.skip("later")
+
+        @pytest.fixture
+        def checked(defuse_scenario, defuse_test_accuracy): defuse_test_accuracy.check()
+
+        {test}
+        """
+    )
+    result = project.runpytest("--defuse-save-baseline=b.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"*{scenario.id}*0/16 = 0.0%*is below the bound 99.9%*"])
+    assert "skipped" not in result.parseoutcomes()
+    assert not (project.path / "b.json").exists()
+    project.makepyfile(
+        test_model=project.path.joinpath("test_model.py")
+        .read_text()
+        .replace("def test(", "@pytest.mark.xfail\ndef test(")
+    )
+    project.runpytest().assert_outcomes(xfailed=1)
+
+
 def test_a_lost_store_fails_a_strict_run_before_the_model_is_loaded(project: pytest.Pytester, accept: Accept) -> None:
     accept(mean=0.55)
     project.runpytest("--defuse-strict").assert_outcomes(passed=2)
