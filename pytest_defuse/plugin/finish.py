@@ -8,6 +8,7 @@ from typing import Any
 from pytest_defuse.correct.judgement import Judgement
 from pytest_defuse.correct.results import CorrectionResult
 from pytest_defuse.gate.baseline import Baseline, load_baseline, save_baseline
+from pytest_defuse.gate.results import Verdict
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.plugin.run import SubjectRun
 from pytest_defuse.report.findings import findings, render_gitlab, repository_root
@@ -67,8 +68,20 @@ def _save_baseline(path: Path, results: Results, passed: bool) -> None:
     if not (passed and results.sets):
         reason = "the run did not pass" if not passed else "no test evaluated a model"
         raise DefuseError(f"the baseline {path} was not written: {reason}.")
-    baseline = Baseline.of_run(results.models, results.scenarios, results.test_sets)
+    scenarios = [verdict for verdict in results.scenarios if is_settled(verdict)]
+    test_sets = [verdict for verdict in results.test_sets if is_settled(verdict)]
+    if not scenarios and not test_sets:
+        raise DefuseError(f"the baseline {path} was not written: no verdict is PASS.")
+    baseline = Baseline.of_run(results.models, scenarios, test_sets)
     save_baseline(path, load_baseline(path).updated(baseline) if path.is_file() else baseline)
+
+
+def is_settled(verdict: Verdict) -> bool:
+    """Whether a baseline takes the predictions of a verdict.
+
+    A drop that is INCONCLUSIVE is none to start from: after several of them, the sum would be unnoticed.
+    """
+    return verdict.outcome == "PASS" or (verdict.outcome == "INCONCLUSIVE" and verdict.comparison is None)
 
 
 def _write_html(path: Path, results: Results) -> None:

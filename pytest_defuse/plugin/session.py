@@ -60,6 +60,7 @@ class DefuseSession:
         self._unreadable: list[str] = []
         self._accepted: dict[tuple[str, ...], list[Scenario]] = {}
         self._shared: Path | None = None
+        self._workers_lost = False
         self._notices: list[str] = []
         self._partial = ""
         self._problems: list[str] = []
@@ -161,12 +162,14 @@ class DefuseSession:
     def pytest_configure_node(self, node: Any) -> None:
         """Note the folder that xdist's workers will share, to remove it at the end."""
         self._shared = shared_folder(node.workerinput)
+        self._workers_lost = True
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         """Take what the tests cover from an xdist worker: all workers collect the same tests."""
-        coverage, self._unreadable = getattr(node, "workeroutput", {}).get("defuse_coverage", ([], []))
-        self.coverage = Coverage(*coverage)
+        if output := getattr(node, "workeroutput", {}).get("defuse_coverage"):
+            coverage, self._unreadable = output
+            self.coverage, self._workers_lost = Coverage(*coverage), False
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -189,7 +192,7 @@ class DefuseSession:
 
     def _finish(self, session: pytest.Session) -> None:
         """Write the corrected checkpoints, the baseline and the reports."""
-        from pytest_defuse.plugin.finish import finish_correction, write_reports
+        from pytest_defuse.plugin.finish import finish_correction, is_settled, write_reports
         from pytest_defuse.report.findings import findings, render_github, repository_root
         from pytest_defuse.report.results import encode
 
@@ -203,8 +206,11 @@ class DefuseSession:
         self.results += map(encode, corrections)
         if any(result.problems for result in corrections) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        results = self._collected()
         passed = session.exitstatus == pytest.ExitCode.OK and not self._unjudged
+        unsettled = [verdict.name for verdict in self._collected().sets if not is_settled(verdict)]
+        if passed and self.options.save_baseline and unsettled:
+            self._notices.append(f"the baseline does not take {', '.join(unsettled)}: the verdict is not PASS")
+        results = self._collected()
         self._problems = write_reports(self.options, results, passed=passed)
         if os.environ.get("GITHUB_ACTIONS") == "true":
             self._annotations = render_github(findings(results, repository_root()))
@@ -249,7 +255,9 @@ class DefuseSession:
         return decision._replace(problems=(*unreadable, *undone, *decision.problems))
 
     def _undone(self) -> Iterator[str]:
-        """What an option requested and no test did."""
+        """What a run or an option requested and nobody did."""
+        if self._workers_lost:
+            yield "no worker of pytest-xdist reported what its tests cover: run again"
         if self.options.correct and all(
             run.started is None or isinstance(run.started, DefuseError) for run in self.runs
         ):

@@ -327,3 +327,29 @@ def test_flips_of_equal_weights_are_nondeterminism(
     other.stdout.fnmatch_lines(
         ["*the baseline is from the same model, which now predicts another class for 16 of 16 images: it is not *"]
     )
+
+
+def test_a_baseline_takes_no_drop_that_is_inconclusive_or_fails(project: pytest.Pytester, accept: Accept) -> None:
+    """Drops that are each too small to tell would add up; a test that is expected to fail is no baseline either."""
+    scenario = accept(mean=0.55)
+    project.makepyfile(
+        test_model="""
+        import pytest
+
+        @pytest.mark.xfail
+        @pytest.mark.defuse(min_accuracy=0.5)
+        def test_scenario(defuse_scenario): defuse_scenario.check()
+
+        @pytest.mark.defuse(max_drop=0.0, confidence=0.95)
+        def test_accuracy(defuse_test_accuracy): defuse_test_accuracy.check()
+        """
+    )
+    save = ("--defuse-save-baseline=b.json", "--defuse-baseline=b.json", "--defuse-first-run")
+    project.runpytest(*save).assert_outcomes(xpassed=1, passed=1)
+    whole = json.loads((project.path / "b.json").read_text())
+    project.makeconftest(CONFTEST.replace("torch.tensor(0.5)", "torch.tensor(0.615)"))
+    result = project.runpytest(*save)
+    result.assert_outcomes(xfailed=1, skipped=1)
+    assert "not written: no verdict is PASS" in result.stdout.str()
+    assert json.loads((project.path / "b.json").read_text()) == whole
+    assert scenario.id in whole["subjects"]["toy"]["scenarios"]
