@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_defuse.gate.baseline import Baseline, save_baseline
 from pytest_defuse.gate.gate import GatedAccuracy
 from pytest_defuse.gate.results import ScenarioResult
 from pytest_defuse.plugin.correcting import Correcting
-from pytest_defuse.plugin.finish import write_reports
 from pytest_defuse.plugin.options import Options
 from pytest_defuse.plugin.run import SubjectRun
 from pytest_defuse.report.results import Results, decode, encode
@@ -69,7 +69,11 @@ def saved(run: SubjectRun, options: Options) -> list[ScenarioResult]:
     """The run's results through JSON, its baseline written."""
     results = [encode(run.gate(scenario, bounds)) for scenario, bounds in run.requests]
     results.append(encode(run.gate_test(BOUNDS)))
-    assert write_reports(options, Results.of([*results, *map(encode, run.models)])) == []
+    run_results = Results.of([*results, *map(encode, run.models)])
+    assert options.save_baseline is not None
+    save_baseline(
+        options.save_baseline, Baseline.of_run(run_results.models, run_results.scenarios, run_results.test_sets)
+    )
     return [decode(item) for item in json.loads(json.dumps(results))]
 
 
