@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_defuse.plugin.markers import bounds_of, fixtures_of, scenario_of
+from pytest_defuse.plugin.markers import bounds_of, fixtures_of
 from pytest_defuse.plugin.stash import SCENARIO, SESSION
 from pytest_defuse.runtime.errors import DefuseError, InconclusiveError
 from pytest_defuse.runtime.escaping import visible
 
 if TYPE_CHECKING:
     from pytest_defuse.gate.gate import GatedScenario
+    from pytest_defuse.scenarios.scenario import Scenario
 
 
 class ScenarioTest(pytest.Function):
@@ -24,19 +25,41 @@ class ScenarioTest(pytest.Function):
 
 
 class ScenarioFile(pytest.File):
-    """A scenario.yaml: one test for an accepted scenario, none for others."""
+    """A scenario.yaml: one test for an accepted scenario of the store.
+
+    Others have none. It is an error to name them on the command line, and to collect an accepted one of another store.
+    """
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield the test, named by the scenario's id."""
         try:
-            accepted = self.config.stash[SESSION].accepted()
+            scenario = self._scenario()
         except DefuseError as error:
             raise self.CollectError(str(error)) from None
-        for scenario in accepted:
-            if scenario.yaml == self.path:
-                item = ScenarioTest.from_parent(self, name=scenario.id, callobj=_check)
-                item.stash[SCENARIO] = scenario
-                yield item
+        if scenario:
+            item = ScenarioTest.from_parent(self, name=scenario.id, callobj=_check)
+            item.stash[SCENARIO] = scenario
+            yield item
+
+    def _scenario(self) -> "Scenario | None":
+        from pytest_defuse.scenarios.documents import read_document
+        from pytest_defuse.scenarios.schema import ScenarioRecord
+
+        session = self.config.stash[SESSION]
+        for scenario in session.accepted():
+            if scenario.yaml.resolve() == self.path.resolve():
+                return scenario
+        status = read_document(self.path, ScenarioRecord).record.status
+        if status == "accepted":
+            raise DefuseError(
+                f"{self.path} is not in the store {session.options.store}: name its own store with --defuse-store."
+            )
+        if self.session.isinitpath(self.path):
+            raise DefuseError(
+                f"{self.path} has the status {status!r}, and only an accepted scenario has a test: accept it with "
+                "pytest-defuse label, or do not name the file."
+            )
+        return None
 
 
 def _check(defuse_scenario: "GatedScenario") -> None:
@@ -56,7 +79,8 @@ def parametrize_scenarios(metafunc: pytest.Metafunc) -> None:
 
 def require_scenario(item: pytest.Item) -> None:
     """Raise InconclusiveError, before any fixture is set up, for the item of a test that has no accepted scenario."""
-    if scenario_of(item) is None and "defuse_scenario" in fixtures_of(item):
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if "defuse_scenario" in params and params["defuse_scenario"] is None:
         root = visible(str(item.config.stash[SESSION].options.store))
         raise InconclusiveError(
             f"There is no accepted scenario in {root}: run pytest --defuse-discover, then label and accept its "

@@ -81,18 +81,27 @@ def decide(coverage: Coverage) -> Decision:
         sentences = problems if coverage.strict else notices
         sentences.append(f"{_named(keys)} not judged: the tests were skipped, or failed before they could")
     if keys := groups["removed"]:
-        notices.append(f"{_named(keys)} not judged: a plugin or a conftest.py deselected the tests")
+        notices.append(f"{_named(keys)} not judged: a plugin, a conftest.py or addopts deselected the tests")
     return Decision(tuple(problems), tuple(notices))
 
 
 def is_full(config: pytest.Config) -> bool:
-    """Whether a run collects all tests: no option of pytest leaves out any, and its paths contain all testpaths."""
-    if any(config.getoption(name, None) for name in PARTIAL_OPTIONS) or any("::" in name for name in config.args):
+    """Whether a run collects all tests: no option of pytest leaves out any, and its paths contain all testpaths.
+
+    The options and paths in the ini file's ``addopts`` say what all tests of the project are.
+    """
+    project = config._parser.parse_known_args(config.getini("addopts"))
+    for name in PARTIAL_OPTIONS:
+        value = config.getoption(name, None)
+        if value and value != getattr(project, name, None):
+            return False
+    if any("::" in name for name in config.args):
         return False
     if config.args_source == pytest.Config.ArgsSource.TESTPATHS:
         return True
     root, start = config.rootpath, config.invocation_params.dir
-    required = [root / path for path in config.getini("testpaths")] or [root]
+    testpaths = [root / path for path in config.getini("testpaths")]
+    required = [start / path for path in project.file_or_dir] or testpaths or [root]
     given = [(start / path).resolve() for path in config.args]
     return all(any(path.resolve().is_relative_to(folder) for folder in given) for path in required)
 

@@ -45,7 +45,11 @@ def defuse_scenario(request: pytest.FixtureRequest, defuse_run: "SubjectRun") ->
     from pytest_defuse.gate.gate import GatedScenario
 
     scenario, subject = scenario_of(request.node), defuse_run.subject
-    assert scenario is not None, "the item was made for a scenario"
+    if scenario is None:
+        raise DefuseError(
+            "This test has no scenario: use defuse_scenario as an argument of a test function, which gets one item per "
+            "scenario, not in a unittest.TestCase or through request.getfixturevalue."
+        )
     if scenario.subject != subject.name:
         request.node.stash[FOREIGN] = True
         if request.config.stash[SESSION].one_subject:

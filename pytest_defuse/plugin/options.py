@@ -125,17 +125,26 @@ def resolve(sources: Sources) -> Options:
 
 
 def check_store(options: Options, sources: Sources) -> None:
-    """Refuse a store that an option names and that does not exist, unless a discovery is to create it.
+    """Refuse a folder that an option names and that is no store, unless a discovery is to create it.
+
+    An ini file may name an empty folder: the project's store, before its first discovery.
 
     Raises:
         DefuseError: the message names the option's source.
     """
     [source] = [sources.text_of(row)[1] for row in TABLE if row.name == "store"]
-    if source != "default" and not (options.discover or options.store.is_dir()):
-        raise DefuseError(
-            f"{source} names the store {options.store}, and there is no such folder: correct the name, or create the "
-            "store with pytest --defuse-discover."
-        )
+    folder = options.store
+    of_subject = (folder / "store.yaml").exists()
+    is_store = any(any(folder.glob(pattern)) for pattern in ("*/store.yaml", "*/*/scenario.yaml"))
+    may_be_empty = source.startswith("ini") and folder.is_dir() and not of_subject
+    if source == "default" or options.discover or is_store or may_be_empty:
+        return
+    problem = "that folder has no store of any subject" if folder.is_dir() else "there is no such folder"
+    correction = f"name {folder.parent}" if of_subject else "correct the name"
+    raise DefuseError(
+        f"{source} names the store {folder}, and {problem}: {correction}, or create the store with "
+        "pytest --defuse-discover."
+    )
 
 
 def to_repeat(sources: Sources) -> list[str]:
@@ -171,6 +180,8 @@ def _value(row: Option, sources: Sources) -> Any:
             return Bounds.parse(text, source)
         case "BOUNDS":
             return None
+        case "DIR" if not text:
+            raise DefuseError(f"{source} is empty: give a folder.")
     base = sources.start if source.startswith("--") else sources.root
     return Path(os.path.normpath(base / text)) if text else None
 

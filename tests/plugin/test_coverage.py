@@ -63,7 +63,9 @@ def pytest_collection_modifyitems(items):
     project.makeconftest(CONFTEST + removal)
     result = project.runpytest()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f"*{scenario.id} not judged: a plugin or a conftest.py deselected the tests*"])
+    result.stdout.fnmatch_lines(
+        [f"*{scenario.id} not judged: a plugin, a conftest.py or addopts deselected the tests*"]
+    )
 
 
 @pytest.mark.parametrize("arguments", [(), ("-k", "test_scenario"), ("test_model.py",), ("-n2",)])
@@ -186,6 +188,30 @@ def test_testpaths_say_what_a_full_run_is(project: pytest.Pytester, accept: Acce
         result.stdout.fnmatch_lines(["no test covers *"])
     for partial in (("tests",), ("tests/test_tests.py", "more")):
         assert project.runpytest(*partial).ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("addopts", "partial"),
+    [
+        ("--ignore=build", "--ignore=other"),
+        ("--deselect=build", "--deselect=other"),
+        ("-m 'not slow'", "-mnot other"),
+        ("-k test", "--lf"),
+        ("test_model.py", "test_model.py::test_scenario"),
+    ],
+)
+def test_the_addopts_of_the_project_say_what_a_full_run_is(
+    project: pytest.Pytester, accept: Accept, monkeypatch: pytest.MonkeyPatch, addopts: str, partial: str
+) -> None:
+    first, second = sorted([accept(mean=0.55).id, accept(mean=0.6).id])
+    project.makepyfile(test_model=COVERED.format(first))
+    project.makeini(f"[pytest]\naddopts = {addopts}\nmarkers =\n    slow\n    other\n")
+    result = project.runpytest()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines([f"no test covers {second}: *"])
+    assert project.runpytest(partial).ret == pytest.ExitCode.OK
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-p no:hypothesispytest '{partial}'")
+    assert project.runpytest().ret == pytest.ExitCode.OK
 
 
 def test_a_project_that_lost_its_tests_of_the_model_fails(project: pytest.Pytester, accept: Accept) -> None:

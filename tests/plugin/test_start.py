@@ -55,19 +55,20 @@ def test_command_line_before_environment_before_ini_before_default(
             assert pytestconfig.stash[SESSION].options.store == pytestconfig.rootpath / "{expected}"
         """
     )
-    pytester.mkdir(expected)
+    (pytester.mkdir(expected) / "toy").mkdir()
+    (pytester.path / expected / "toy" / "store.yaml").touch()
     pytester.runpytest(*arguments).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize(
     ("ini", "environment", "arguments", "source"),
     [
-        ("defuse_store = absent", {}, [], "ini key defuse_store"),
-        ("", {"DEFUSE_STORE": "absent"}, [], "environment variable DEFUSE_STORE"),
-        ("", {}, ["--defuse-store=absent"], "--defuse-store"),
+        ("defuse_store = named", {}, [], "ini key defuse_store"),
+        ("", {"DEFUSE_STORE": "named"}, [], "environment variable DEFUSE_STORE"),
+        ("", {}, ["--defuse-store=named"], "--defuse-store"),
     ],
 )
-def test_a_named_store_that_is_not_there_is_a_usage_error(
+def test_a_named_folder_that_is_no_store_is_a_usage_error(
     pytester: pytest.Pytester,
     monkeypatch: pytest.MonkeyPatch,
     ini: str,
@@ -79,13 +80,24 @@ def test_a_named_store_that_is_not_there_is_a_usage_error(
         monkeypatch.setenv(name, value)
     pytester.makeini(f"[pytest]\n{ini}\n")
     pytester.makepyfile("def test_nothing(): pass")
-    result = pytester.runpytest(*arguments)
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        [f"*{source} names the store *absent, and there is no such folder: correct the name, *"]
-    )
-    assert pytester.runpytest("--defuse-discover", "--collect-only", *arguments).ret == pytest.ExitCode.OK
-    pytester.mkdir("absent")
+
+    def refused(problem: str) -> None:
+        result = pytester.runpytest(*arguments)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines([f"*{source} names the store *named, and {problem}, or create the store *"])
+        assert pytester.runpytest("--defuse-discover", "--collect-only", *arguments).ret == pytest.ExitCode.OK
+
+    refused("there is no such folder: correct the name")
+    folder = pytester.mkdir("named")
+    if ini:  # the store of a project before its first discovery
+        assert pytester.runpytest(*arguments).ret == pytest.ExitCode.OK
+    else:
+        refused("that folder has no store of any subject: correct the name")
+    (folder / "store.yaml").touch()
+    refused(f"that folder has no store of any subject: name {pytester.path}")
+    (folder / "store.yaml").unlink()
+    (folder / "toy").mkdir()
+    (folder / "toy" / "store.yaml").touch()
     assert pytester.runpytest(*arguments).ret == pytest.ExitCode.OK
 
 
@@ -93,6 +105,8 @@ def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: 
     result = pytester.runpytest("--defuse-seed=many")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*--defuse-seed is 'many': give a whole number >= 0."])
+    result = pytester.runpytest("--defuse-store=")
+    result.stderr.fnmatch_lines(["*--defuse-store is empty: give a folder."])
     monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
     result = pytester.runpytest()
     result.stderr.fnmatch_lines(["*environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
