@@ -3,8 +3,16 @@ import pytest
 from pytest_defuse.scenarios.store import Store
 from tests.example_project.conftest import Example
 
-SHORTER = "import pytest\n\n\n@pytest.mark.defuse_discover(generator_steps=700)\ndef test_discovery"
-"""Of the generator's 2,000 steps; the example's own test says whether that is enough."""
+SHORTER = """import pytest
+from pytest_defuse.discover import discovery
+from pytest_defuse.discover.judges import JudgeSettings
+
+discovery.JudgeSettings = lambda: JudgeSettings(min_steps=600)
+
+
+@pytest.mark.defuse_discover(generator_steps=700)
+def test_discovery"""
+"""Of the judges' 1,200 steps and the generator's 2,000; the example's own test says whether that is enough."""
 
 
 @pytest.mark.slow
