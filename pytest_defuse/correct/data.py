@@ -7,6 +7,7 @@ import torch
 
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.correct.shifts import shifted_copies
+from pytest_defuse.gate.predictions import checked_tiles
 from pytest_defuse.runtime.determinism import Stream, random_numbers
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
@@ -83,8 +84,7 @@ def labelled_tiles(scenario: Scenario, subject: Subject, split: Split) -> Labell
     """The tiles of a split that are not excluded, with their labels.
 
     Raises:
-        DefuseError: the sheet cannot be read, or its tiles or labels do not fit the subject.
+        DefuseError: the scenario does not fit the subject; see :func:`~pytest_defuse.gate.predictions.checked_tiles`.
     """
-    pixels = torch.from_numpy(scenario.pixels(split))
-    subject.check_images(pixels, str(scenario.sheet_file(split)))
+    pixels = torch.from_numpy(checked_tiles(scenario, subject, split))
     return LabelledImages(pixels, torch.tensor([subject.index_of(name) for name in scenario.labels(split)]))

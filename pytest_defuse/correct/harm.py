@@ -8,6 +8,7 @@ from torch import Tensor
 from pytest_defuse.correct.judgement import SIGNIFICANCE_LEVEL, Judgement, ScenarioCounts
 from pytest_defuse.correct.settings import CorrectionSettings
 from pytest_defuse.gate.checks import TOLERANCE, Outcome
+from pytest_defuse.scenarios.problems import listed
 from pytest_defuse.statistics.significance import binomial_tail, mcnemar
 
 
@@ -98,7 +99,7 @@ def violations(
     classes: Sequence[str],
     name: str,
 ) -> list[Judgement]:
-    """The bounds on harm that do not pass; ``name`` names the images in ``test``.
+    """The bounds on harm that do not pass, and a note on classes that cannot be judged; ``name`` names ``test``.
 
     The drop on each class has three outcomes (:meth:`ClassDrop.outcome`); the observed value decides on the others.
     """
@@ -130,7 +131,11 @@ def violations(
                 f"accuracy on shift set {shift_name} fell from {before:.1%} to {before - shift.drop:.1%}, more than "
                 f"{_bound('max_shift_drop', settings)}"
             )
-    return [*(Judgement("FAIL", s) for s in failed), *(Judgement("INCONCLUSIVE", s) for s in undecided)]
+    judged = {drop.label for drop in drops}
+    missing = listed([repr(label) for label in classes if label not in judged])
+    notes = [f"max_class_drop is not judged for {missing}: the {name} has no such image"] if missing else []
+    sentences: dict[Outcome, list[str]] = {"FAIL": failed, "INCONCLUSIVE": undecided, "PASS": notes}
+    return [Judgement(outcome, sentence) for outcome, part in sentences.items() for sentence in part]
 
 
 def _bound(name: str, settings: CorrectionSettings) -> str:

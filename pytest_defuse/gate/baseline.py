@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +18,7 @@ from pytest_defuse.runtime.fingerprint import agree
 from pytest_defuse.runtime.json_text import check_json_size, parse_json, read_text
 from pytest_defuse.runtime.validation import first_invalid_value, shortened
 from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.subject import Subject
 
 FORMAT = 3
 """Format 1 had no confidences; format 2, which is still read, identifies a model by the hash of its weights."""
@@ -32,6 +33,7 @@ class SubjectBaseline:
         scenarios: predictions on the held-out tiles that are not excluded, by scenario id.
         test: predictions on the test set; None if no test evaluated it.
         logits: the model's outputs for the fixed images; None in format 2, and if the sets are from several models.
+        classes: names, in the order of the logits; empty if a file does not have them in this order.
         first_run: whether images that it does not contain are accepted, as with ``--defuse-first-run``.
     """
 
@@ -39,6 +41,7 @@ class SubjectBaseline:
     scenarios: Mapping[str, Predictions]
     test: Predictions | None = None
     logits: Logits | None = None
+    classes: tuple[str, ...] = ()
     first_run: bool = False
 
     def same_model(self, model: Classifier) -> bool:
@@ -48,12 +51,27 @@ class SubjectBaseline:
         return self.model == model.fingerprint and agree(model.identity.outputs, torch.tensor(self.logits))
 
     def updated(self, other: "SubjectBaseline") -> "SubjectBaseline":
-        """These predictions with those of ``other`` in their place; sets that ``other`` lacks stay."""
+        """These predictions with those of ``other`` in their place; sets that ``other`` lacks stay.
+
+        Raises:
+            DefuseError: sets stay whose model has other classes, or the same in another order.
+        """
         scenarios, test = {**self.scenarios, **other.scenarios}, other.test or self.test
         replaced = scenarios == other.scenarios and test == other.test
+        if not replaced and self.classes != other.classes[: len(self.classes)]:
+            raise DefuseError(
+                "The file that --defuse-save-baseline names is a baseline of other classes, or of another order: "
+                "remove it, and save a new one."
+            )
+        classes = other.classes if replaced or self.classes else ()
         if replaced or self.model == other.model:
-            return SubjectBaseline(other.model, scenarios, test, other.logits)
-        return SubjectBaseline("", scenarios, test)  # of several models
+            return SubjectBaseline(other.model, scenarios, test, other.logits, classes)
+        return SubjectBaseline("", scenarios, test, classes=classes)  # of several models
+
+    @property
+    def contains_sets(self) -> bool:
+        """Whether there is any prediction."""
+        return bool(self.scenarios or self.test)
 
     @property
     def store(self) -> str:
@@ -89,7 +107,8 @@ class Baseline:
         parts = {}
         for model in models:
             own = {scenario.id: scenario.predictions for scenario in scenarios if scenario.subject == model.subject}
-            parts[model.subject] = SubjectBaseline(model.fingerprint, own, tests.get(model.subject), model.logits)
+            test = tests.get(model.subject)
+            parts[model.subject] = SubjectBaseline(model.fingerprint, own, test, model.logits, model.classes)
         return Baseline(parts)
 
     def of(self, subject: str) -> SubjectBaseline:
@@ -111,13 +130,14 @@ def save_baseline(path: Path, baseline: Baseline) -> None:
     subjects = []
     for name, part in sorted(baseline.subjects.items()):
         sets = [*part.scenarios.values(), *([part.test] if part.test else [])]
-        classes = sorted({predicted for images in sets for predicted in images.predicted})
+        classes = part.classes or sorted({predicted for images in sets for predicted in images.predicted})
         number = {predicted: index for index, predicted in enumerate(classes)}
         rows = [f"   {json.dumps(id_)}: {_row(part.scenarios[id_], number)}" for id_ in sorted(part.scenarios)]
         subjects.append(
             f"  {json.dumps(name)}: {{\n"
             f'   "model": "{part.model}",\n   "logits": {json.dumps(part.logits)},\n'
             f'   "store": "{part.store}",\n   "classes": {json.dumps(classes)},\n'
+            f'   "all_classes": {json.dumps(bool(part.classes))},\n'
             f'   "test": {_row(part.test, number) if part.test else "null"},\n'
             f'   "scenarios": {{\n' + ",\n".join(rows) + "\n   }\n  }"
         )
@@ -152,6 +172,24 @@ def load_baseline(path: Path) -> Baseline:
     return Baseline(parts)
 
 
+def subject_baseline(path: Path, subject: Subject, first_run: bool = False) -> SubjectBaseline:
+    """Read the part of one subject.
+
+    Raises:
+        DefuseError: the file cannot be read, has other classes, or lacks the subject, and this is no first run.
+    """
+    baseline, again = load_baseline(path), f"with --defuse-save-baseline {path}"
+    if subject.name not in baseline.subjects and not first_run:
+        raise DefuseError(
+            f"{path} is a baseline of {', '.join(map(repr, baseline.subjects)) or 'no subject'}, not of "
+            f"{subject.name!r}: correct the subject's name, or add the subject {again} on the commit to compare with; "
+            "--defuse-first-run accepts that it is not there yet."
+        )
+    part = baseline.of(subject.name)
+    subject.check_classes(part.classes, str(path), f"save a new one {again}")
+    return replace(part, first_run=first_run)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -167,6 +205,7 @@ class _Subject(_Strict):
     logits: Annotated[list[Annotated[list[float], Field(fail_fast=True)]], Field(fail_fast=True)] | None = None
     store: str
     classes: Annotated[list[str], Field(fail_fast=True)]
+    all_classes: bool = False
     test: _Images | None
     scenarios: dict[str, _Images]
 
@@ -195,7 +234,8 @@ def _part(subject: _Subject) -> SubjectBaseline:
 
     scenarios = {name: read(entry) for name, entry in subject.scenarios.items()}
     logits = None if subject.logits is None else tuple(map(tuple, subject.logits))
-    return SubjectBaseline(subject.model, scenarios, read(subject.test) if subject.test else None, logits)
+    test, classes = read(subject.test) if subject.test else None, tuple(subject.classes) if subject.all_classes else ()
+    return SubjectBaseline(subject.model, scenarios, test, logits, classes)
 
 
 def _matching(saved: Predictions | None, sha256: str, count: int, name: str, owner: str) -> tuple[str | None, ...]:

@@ -153,7 +153,9 @@ class _Group:
         if self.comparison:
             return [self.drop(NO_REGRESSION, 0.0)]
         if self.predictions.recorded is not None:
-            return [self.accuracy(NO_REGRESSION, self.predictions.recorded, "no regression from discovery")]
+            lacking = "; the baseline does not contain these images" if self.predictions.not_in_baseline else ""
+            reason = f"no regression from discovery{lacking}"
+            return [self.accuracy(NO_REGRESSION, self.predictions.recorded, reason)]
         return [self._without_baseline(NO_REGRESSION, 0.0)]
 
     def accuracy(self, bound: str, minimum: float, reason: str) -> Check:

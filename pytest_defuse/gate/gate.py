@@ -176,6 +176,7 @@ def gate_together(
         sha256="",
         **columns,
         same_model=baseline.same_model(model),
+        not_in_baseline=all(part.not_in_baseline for part in parts),
         recorded=sum(recorded) / total if total and len(recorded) == len(parts) else None,
     )
     before = sum(_labelled(scenario, uncorrected, model).correct for scenario in scenarios) if uncorrected else None
@@ -258,6 +259,7 @@ def _labelled(
         labels=tuple(scenario.labels("held_out")),
         baseline=baseline.of_scenario(scenario.id, own.sha256, len(own.predicted)),
         same_model=baseline.same_model(model),
+        not_in_baseline=baseline.contains_sets and scenario.id not in baseline.scenarios,
         recorded=scenario.recorded_accuracy("held_out"),
         base_error_rate=scenario.record.base_error_rate,
     )

@@ -15,6 +15,7 @@ from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.runtime.fingerprint import fingerprint
 from pytest_defuse.runtime.sharing import Sharing
 from pytest_defuse.scenarios.scenario import Scenario
+from pytest_defuse.scenarios.schema import Split
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.subject.classifier import Classifier
 from pytest_defuse.subject.subject import Subject
@@ -54,6 +55,7 @@ class LabelledPredictions(Predictions):
         same_model: whether the baseline is from the same model.
         recorded: accuracy when the images were found, in [0, 1]; None if it was not recorded.
         base_error_rate: of the group that the images are a failure mode of, in [0, 1]; None for other images.
+        not_in_baseline: whether there is a baseline, and it contains none of the images.
     """
 
     labels: tuple[str, ...]
@@ -61,6 +63,7 @@ class LabelledPredictions(Predictions):
     same_model: bool = False
     recorded: float | None = None
     base_error_rate: float | None = None
+    not_in_baseline: bool = False
 
     @property
     def total(self) -> int:
@@ -95,7 +98,7 @@ def predict_scenarios(
     """Run the model on the held-out tiles of scenarios; the tiles of small scenarios share batches.
 
     Returns:
-        By scenario id; an error for a scenario whose label or sheet does not fit the subject.
+        By scenario id; an error for a scenario whose classes or sheet do not fit the subject.
     """
     parts = {
         _key(subject, model, scenarios=[_identity(scenario) for scenario in part]): partial(
@@ -136,7 +139,7 @@ def _predict_part(subject: Subject, model: Classifier, scenarios: Sequence[Scena
     tiles = {}
     for scenario in scenarios:
         try:
-            tiles[scenario.id] = _checked_tiles(scenario, subject)
+            tiles[scenario.id] = checked_tiles(scenario, subject, "held_out")
         except DefuseError as error:
             values[scenario.id] = {"error": str(error)}
     if tiles:
@@ -146,16 +149,16 @@ def _predict_part(subject: Subject, model: Classifier, scenarios: Sequence[Scena
     return values
 
 
-def _checked_tiles(scenario: Scenario, subject: Subject) -> Pixels:
-    """The held-out tiles; raises if they or their labels do not fit the subject."""
-    unknown = [label for label in scenario.labels("held_out") if label not in subject.classes]
-    if unknown:
-        raise DefuseError(
-            f"{scenario.yaml}: label {unknown[0]!r} is not a class of subject {subject.name!r}, "
-            f"which has: {', '.join(subject.classes)}."
-        )
-    tiles = scenario.pixels("held_out")
-    subject.check_images(torch.from_numpy(tiles), str(scenario.sheet_file("held_out")))
+def checked_tiles(scenario: Scenario, subject: Subject, split: Split) -> Pixels:
+    """The tiles of a split without excluded ones, uint8 N x C x H x W.
+
+    Raises:
+        DefuseError: the sheet cannot be read, or its tiles or the store's classes do not fit the subject.
+    """
+    store = scenario.folder.parent / "store.yaml"
+    subject.check_classes(scenario.classes, str(store), "change the classes in this file")
+    tiles = scenario.pixels(split)
+    subject.check_images(torch.from_numpy(tiles), str(scenario.sheet_file(split)))
     return tiles
 
 

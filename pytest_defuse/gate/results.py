@@ -1,5 +1,6 @@
 """Verdicts of the gate, as plain values, ready for JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,17 +17,23 @@ FLIPS_PER_SET = 64
 
 @dataclass(frozen=True)
 class ModelResult:
-    """An evaluated model, in a run that saves a baseline; ``logits`` are those of the fixed images, to five digits."""
+    """An evaluated model, in a run that saves a baseline.
+
+    Attributes:
+        logits: of the fixed images, to five digits.
+        classes: names, in the order of the logits; empty in results that lack them.
+    """
 
     subject: str
     fingerprint: str
     logits: Logits
+    classes: tuple[str, ...] = ()
 
     @staticmethod
-    def of(subject: str, identity: Identity) -> "ModelResult":
-        """The result of a subject with this model."""
+    def of(subject: str, identity: Identity, classes: Sequence[str]) -> "ModelResult":
+        """The result of a subject with this model and these classes."""
         logits = tuple(tuple(float(f"{value:.5g}") for value in row) for row in identity.outputs.tolist())
-        return ModelResult(subject, identity.fingerprint, logits)
+        return ModelResult(subject, identity.fingerprint, logits, tuple(classes))
 
 
 @dataclass(frozen=True, kw_only=True)

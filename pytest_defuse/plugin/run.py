@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline, load_baseline
+from pytest_defuse.gate.baseline import NO_BASELINE, SubjectBaseline, subject_baseline
 from pytest_defuse.gate.gate import Request, gate_scenarios, gate_test, gate_together
 from pytest_defuse.gate.predictions import Predictions, predict_scenarios, predict_test
 from pytest_defuse.gate.results import ModelResult, OverallResult, ScenarioResult, TestSetResult
@@ -106,12 +106,12 @@ class SubjectRun:
         """The predictions of an earlier run; none without ``--defuse-baseline``.
 
         Raises:
-            DefuseError: the file is not there, and this is no first run; or it cannot be read.
+            DefuseError: the file or the subject in it is not there, and this is no first run; or it cannot be read.
         """
         file, first_run = self.options.baseline, self.options.first_run
         if not file or (first_run and not file.exists()):
             return replace(NO_BASELINE, first_run=first_run)
-        baseline = replace(load_baseline(file).of(self.subject.name), first_run=first_run)
+        baseline = subject_baseline(file, self.subject, first_run)
         if baseline.model == self.model.fingerprint and not baseline.same_model(self.model):
             self.progress.say(
                 f"{file} counts as a baseline from another model: this one has the same weights, but other logits for "
@@ -122,7 +122,10 @@ class SubjectRun:
     @cached_property
     def models(self) -> tuple[ModelResult, ...]:
         """The identity of the model that tests evaluate; empty in a session that saves no baseline."""
-        return (ModelResult.of(self.subject.name, self.model.identity),) if self.options.save_baseline else ()
+        subject = self.subject
+        return (
+            (ModelResult.of(subject.name, self.model.identity, subject.classes),) if self.options.save_baseline else ()
+        )
 
     def gate(self, scenario: Scenario, bounds: Bounds) -> ScenarioResult:
         """Evaluate a scenario, together with all others that tests gate."""

@@ -140,6 +140,21 @@ class Subject:
             )
         return list(self.classes).index(class_name)
 
+    def check_classes(self, stored: Sequence[str], where: str, remedy: str) -> None:
+        """Raise DefuseError unless ``classes`` begin with the ``stored`` ones; a grown model may have more after them.
+
+        Args:
+            where: a file, which the message names.
+            remedy: what to do if the order of the model's logits is another now.
+        """
+        for index, name in enumerate(stored):
+            own = repr(self.classes[index]) if index < len(self.classes) else "missing"
+            if own != repr(name):
+                raise DefuseError(
+                    f"{where}: class {index} is {name!r}, but in subject {self.name!r} it is {own}: give "
+                    f"Subject(classes=...) in the order of the model's logits; if that order has changed, {remedy}."
+                )
+
     def check_images(self, pixels: Tensor, where: str) -> None:
         """Raise DefuseError unless images have the size and mode of the test set; ``where`` names them in messages."""
         if tuple(pixels.shape[1:]) != self.image_shape:

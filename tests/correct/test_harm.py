@@ -32,7 +32,7 @@ def test_flips_explain_the_drop(rows: list[tuple[int, int, int]]) -> None:
 @given(PREDICTIONS)
 def test_a_model_with_the_same_predictions_does_no_harm(rows: list[tuple[int, int, int]]) -> None:
     same = compared([(label, before, before) for label, before, _ in rows])
-    assert violations(same, {"blur": same}, STRICT, ("a", "b", "c"), "test set") == []
+    assert problems_of(violations(same, {"blur": same}, STRICT, ("a", "b", "c"), "test set")) == []
 
 
 def test_every_bound_that_fails_is_reported() -> None:
@@ -50,7 +50,16 @@ def test_every_bound_that_fails_is_reported() -> None:
 def test_a_drop_within_its_bounds_is_not_reported() -> None:
     worse = compared([(0, 0, 1)] + [(0, 0, 0)] * 99)
     lenient = CorrectionSettings(max_test_drop=0.01, max_negative_flips=0.01, max_shift_drop=0.01)
-    assert violations(worse, {"blur": worse}, lenient, CLASSES, "test set") == []
+    assert violations(worse, {"blur": worse}, lenient, CLASSES[:1], "test set") == []
+
+
+def test_a_class_without_images_is_named() -> None:
+    same = compared([(1, 1, 1)])
+    (note,) = violations(same, {}, STRICT, ("cat", "dog", "eel"), "test set")
+    assert (note.outcome, note.sentence) == (
+        "PASS",
+        "max_class_drop is not judged for 'cat', 'eel': the test set has no such image",
+    )
 
 
 @pytest.mark.parametrize(

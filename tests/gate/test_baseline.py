@@ -8,11 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_defuse.gate.baseline import Baseline, SubjectBaseline, load_baseline, save_baseline
+from pytest_defuse.gate.baseline import (
+    NO_BASELINE,
+    Baseline,
+    SubjectBaseline,
+    load_baseline,
+    save_baseline,
+    subject_baseline,
+)
 from pytest_defuse.gate.predictions import LabelledPredictions, Predictions
 from pytest_defuse.gate.results import ModelResult, ScenarioResult
 from pytest_defuse.runtime.errors import DefuseError
 from pytest_defuse.subject.classifier import Classifier
+from pytest_defuse.subject.subject import Subject
 
 ID = "3-as-5-a1b2c3"
 
@@ -30,6 +38,7 @@ def baseline() -> Baseline:
                 scenarios={ID: predictions("1", "3", "3", "5", "3"), "8-as-3-d4e5f6": predictions("2", "ü", 'a "b"')},
                 test=predictions("3", "3", "8"),
                 logits=((0.5, -1.25e-07, 3.0), (float("inf"), 2.0, 1.0)),
+                classes=("8", "3", "5", 'a "b"', "ü"),
             ),
             "letters": SubjectBaseline("e" * 64, {}, predictions("4", "a")),
         }
@@ -139,10 +148,10 @@ def test_format_2_is_read(path: Path, baseline: Baseline) -> None:
     save_baseline(path, baseline)
     data = json.loads(path.read_text())
     for part in data["subjects"].values():
-        del part["logits"]
+        del part["logits"], part["all_classes"]
     path.write_text(json.dumps(data | {"format": 2}))
     digits = load_baseline(path).of("digits")
-    assert digits == replace(baseline.of("digits"), logits=None)
+    assert digits == replace(baseline.of("digits"), logits=None, classes=())
 
 
 def classifier(scale: float, bias: float = 0.0, normalize: Any = None) -> Classifier:
@@ -166,7 +175,7 @@ class Scaled(nn.Module):
 
 
 def test_the_same_model_has_equal_weights_preprocessing_and_logits(path: Path) -> None:
-    model = ModelResult.of("digits", classifier(1.0).identity)
+    model = ModelResult.of("digits", classifier(1.0).identity, ("cat", "dog"))
     save_baseline(path, Baseline.of_run([model], [], []))
     saved = load_baseline(path).of("digits")
     assert saved.same_model(classifier(1.0))
@@ -214,6 +223,49 @@ def test_a_baseline_of_a_run_has_the_sets_of_each_subject() -> None:
         where = {"folder": "", "tiles": (0,), "sheet_tiles": 1}
         return ScenarioResult(subject=subject, model="m", predictions=labelled, id=id_, label="3", **where)
 
-    models = [ModelResult(name, name[0], ((1.0,),)) for name in ("digits", "letters")]
+    models = [ModelResult(name, name[0], ((1.0,),), ("3", "5")) for name in ("digits", "letters")]
     baseline = Baseline.of_run(models, [result("digits", "a"), result("letters", "b")], [])
     assert {name: [*part.scenarios] for name, part in baseline.subjects.items()} == {"digits": ["a"], "letters": ["b"]}
+    assert baseline.of("digits").classes == ("3", "5")
+
+
+def subject(name: str, *classes: str) -> Subject:
+    pairs = [(torch.zeros(1, 4, 4), 0)]
+    return Subject(name, nn.Flatten(), classes, pairs, pairs)
+
+
+def test_a_subject_that_the_baseline_does_not_contain_is_an_error_except_on_a_first_run(
+    path: Path, baseline: Baseline
+) -> None:
+    save_baseline(path, baseline)
+    with pytest.raises(DefuseError, match=r"is a baseline of 'digits', 'letters', not of 'digit': correct the subject"):
+        subject_baseline(path, subject("digit", "3"))
+    assert subject_baseline(path, subject("digit", "3"), first_run=True) == replace(NO_BASELINE, first_run=True)
+    save_baseline(path, Baseline())
+    with pytest.raises(DefuseError, match="is a baseline of no subject, not of 'digits'"):
+        subject_baseline(path, subject("digits", "3"))
+
+
+def test_a_baseline_of_other_classes_is_refused(path: Path, baseline: Baseline) -> None:
+    save_baseline(path, baseline)
+    classes = baseline.of("digits").classes
+    for own in (classes, (*classes, "9")):
+        assert subject_baseline(path, subject("digits", *own)) == baseline.of("digits")
+    with pytest.raises(
+        DefuseError, match=r"class 0 is '8', but in subject 'digits' it is 'ü': .*, save a new one with"
+    ):
+        subject_baseline(path, subject("digits", *classes[::-1]), first_run=True)
+    subject_baseline(path, subject("letters", "z", "a"))  # a file that does not have the classes in order
+
+
+def test_an_update_does_not_mix_classes() -> None:
+    def part(*classes: str, **predicted: str) -> Baseline:
+        sets = {name: Predictions("1" * 64, (answer,), (0.5,)) for name, answer in predicted.items()}
+        return Baseline({"digits": SubjectBaseline("m", sets, classes=classes)})
+
+    old = part("3", "5", a="3", b="3")
+    with pytest.raises(DefuseError, match="is a baseline of other classes, or of another order: remove it"):
+        old.updated(part("5", "3", a="5"))
+    assert old.updated(part("5", "3", a="5", b="5")) == part("5", "3", a="5", b="5")
+    assert old.updated(part("3", "5", "7", a="7")) == part("3", "5", "7", a="7", b="3")
+    assert part(a="3", b="3").updated(part("3", "5", a="5")) == part(a="5", b="3"), "the order of b is not known"

@@ -16,6 +16,7 @@ from pytest_defuse.scenarios.bounds import Bounds
 from pytest_defuse.scenarios.scenario import Scenario
 from pytest_defuse.scenarios.sheets import Pixels, pixel_hash
 from pytest_defuse.scenarios.store import Store
+from pytest_defuse.scenarios.writing import new_document
 from pytest_defuse.subject.subject import Subject
 from tests.scenarios.planting import exclude, machine_of, plant, record_of
 
@@ -201,12 +202,36 @@ def test_images_of_another_size_are_refused(scenario: Scenario, subject: Subject
     )
 
 
-def test_a_label_that_the_subject_does_not_have_is_refused(scenario: Scenario, subject: Subject) -> None:
+@pytest.mark.parametrize(
+    ("classes", "difference"),
+    [
+        (("night", "dusk", "day"), "class 0 is 'dark', but in subject 'shades' it is 'night'"),
+        (("dark", "bright", "medium"), "class 1 is 'medium', but in subject 'shades' it is 'bright'"),
+        (("dark", "medium"), "class 2 is 'bright', but in subject 'shades' it is missing"),
+    ],
+)
+def test_classes_that_are_not_those_of_the_store_are_refused(
+    scenario: Scenario, subject: Subject, classes: tuple[str, ...], difference: str
+) -> None:
     with pytest.raises(DefuseError) as caught:
-        gate(scenario, replace(subject, classes=("night", "dusk", "day")))
+        gate(scenario, replace(subject, classes=classes))
+    store = scenario.folder.parent / "store.yaml"
     assert str(caught.value) == (
-        f"{scenario.yaml}: label 'bright' is not a class of subject 'shades', which has: night, dusk, day."
+        f"{store}: {difference}: give Subject(classes=...) in the order of the model's logits; if that order has "
+        "changed, change the classes in this file."
     )
+
+
+def test_a_grown_model_has_further_classes_after_those_of_the_store(scenario: Scenario, subject: Subject) -> None:
+    assert gate(scenario, replace(subject, classes=(*CLASSES, "blinding"))).accuracy.correct == 6
+
+
+def test_classes_changed_in_the_store_are_those_of_the_model(scenario: Scenario, subject: Subject) -> None:
+    store = scenario.folder.parent / "store.yaml"
+    reordered = Store.of(scenario).record().model_copy(update={"classes": CLASSES[::-1]})
+    store.write_text(new_document(reordered, str(store)).content.decode())
+    gated = gate(Store.of(scenario).get(scenario.id), replace(subject, classes=CLASSES[::-1]))
+    assert gated.accuracy.correct == 3
 
 
 def test_a_candidate_without_a_label_is_refused(scenario: Scenario, subject: Subject) -> None:
@@ -296,6 +321,17 @@ def test_each_tile_is_evaluated_against_its_own_label(store: Store, subject: Sub
     assert failed.verdict.outcome == "FAIL"
     assert "'bright' as 'dark'" in failed.sentence
     assert "'bright' as 'medium'" in failed.sentence
+
+
+def test_no_regression_from_discovery_says_that_the_baseline_lacks_the_scenario(
+    scenario: Scenario, subject: Subject
+) -> None:
+    other = Baseline({"shades": SubjectBaseline("m", {"another": Predictions("1" * 64, ("dark",), (0.5,))})})
+    assert gate(scenario, subject, other).verdict.reason == (
+        "no regression from discovery; the baseline does not contain these images"
+    )
+    for known in (None, baseline_of(scenario, *["bright"] * 6, *["dark"] * 4)):
+        assert "does not contain" not in gate(scenario, subject, known).verdict.reason
 
 
 def test_a_scenario_with_nothing_to_compare_with_is_no_pass(store: Store, subject: Subject) -> None:

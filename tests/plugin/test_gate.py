@@ -251,6 +251,33 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
     other.stdout.fnmatch_lines(["The baseline's images of the test set are not the subject's: save a new baseline *"])
 
 
+def test_reordered_classes_and_a_baseline_of_another_subject_are_no_pass(
+    project: pytest.Pytester, accept: Accept
+) -> None:
+    accept(mean=0.45)
+    reordered = CONFTEST.replace('["dark", "bright"]', '["bright", "dark"]').replace("labels)", "1 - labels)")
+    project.makeconftest(reordered)
+    result = project.runpytest("-k", "scenario")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*store.yaml: class 0 is 'dark', but in subject 'toy' it is 'bright': give Subject*"])
+
+    project.makeconftest(CONFTEST)
+    project.makepyfile(test_model="def test_set(defuse_test_accuracy): assert defuse_test_accuracy > 0.5")
+    both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
+    project.runpytest(*both, "--defuse-first-run").assert_outcomes(passed=1)
+    project.makeconftest(reordered)
+    other = project.runpytest(both[0])
+    other.assert_outcomes(errors=1)
+    other.stdout.fnmatch_lines(["*baseline.json: class 0 is 'dark', but in subject 'toy' it is 'bright': give *"])
+
+    baseline = project.path / "baseline.json"
+    baseline.write_text(baseline.read_text().replace('"toy"', '"toi"'))
+    project.makeconftest(CONFTEST)
+    renamed = project.runpytest(both[0])
+    renamed.assert_outcomes(errors=1)
+    renamed.stdout.fnmatch_lines(["*baseline.json is a baseline of 'toi', not of 'toy': correct the subject's name, *"])
+
+
 def test_failure_modes_are_given_to_a_test(project: pytest.Pytester) -> None:
     project.makepyfile(test_model="def test_it(defuse_failure_modes): assert not defuse_failure_modes")
     project.runpytest().assert_outcomes(skipped=1)  # the toy's model has no failures on its test set
