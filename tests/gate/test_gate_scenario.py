@@ -223,7 +223,8 @@ def test_classes_that_are_not_those_of_the_store_are_refused(
 
 
 def test_a_grown_model_has_further_classes_after_those_of_the_store(scenario: Scenario, subject: Subject) -> None:
-    assert gate(scenario, replace(subject, classes=(*CLASSES, "blinding"))).accuracy.correct == 6
+    model = nn.Sequential(Brightness(), nn.ConstantPad1d((0, 1), -1.0))
+    assert gate(scenario, replace(subject, model=model, classes=(*CLASSES, "blinding"))).accuracy.correct == 6
 
 
 def test_classes_changed_in_the_store_are_those_of_the_model(scenario: Scenario, subject: Subject) -> None:

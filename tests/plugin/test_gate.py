@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_defuse.scenarios.scenario import Scenario
-from tests.plugin.conftest import CONFTEST, tree
+from tests.plugin.conftest import CONFTEST, TESTS, tree
 
 Accept = Callable[..., Scenario]
 
@@ -254,14 +254,7 @@ def test_a_baseline_bounds_the_drop(project: pytest.Pytester, accept: Accept) ->
 def test_reordered_classes_and_a_baseline_of_another_subject_are_no_pass(
     project: pytest.Pytester, accept: Accept
 ) -> None:
-    accept(mean=0.45)
-    reordered = CONFTEST.replace('["dark", "bright"]', '["bright", "dark"]').replace("labels)", "1 - labels)")
-    project.makeconftest(reordered)
-    result = project.runpytest("-k", "scenario")
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*store.yaml: class 0 is 'dark', but in subject 'toy' it is 'bright': give Subject*"])
-
-    project.makeconftest(CONFTEST)
+    reordered = CONFTEST.replace('["dark", "bright"]', '["bright", "dark"]')
     project.makepyfile(test_model="def test_set(defuse_test_accuracy): assert defuse_test_accuracy > 0.5")
     both = ("--defuse-baseline=baseline.json", "--defuse-save-baseline=baseline.json")
     project.runpytest(*both, "--defuse-first-run").assert_outcomes(passed=1)
@@ -270,11 +263,17 @@ def test_reordered_classes_and_a_baseline_of_another_subject_are_no_pass(
     other.assert_outcomes(errors=1)
     other.stdout.fnmatch_lines(["*baseline.json: class 0 is 'dark', but in subject 'toy' it is 'bright': give *"])
 
+    accept(mean=0.45)
+    project.makepyfile(test_model=TESTS)
+    stored = project.runpytest("-k", "scenario")
+    stored.assert_outcomes(errors=1)
+    stored.stdout.fnmatch_lines(["*store.yaml: class 0 is 'dark', but in subject 'toy' it is 'bright': give Subject*"])
+
     baseline = project.path / "baseline.json"
     baseline.write_text(baseline.read_text().replace('"toy"', '"toi"'))
     project.makeconftest(CONFTEST)
     renamed = project.runpytest(both[0])
-    renamed.assert_outcomes(errors=1)
+    renamed.assert_outcomes(errors=2)
     renamed.stdout.fnmatch_lines(["*baseline.json is a baseline of 'toi', not of 'toy': correct the subject's name, *"])
 
 
