@@ -239,11 +239,11 @@ def test_a_subject_that_the_baseline_does_not_contain_is_an_error_except_on_a_fi
 ) -> None:
     save_baseline(path, baseline)
     with pytest.raises(DefuseError, match=r"is a baseline of 'digits', 'letters', not of 'digit': correct the subject"):
-        subject_baseline(path, subject("digit", "3"))
-    assert subject_baseline(path, subject("digit", "3"), first_run=True) == replace(NO_BASELINE, first_run=True)
+        subject_baseline(path, subject("digit", "3", "5"))
+    assert subject_baseline(path, subject("digit", "3", "5"), first_run=True) == replace(NO_BASELINE, first_run=True)
     save_baseline(path, Baseline())
     with pytest.raises(DefuseError, match="is a baseline of no subject, not of 'digits'"):
-        subject_baseline(path, subject("digits", "3"))
+        subject_baseline(path, subject("digits", "3", "5"))
 
 
 def test_a_baseline_of_other_classes_is_refused(path: Path, baseline: Baseline) -> None:
