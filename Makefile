@@ -74,7 +74,7 @@ constraints:
 # Changes the code at 300 places, one at a time; the tests must notice at least 90% of the changes. ONLY="PATTERN ..." runs
 # the changes at these places again (an hour for all, on 2 cores).
 mutants: .venv/ready .venv/mutants
-	$(BIN)/python .ci/mutants.py $(ONLY)
+	$(BIN)/python .ci/mutants.py $(foreach pattern,$(ONLY),"$(pattern)")
 
 .venv/mutants: | .venv/ready
 	$(PIP) install --target $@ cosmic-ray==8.7.0

@@ -5,8 +5,8 @@ hash of the seed and the text of the line: it changes only where the code does. 
 Python, and two kinds that cannot change behaviour: of a union in an annotation (``int | None``), and of a ``*`` between
 parameters.
 
-Two processes each have a copy of the repository and run the fast tests of the mutant's room in it: those with its
-module's name first. A mutant is killed when a test fails, or when the tests take 30 seconds more than three times as
+Two processes each have a copy of the repository and run the fast tests of the mutant's room in it: those of its module
+first. A mutant is killed when a test fails, or when the tests take 30 seconds more than three times as
 long as without it. Exits with 1 if less than 90% are killed. Arguments are patterns of places ("pytest_defuse/gate/*",
 "*/checks.py:47"): only the mutants of the sample at these places are run.
 """
@@ -158,8 +158,14 @@ def work_in_a_copy(folder: str) -> None:
 
 
 def run_tests(room: str, module: str = "", timeout: float | None = None) -> str:
-    """Run a room's tests, first those that are named after the module: "survived", "killed" or "timeout"."""
-    tests = sorted(paths(ROOMS[room][1]), key=lambda path: not path.stem.startswith(f"test_{Path(module).stem}"))
+    """Run a room's tests, first those of the module by name, then by import: "survived", "killed" or "timeout"."""
+    name = Path(module).stem
+
+    def distance(path: Path) -> int:
+        named = path.stem.startswith((f"test_{name}", f"test_{Path(module).parent.name}"))
+        return 0 if named else 1 if f".{name} import" in path.read_text() else 2
+
+    tests = sorted(paths(ROOMS[room][1]), key=distance)
     process = multiprocessing.get_context("fork").Process(target=_pytest, args=(list(map(str, tests)),))
     process.start()
     process.join(timeout)
