@@ -192,6 +192,16 @@ def test_the_same_model_with_other_predictions_is_tested() -> None:
     assert outcome(few, max_drop=0.1, confidence=0.95) == "INCONCLUSIVE"
 
 
+def test_flips_are_named_with_their_interval() -> None:
+    words = sentence(verdict(threes(88, before=100), max_flips=10, confidence=0.9))
+    assert "12 of 100 flipped from correct to wrong (90% interval " in words
+
+
+def test_the_three_most_frequent_errors_are_named() -> None:
+    images = labelled(["3"] * 10, [*"5555", *"888", *"99", "1"])
+    assert sentence(verdict(images, min_accuracy=0.5)).endswith("misclassified as '5' (4), '8' (3), '9' (2).")
+
+
 def test_only_other_predictions_of_the_same_model_are_named_nondeterminism() -> None:
     for same in (False, True):
         images = labelled(["3"] * 4, ["5", "3", "3", "3"], ["3"] * 4, same_model=same)

@@ -136,6 +136,7 @@ def test_unfinished_work_is_removed_after_a_month_without_a_write(
         path.write_text("of another program")
     for path in (*abandoned.rglob("*"), abandoned, *continued.glob("m*"), tmp_path / "abandoned.state", *others):
         os.utime(path, (0, 0))
+    os.utime(tmp_path / "new.state", (time.time() - 29 * 86_400,) * 2)
     before = set(tmp_path.iterdir())
     later = start(tmp_path)
     assert set(tmp_path.iterdir()) == before - {abandoned, tmp_path / "abandoned.state"} | {later}
