@@ -14,7 +14,7 @@ def sources_of(config: pytest.Config) -> Sources:
     return Sources(
         command_line={row.key: config.getoption(row.key) for row in TABLE},
         environment=os.environ,
-        ini={row.key: str(config.getini(row.key)) for row in TABLE},
+        ini=dict.fromkeys(config._get_unknown_ini_keys(), "") | {row.key: str(config.getini(row.key)) for row in TABLE},
         start=config.invocation_params.dir,
         root=config.rootpath,
     )

@@ -60,6 +60,9 @@ TABLE = (
     Option("strict", "fail tests whose outcome is INCONCLUSIVE, instead of skipping them"),
 )
 
+OTHER_VARIABLES = ("DEFUSE_DATA",)
+"""Environment variables of no option: the data sets of this project's benchmarks and external tests."""
+
 
 class Options(NamedTuple):
     """The resolved options of one session.
@@ -96,7 +99,7 @@ class Sources(NamedTuple):
 
     Attributes:
         command_line: values by :attr:`Option.key`; None for an option that was not given.
-        ini: values by :attr:`Option.key`; empty for a key that is not in the ini file.
+        ini: values by key: by :attr:`Option.key`, empty if it is not in the ini file, and by the file's unknown keys.
         start: the folder that paths on the command line are relative to; others are relative to ``root``.
     """
 
@@ -120,7 +123,8 @@ class Sources(NamedTuple):
 
 
 def resolve(sources: Sources) -> Options:
-    """The session's options; the message about an invalid value names its source."""
+    """The session's options; the message about an invalid value or name names its source."""
+    _check_names(sources)
     return Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
 
 
@@ -161,6 +165,19 @@ def to_repeat(sources: Sources) -> list[str]:
             elif _switch(text, source):
                 arguments.append(f"--defuse-{row.name}")
     return arguments
+
+
+def _check_names(sources: Sources) -> None:
+    """Refuse a variable or ini key that begins like an option's and is none: what it was to set would not be set."""
+    variables = sources.environment.keys() - OTHER_VARIABLES
+    for kind, names, case in (("environment variable", variables, str.upper), ("ini key", sources.ini, str.lower)):
+        known = [case(row.key) for row in TABLE]
+        for name in sorted(set(names).difference(known)):
+            if name.startswith(case("defuse_")):
+                import difflib  # only an error needs it
+
+                [closest] = difflib.get_close_matches(name, known, n=1, cutoff=0)
+                raise DefuseError(f"{kind} {name} sets no option: did you mean {closest}? Correct or remove it.")
 
 
 def _value(row: Option, sources: Sources) -> Any:

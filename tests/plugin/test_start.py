@@ -1,5 +1,6 @@
 """The cost of the plugin in a run that does not use it, and the resolution of options."""
 
+import os
 import subprocess
 import sys
 
@@ -110,6 +111,32 @@ def test_a_wrong_value_names_its_source(pytester: pytest.Pytester, monkeypatch: 
     monkeypatch.setenv("DEFUSE_DISCOVER", "perhaps")
     result = pytester.runpytest()
     result.stderr.fnmatch_lines(["*environment variable DEFUSE_DISCOVER is 'perhaps': give true or false."])
+
+
+@pytest.mark.parametrize(
+    ("ini", "environment", "sentence"),
+    [
+        ("defuse_stric = true", {}, "ini key defuse_stric sets no option: did you mean defuse_strict?"),
+        ("", {"DEFUSE_STRIC": "1"}, "environment variable DEFUSE_STRIC sets no option: did you mean DEFUSE_STRICT?"),
+        (
+            "",
+            {"DEFUSE_BASLINE": ""},
+            "environment variable DEFUSE_BASLINE sets no option: did you mean DEFUSE_BASELINE?",
+        ),
+    ],
+)
+def test_a_name_that_begins_like_an_options_and_is_none_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, ini: str, environment: dict[str, str], sentence: str
+) -> None:
+    pytester.makeini(f"[pytest]\n{ini}\n")
+    pytester.makepyfile("def test_nothing(): pass")
+    monkeypatch.setenv("DEFUSE_DATA", "the data sets of the benchmarks")
+    assert pytester.runpytest("-c", os.devnull).ret == pytest.ExitCode.OK
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = pytester.runpytest()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{sentence} Correct or remove it."])
 
 
 @pytest.mark.parametrize("verb", ["discover", "correct"])

@@ -67,4 +67,4 @@ def test_a_damaged_file_is_a_value_or_a_sentence(
 def test_20_000_damaged_files_are_values_or_sentences(
     corpus: dict[str, Kind], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(corpus[name], name, EXTERNAL, int(os.environ.get("DEFUSE_FUZZ_SEED", "1")), capsys)
+    check(corpus[name], name, EXTERNAL, int(os.environ.get("FUZZ_SEED", "1")), capsys)
