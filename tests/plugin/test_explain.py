@@ -49,6 +49,10 @@ import pytest
 @pytest.mark.defuse_explain(depth=1)
 def test_failure_modes(defuse_failure_modes):
     assert not defuse_failure_modes.above(2.0, coverage=0.2)
+"""
+
+GATE = """
+import pytest
 
 @pytest.mark.defuse(max_error_rate=0.2, max_increase=0.05)
 @pytest.mark.defuse_correct(rates=[0.1], augment="none")
@@ -103,15 +107,16 @@ def test_results_alone_hold_the_figures_of_the_page(project: pytest.Pytester) ->
 @pytest.mark.slow
 def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) -> None:
     store = Store(project.path / "fixtures" / "spots")
+    project.makepyfile(test_gate=GATE)
     # If only a test of failure modes is selected, no other discovery runs.
     result = project.runpytest("--defuse-discover", "-k", "failure_modes")
     result.assert_outcomes(failed=1)
     candidates = store.scenarios("candidate")
     assert {scenario.record.method for scenario in candidates} == {"barlow"}
     assert main(["label", candidates[0].id, "--label", "bright"]) == 0
-    result = project.runpytest("-k", "test_scenario")
+    result = project.runpytest("test_gate.py")
     result.assert_outcomes(failed=1)
-    result = project.runpytest("--defuse-correct", "-k", "test_scenario")
+    result = project.runpytest("--defuse-correct", "test_gate.py")
     result.assert_outcomes(passed=1)
     shutil.move(project.path / "spots.defused.safetensors", project.path / "spots.safetensors")
     project.makeconftest(
@@ -120,7 +125,7 @@ def test_a_failure_mode_goes_through_the_whole_loop(project: pytest.Pytester) ->
         )
         + CORRECTED
     )
-    project.runpytest("-k", "test_scenario").assert_outcomes(passed=1)
+    project.runpytest("test_gate.py").assert_outcomes(passed=1)
 
 
 def test_a_wrong_setting_is_a_sentence(project: pytest.Pytester) -> None:
