@@ -203,9 +203,12 @@ def test_nothing_to_correct_is_refused(subject: Subject) -> None:
         correction_of(subject)
 
 
-def test_a_label_that_is_not_a_class_is_refused(subject: Subject, scenario: Scenario) -> None:
-    other = replace(subject, classes=("west", "east"))
-    with untouched(other), pytest.raises(DefuseError, match="'left' is not a class of subject 'sides'"):
+@pytest.mark.parametrize("classes", [("west", "east"), ("right", "left")], ids=["others", "reordered"])
+def test_classes_that_are_not_those_of_the_store_are_refused(
+    subject: Subject, scenario: Scenario, classes: tuple[str, str]
+) -> None:
+    other = replace(subject, classes=classes)
+    with untouched(other), pytest.raises(DefuseError, match=f"class 0 is 'left', but in .* it is '{classes[0]}'"):
         correction_of(other, scenario)
 
 
