@@ -477,7 +477,7 @@ def test_a_full_disk_while_training_is_one_sentence_and_the_training_is_kept(
     project.makepyfile(test_model=COUNTED)
     with monkeypatch.context() as patch:
         patch.setattr(cache, "save_file", full)
-        result = project.runpytest("--defuse-correct")
+        result = project.runpytest_inprocess("--defuse-correct")
     result.stdout.fnmatch_lines(["*cannot be written (*No space left on device*): free disk space, *"] * 2)
     result.stdout.no_fnmatch_line("*Traceback*")
     assert steps(project) == STEPS, "the second test does not train again"
