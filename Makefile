@@ -13,7 +13,7 @@ demo: .venv/ready
 test: .venv/ready
 	$(PYTEST) -m "not external"
 
-# Within 2 minutes on 2 cores.
+# Those that take at most a few seconds each.
 fast: .venv/ready
 	$(FAST)
 
