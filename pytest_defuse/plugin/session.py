@@ -52,6 +52,7 @@ class DefuseSession:
         self.tests: dict[str, tuple[str, int]] = {}
         self.names: dict[tuple[str, int] | None, str] = {}
         self.failed: dict[str, str] = {}
+        self._selected: list[str] = []
         self._finished: set[str] = set()
         self._not_collected: list[str] = []
         self._ran: set[str] = set()
@@ -90,6 +91,7 @@ class DefuseSession:
     def note_selected(self, items: Sequence[pytest.Item]) -> None:
         """Note what the tests that remain cover and require."""
         self.coverage = self.coverage._replace(selected=sorted({*map(scenario_key, items)}))
+        self._selected = [item.nodeid for item in items if item.nodeid in self.tests]
         groups: dict[tuple[str, int] | None, list[pytest.Item]] = {}
         for item in items:
             groups.setdefault(subject_source(item), []).append(item)
@@ -258,6 +260,8 @@ class DefuseSession:
         """What a run or an option requested and nobody did."""
         if self._workers_lost:
             yield "no worker of pytest-xdist reported what its tests cover: run again"
+        if left := [test for test in self._selected if test not in self._finished]:
+            yield f"{len(left)} tests of the model did not run, such as {left[0]}: run them again"
         if self.options.correct and all(
             run.started is None or isinstance(run.started, DefuseError) for run in self.runs
         ):

@@ -293,6 +293,18 @@ def test_an_interrupted_run_saves_no_baseline(project: pytest.Pytester, accept: 
     assert "baseline.json was not written: the run did not pass." in result.stdout.str()
 
 
+def test_a_run_that_exits_with_0_before_its_end_fails_and_saves_no_baseline(
+    project: pytest.Pytester, accept: Accept
+) -> None:
+    accept(mean=0.55)
+    stop = "def test_stop(): pytest.exit('enough', returncode=0)\n\ndef test_accuracy"
+    project.makepyfile(test_model=TESTS.replace("def test_accuracy", stop))
+    result = project.runpytest("--defuse-save-baseline=baseline.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["1 tests of the model did not run, such as test_model.py::test_accuracy: *"])
+    assert not (project.path / "baseline.json").exists()
+
+
 def test_a_refused_correction_saves_no_baseline(project: pytest.Pytester, accept: Accept) -> None:
     """Its tests pass on the corrected model; the images of the shift set become wrong."""
     accept(mean=0.495)
