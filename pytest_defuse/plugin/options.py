@@ -128,6 +128,11 @@ def resolve(sources: Sources) -> Options:
     return Options(**{row.key.removeprefix("defuse_"): _value(row, sources) for row in TABLE})
 
 
+def holds_store(folder: Path) -> bool:
+    """Whether a folder holds the store of a subject, also one that has lost its store.yaml."""
+    return any(any(folder.glob(pattern)) for pattern in ("*/store.yaml", "*/*/scenario.yaml"))
+
+
 def check_store(options: Options, sources: Sources) -> None:
     """Refuse a folder that an option names and that is no store, unless a discovery is to create it.
 
@@ -139,9 +144,8 @@ def check_store(options: Options, sources: Sources) -> None:
     [source] = [sources.text_of(row)[1] for row in TABLE if row.name == "store"]
     folder = options.store
     of_subject = (folder / "store.yaml").exists()
-    is_store = any(any(folder.glob(pattern)) for pattern in ("*/store.yaml", "*/*/scenario.yaml"))
     may_be_empty = source.startswith("ini") and folder.is_dir() and not of_subject
-    if source == "default" or options.discover or is_store or may_be_empty:
+    if source == "default" or options.discover or holds_store(folder) or may_be_empty:
         return
     problem = "that folder has no store of any subject" if folder.is_dir() else "there is no such folder"
     correction = f"name {folder.parent}" if of_subject else "correct the name"

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import pytest
 from pytest_defuse.plugin.coverage import Coverage, Decision, decide, is_full
 from pytest_defuse.plugin.inifile import sources_of
 from pytest_defuse.plugin.markers import scenario_key, subject_source
-from pytest_defuse.plugin.options import Options, to_repeat
+from pytest_defuse.plugin.options import Options, holds_store, to_repeat
 from pytest_defuse.plugin.requirements import Requirements, requirements
 from pytest_defuse.plugin.stash import RESULTS, SUBJECT
 from pytest_defuse.plugin.workers import shared_folder, sharing, worker_input
@@ -79,8 +78,7 @@ class DefuseSession:
     def note_collected(self, items: Sequence[pytest.Item]) -> None:
         """Note the accepted scenarios, and those that the tests cover before any is deselected."""
         accepted: list[Scenario] = []
-        store = self.options.store
-        if any(chain(store.glob("*/store.yaml"), store.glob("*/*/scenario.yaml"))):
+        if holds_store(self.options.store):
             try:
                 accepted = self.accepted()
             except DefuseError as error:  # also in a project none of whose tests reads the store
